@@ -1,0 +1,100 @@
+# Needs git, make and Python 3.11 or newer. Everything lands in .venv (and .venv-peers); nothing is asked, nothing is
+# installed outside this folder.
+#
+#   make demo            a real program on a local cluster of worker processes
+#   make test            the tests, without the slow and the soak ones
+#   make check           ruff, mypy, import-linter
+#   make bench           bench-core and bench-startup; `make peers` first, to measure beside Ray and xoscar
+#   make sim             the simulated scenarios, SEEDS of them each
+#   make kill-test       RUNS rounds of killing processes at random moments
+#   make fuzz            the fuzz targets, at length
+#   make clean           caches and build outputs; the environments stay
+
+PYTHON ?= python3
+SEEDS ?= 1000
+RUNS ?= 200
+BENCH_ARGS ?=
+
+VENV := .venv
+PEERS := .venv-peers
+PY := $(VENV)/bin/python
+PIP := -m pip install --quiet --quiet --constraint constraints.txt
+STAMP := $(VENV)/.stamp
+PEERS_STAMP := $(PEERS)/.stamp
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: demo test check bench bench-core bench-startup peers sim kill-test fuzz clean
+.DEFAULT_GOAL := test
+# A benchmark beside another one measures nothing.
+.NOTPARALLEL:
+
+# The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
+test: $(STAMP)
+	@$(PY) -m pytest -m "not slow and not soak"
+
+demo: $(STAMP)
+	@$(PY) examples/index_stdlib.py
+
+check: $(STAMP)
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: bench-core bench-startup
+
+bench-core: $(STAMP)
+	@$(PY) -m benchmarks.core $(BENCH_ARGS)
+
+bench-startup: $(STAMP)
+	@$(PY) -m benchmarks.startup $(BENCH_ARGS)
+
+peers: $(PEERS_STAMP)
+
+sim: $(STAMP)
+	@$(PY) -m pytest tests/sim --seeds $(SEEDS) --timeout 0
+
+kill-test: $(STAMP)
+	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+fuzz: $(STAMP)
+	@$(PY) -m pytest tests/fuzz --hypothesis-profile fuzz --timeout 0
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+# The two environments. A stamp, newer than what it was made from, says that one is complete; when pyproject.toml or
+# constraints.txt changes, the next target that needs the environment brings it up to date.
+
+define need_python
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "actorflow needs Python 3.11 or newer, and '$(PYTHON)' is \
+		$$(command -v $(PYTHON) >/dev/null && $(PYTHON) --version 2>&1 || echo not here)." >&2; \
+	echo "Name one that fits: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	exit 1; }
+endef
+
+define make_venv
+@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1) || { \
+	rm -rf $(1); \
+	echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu it needs: apt-get install python3-venv" >&2; \
+	exit 1; }
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(need_python)
+	$(call make_venv,$(VENV))
+	@echo "Setting up $(VENV); this takes about a minute the first time." >&2
+	@$(PY) $(PIP) --editable ".[dev]"
+	@touch $@
+
+$(PEERS_STAMP): pyproject.toml constraints.txt
+	$(need_python)
+	$(call make_venv,$(PEERS))
+	@echo "Setting up $(PEERS) with Ray and xoscar; this takes a few minutes the first time." >&2
+	@$(PEERS)/bin/python $(PIP) ray xoscar uvloop numpy cloudpickle
+	@$(PEERS)/bin/python $(PIP) --editable . || { \
+		echo "actorflow itself did not install into $(PEERS); the peers are there all the same." >&2; }
+	@touch $@

@@ -1,0 +1,228 @@
+"""Peers: the other processes this one talks to, as objects with a `send`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from actorflow._core.base.errors import ProtocolError
+from actorflow._core.io.ports import Listener, Ports, Stream
+from actorflow._core.protocol.codec import encode
+from actorflow._core.protocol.messages import AnyMessage
+from actorflow._core.protocol.session import Identity, Session
+
+
+class PeerHandler(Protocol):
+    """What a role is told of its peers, on the ports' loop. Neither call is made under the ports' lock."""
+
+    def peer_ready(self, peer: Peer) -> None:
+        """The handshake is done; for accepted connections this is the first that is heard of the peer."""
+
+    def messages_received(self, peer: Peer, messages: list[AnyMessage]) -> None:
+        """Messages, in the order the peer sent them."""
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        """The connection is gone (or was never made). Exactly once for each peer ever handed out."""
+
+
+class Peer:
+    """One connection to one process. Sending is allowed before it is up: messages wait, in order.
+
+    PE-1: messages arrive in the order of `send`, once each, or the peer is lost.
+    """
+
+    __slots__ = (
+        "_handler", "_lost", "_out", "_ports", "_schedule", "_scheduled", "_session", "_stream", "address", "defined", "job_id",
+        "namespace", "pid", "process_id", "role", "state", "sys_path",
+    )  # fmt: skip
+
+    def __init__(
+        self, ports: Ports, identity: Identity, handler: PeerHandler, schedule: Callable[[Peer], None], *, acceptor: bool
+    ) -> None:
+        self._ports = ports
+        self._handler = handler
+        self._schedule = schedule
+        self._session = Session(identity, acceptor=acceptor)
+        self._stream: Stream | None = None
+        self._out: list[AnyMessage] = []
+        self._scheduled = False
+        self._lost = False
+        self.process_id = ""
+        self.role = ""
+        self.address = ""
+        self.job_id = ""
+        self.namespace = ""
+        self.pid = 0
+        self.sys_path: list[str] = []
+        self.defined: set[str] = set()
+        self.state: object = None
+        """Free for the role: its own record of this peer."""
+
+    def __repr__(self) -> str:
+        return f"Peer({self.role} {self.process_id} at {self.address})"
+
+    @property
+    def lost(self) -> bool:
+        """True once the connection has ended; sends are then dropped."""
+        return self._lost
+
+    def send(self, message: AnyMessage) -> None:
+        """Queue `message`; it leaves with the next flush. Callers on other threads hold the ports' lock."""
+        self._out.append(message)
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self)
+
+    def queued(self) -> int:
+        """Messages that wait for the next flush."""
+        return len(self._out)
+
+    def buffered_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self._stream.buffered_bytes() if self._stream is not None else 0
+
+    def flush(self) -> None:
+        """Write all that is queued. Any thread; takes the ports' lock."""
+        with self._ports.lock:
+            self._scheduled = False
+            if not self._out or self._lost:
+                self._out.clear()
+                return
+            if self._stream is None or not self._session.ready:
+                return
+            out, self._out = self._out, []
+            self._stream.write(encode(out))
+
+    def close(self, *, abort: bool = False) -> None:
+        """Flush and close; `abort` drops what is queued."""
+        if self._stream is None:
+            self._fail("closed before it was connected")
+        elif abort:
+            self._stream.abort()
+        else:
+            self.flush()
+            self._stream.close()
+
+    # -- StreamHandler
+
+    def attached(self, stream: Stream) -> None:
+        """The stream exists: send our part of the handshake."""
+        if self._lost:
+            stream.abort()
+            return
+        self._stream = stream
+        self._write_handshake()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the stream."""
+        was_ready = self._session.ready
+        try:
+            messages = self._session.receive(data)
+        except ProtocolError as error:
+            self._write_handshake()
+            if self._stream is not None:
+                self._stream.close()
+            self._fail(str(error))
+            return
+        if not was_ready and self._session.ready:
+            self._ready()
+        if messages and not self._lost:
+            self._handler.messages_received(self, messages)
+
+    def connection_lost(self, reason: str) -> None:
+        """The stream ended."""
+        self._fail(reason)
+
+    def _write_handshake(self) -> None:
+        data = self._session.outgoing()
+        if data and self._stream is not None:
+            self._stream.write(data)
+
+    def _ready(self) -> None:
+        self._write_handshake()
+        hello, welcome = self._session.hello, self._session.welcome
+        if hello is not None:
+            self.process_id, self.role, self.address = hello.process_id, hello.role, hello.address
+            self.job_id, self.namespace, self.pid, self.sys_path = hello.job_id, hello.namespace, hello.pid, hello.sys_path
+        elif welcome is not None:
+            self.process_id, self.role = welcome.process_id, welcome.role
+        self._handler.peer_ready(self)
+        self.flush()
+
+    def _fail(self, reason: str) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._out.clear()
+        self._handler.peer_lost(self, reason)
+
+    @property
+    def welcome_info(self) -> dict[str, str]:
+        """What the acceptor said of itself and its cluster; empty before the handshake."""
+        return self._session.welcome.info if self._session.welcome is not None else {}
+
+
+class Peers:
+    """Makes and accepts peers for one process, and closes them all."""
+
+    def __init__(
+        self, ports: Ports, identity: Identity, handler: PeerHandler, schedule: Callable[[Peer], None] | None = None
+    ) -> None:
+        self._ports = ports
+        self.identity = identity
+        self._handler = handler
+        self._schedule = schedule or self._schedule_on_loop
+        self._listeners: list[Listener] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._open: set[Peer] = set()
+
+    async def listen(self, address: str) -> None:
+        """Accept peers at `address`. Raises OSError."""
+        self._listeners.append(await self._ports.network.listen(address, self._accept))
+
+    def connect(self, address: str, process_id: str = "") -> Peer:
+        """Return a peer at once; it connects in the background. On the ports' loop only.
+
+        Failure to connect is `peer_lost`.
+        """
+        peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=False)
+        peer.address, peer.process_id = address, process_id
+        task = self._ports.loop.create_task(self._connect(peer), name=f"connect {address}")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return peer
+
+    async def _connect(self, peer: Peer) -> None:
+        try:
+            stream = await self._ports.network.connect(peer.address, peer)
+        except OSError as error:
+            peer.connection_lost(f"cannot connect to {peer.address}: {error}")
+            return
+        self._open.add(peer)
+        peer.attached(stream)
+
+    def _accept(self, stream: Stream) -> Peer:
+        peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=True)
+        self._open = {open_peer for open_peer in self._open if not open_peer.lost} if len(self._open) > 64 else self._open
+        self._open.add(peer)
+        peer.attached(stream)
+        return peer
+
+    def _schedule_on_loop(self, peer: Peer) -> None:
+        if self._ports.in_loop_thread():
+            self._ports.loop.call_soon(peer.flush)
+        else:
+            self._ports.loop.call_soon_threadsafe(peer.flush)
+
+    def close(self, *, abort: bool = False) -> None:
+        """Stop listening and close every connection."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for task in list(self._connecting):
+            task.cancel()
+        for peer in list(self._open):
+            if not peer.lost:
+                peer.close(abort=abort)
+        self._open.clear()

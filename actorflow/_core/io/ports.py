@@ -1,0 +1,177 @@
+"""The ports: everything a role needs from the outside world, as Protocols.
+
+A role (head, node, worker, driver) is given one `Ports` record and touches neither sockets, processes, clocks nor random
+numbers in any other way. `actorflow._core.io` holds the real adapters, `actorflow.testing` the simulated ones, and
+`tests/conformance` runs one suite against both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Stream(Protocol):
+    """One side of a connected, ordered byte stream (a unix socket; later TCP and TLS)."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, never blocking: what the kernel does not take now is buffered and sent later.
+
+        May be called from any thread, but never by two at once (the caller holds its own lock). After the stream is lost, a no-op.
+        """
+
+    def buffered_bytes(self) -> int:
+        """How many bytes wait in this process because the peer does not read fast enough."""
+
+    def close(self) -> None:
+        """Send what is buffered, then close. The handler's `connection_lost` follows exactly once."""
+
+    def abort(self) -> None:
+        """Close now and drop what is buffered."""
+
+
+class StreamHandler(Protocol):
+    """What a stream tells its user, always on the ports' own loop."""
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes arrived, cut anywhere."""
+
+    def connection_lost(self, reason: str) -> None:
+        """The stream ended: by the peer, by an error or by our own close. Called exactly once."""
+
+
+class Listener(Protocol):
+    """A bound address that accepts streams until it is closed."""
+
+    def close(self) -> None:
+        """Stop accepting and remove the address (a socket file is unlinked). Accepted streams live on."""
+
+
+class Network(Protocol):
+    """Makes streams. Addresses are strings such as `unix:/path/to/a.sock`."""
+
+    async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
+        """Bind `address`; `accept` is called on the loop for every new stream and returns its handler.
+
+        Raises OSError when the address is in use or cannot be bound.
+        """
+
+    async def connect(self, address: str, handler: StreamHandler) -> Stream:
+        """Connect, within a bounded time. Raises OSError (ConnectionRefusedError, FileNotFoundError, TimeoutError...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What a new worker process is told at its birth."""
+
+    worker_id: str
+    job_id: str
+    node_address: str
+    address: str
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    sys_path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """How a worker process ended. Either `exit_code` or `signal` is set; both None when nobody could tell."""
+
+    worker_id: str
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    peak_memory_bytes: int
+
+    def describe(self) -> str:
+        """The end in words, for errors: `killed by SIGKILL` or `exited with code 3`."""
+        if self.signal is not None:
+            import signal
+
+            return f"killed by {signal.Signals(self.signal).name}"
+        if self.exit_code is not None:
+            return f"exited with code {self.exit_code}"
+        return "ended, cause unknown"
+
+
+class ProcessEvents(Protocol):
+    """What a node is told about its worker processes, on the ports' loop."""
+
+    def process_started(self, worker_id: str, pid: int) -> None:
+        """The process exists; it still has to connect."""
+
+    def process_exited(self, exit: ProcessExit) -> None:
+        """The process is gone and reaped. Exactly once per spawned worker; also when the spawn itself failed."""
+
+    def process_output(self, worker_id: str, stream: str, data: bytes) -> None:
+        """The process wrote `data` to `stream` (`stdout` or `stderr`)."""
+
+
+class Processes(Protocol):
+    """Starts and ends worker processes for a node."""
+
+    async def start(self, events: ProcessEvents) -> None:
+        """Get ready to spawn (the real adapter: start the zygote)."""
+
+    def spawn(self, spec: WorkerSpec) -> None:
+        """Start a worker process. Never blocks; the outcome comes as an event."""
+
+    def kill(self, worker_id: str, signal: int) -> None:
+        """Send a signal; a no-op for a process that is gone."""
+
+    async def stop(self, grace_s: float) -> None:
+        """End all processes: SIGTERM, after `grace_s` SIGKILL, and wait until all are reaped."""
+
+
+class Arena(Protocol):
+    """The shared memory of a node: one memory file that every process of the node can map."""
+
+    size: int
+
+    def view(self, offset: int, size: int, *, writable: bool = False) -> memoryview:
+        """Map `[offset, offset + size)`. The mapping lives until the last view of it is gone."""
+
+    def watch(self, view: memoryview, on_gone: Callable[[], None]) -> None:
+        """Call `on_gone` (any thread, possibly inside a collection) when no view of this mapping is left."""
+
+    def release(self, offset: int, size: int) -> None:
+        """Give the pages of a range back to the system; its content is lost."""
+
+    def close(self) -> None:
+        """Forget the file. Live views stay valid."""
+
+
+class Executor(Protocol):
+    """The user's thread of a worker process: all user code of one worker runs there, one callable after another."""
+
+    loop: asyncio.AbstractEventLoop
+    """The loop on which the user's `async def` code runs."""
+
+    def submit(self, fn: Callable[[], None]) -> None:
+        """Run `fn` on the user's thread, in order of submission. Any thread."""
+
+    def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
+        """Block the running `def` code until woken; False after `timeout_s`.
+
+        `register(wake)` is called once, at once; `wake` may be called from any thread. The real adapter blocks the thread; the
+        simulated one switches to another greenlet.
+        """
+
+
+@dataclass(slots=True)
+class Ports:
+    """One process's view of the world. `loop` is the protocol's own loop (in a driver and a worker: a thread of its own)."""
+
+    loop: asyncio.AbstractEventLoop
+    network: Network
+    rng: random.Random
+    monotonic: Callable[[], float]
+    wall_time: Callable[[], float]
+    lock: AbstractContextManager[Any]
+    """Guards the state that the user's threads and the protocol's thread share. A no-op where there is one thread."""
+    in_loop_thread: Callable[[], bool]
+    """True when the caller is on the protocol's thread."""

@@ -1,0 +1,62 @@
+"""What the head's actor policy asks of its shell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actorflow._core.base.ids import ActorId, ProcessId
+from actorflow._core.protocol.messages import ActorSpec, ActorState, CreateActorReply
+
+
+@dataclass(slots=True)
+class Answer:
+    """Send the reply to the creator."""
+
+    to: ProcessId
+    reply: CreateActorReply
+
+
+@dataclass(slots=True)
+class FindNode:
+    """After `delay_s`, pick a node for this incarnation and say so with `placed`, or say why not with `not_placed`."""
+
+    actor_id: ActorId
+    incarnation: int
+    delay_s: float
+
+
+@dataclass(slots=True)
+class Place:
+    """Send the incarnation to its node, with the newest checkpoint."""
+
+    node_id: ProcessId
+    incarnation: int
+    spec: ActorSpec
+
+
+@dataclass(slots=True)
+class Stop:
+    """Tell the node to end this incarnation; `graceful`: what is queued runs first."""
+
+    node_id: ProcessId
+    actor_id: ActorId
+    incarnation: int
+    graceful: bool
+
+
+@dataclass(slots=True)
+class Publish:
+    """Tell the watchers the state."""
+
+    watchers: tuple[ProcessId, ...]
+    state: ActorState
+
+
+@dataclass(slots=True)
+class Forget:
+    """The actor is dead: drop what is kept for its next incarnation."""
+
+    actor_id: ActorId
+
+
+Decision = Answer | FindNode | Place | Stop | Publish | Forget

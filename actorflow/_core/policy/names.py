@@ -1,0 +1,75 @@
+"""The names of actors: one namespace after another, each name held by at most one actor that is not dead."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import islice
+
+from actorflow._core.base.errors import InternalError
+from actorflow._core.base.ids import ActorId
+
+NEAR_MAX = 3
+"""How many similar names an error shows."""
+
+NEAR_SCAN_MAX = 10_000
+"""How many names (or namespaces) a miss looks at, so that a typo never costs more than a few milliseconds."""
+
+NEAR_CANDIDATES_MAX = 200
+"""How many of them are compared letter by letter."""
+
+
+class NameBook:
+    """Who has which name.
+
+    NA-1: a name is held by at most one actor; it is free again only when that actor gives it back.
+    """
+
+    __slots__ = ("_spaces",)
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, dict[str, ActorId]] = {}
+
+    def find(self, namespace: str, name: str) -> ActorId | None:
+        """The actor that holds `name`, or None."""
+        space = self._spaces.get(namespace)
+        return space.get(name) if space is not None else None
+
+    def take(self, namespace: str, name: str, actor_id: ActorId) -> None:
+        """Give `name` to the actor; the caller has seen that it is free."""
+        space = self._spaces.setdefault(namespace, {})
+        holder = space.setdefault(name, actor_id)
+        if holder != actor_id:
+            raise InternalError(
+                f"NA-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id} while {holder} holds it"
+            )
+
+    def free(self, namespace: str, name: str, actor_id: ActorId) -> None:
+        """Take the name back from the actor, which holds it."""
+        space = self._spaces.get(namespace, {})
+        holder = space.pop(name, None)
+        if holder != actor_id:
+            raise InternalError(
+                f"NA-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
+            )
+        if not space:
+            del self._spaces[namespace]
+
+    def near(self, namespace: str, name: str) -> list[str]:
+        """Names in this namespace that look like `name`, the most similar first: for "did you mean"."""
+        wanted = name.casefold()
+        candidates: dict[str, str] = {}
+        for known in islice(self._spaces.get(namespace, {}), NEAR_SCAN_MAX):
+            folded = known.casefold()
+            if folded == wanted:
+                return [known]
+            alike = abs(len(folded) - len(wanted)) <= 3 and folded[:1] == wanted[:1]
+            if alike or wanted in folded or folded in wanted:
+                candidates.setdefault(folded, known)
+                if len(candidates) == NEAR_CANDIDATES_MAX:
+                    break
+        return [candidates[match] for match in difflib.get_close_matches(wanted, candidates, NEAR_MAX, 0.5)]
+
+    def elsewhere(self, namespace: str, name: str) -> list[str]:
+        """Other namespaces that have exactly this name: the usual reason why a name is not found."""
+        spaces = islice(self._spaces.items(), NEAR_SCAN_MAX)
+        return list(islice((space for space, names in spaces if space != namespace and name in names), NEAR_MAX))

@@ -1,0 +1,94 @@
+"""What the processes say to one another: one file per noun, and the union that the codec reads and writes."""
+
+from __future__ import annotations
+
+from actorflow._core.protocol.messages.actor import (
+    ActorDied,
+    ActorExit,
+    ActorFailed,
+    ActorLost,
+    ActorOutOfScope,
+    ActorReady,
+    ActorSpec,
+    ActorState,
+    CheckpointSaved,
+    CreateActor,
+    CreateActorReply,
+    FindActor,
+    FindActorReply,
+    HostActor,
+    KillActor,
+    PlaceActor,
+    SaveCheckpoint,
+    WatchActor,
+)
+from actorflow._core.protocol.messages.base import Message
+from actorflow._core.protocol.messages.call import (
+    ActorCall,
+    CallContext,
+    Cancel,
+    Define,
+    GaveBack,
+    Release,
+    Reply,
+    TakeBack,
+    TaskCall,
+)
+from actorflow._core.protocol.messages.lease import (
+    Blocked,
+    CancelLease,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRefused,
+    ReclaimLease,
+    RequestLease,
+    ReturnLease,
+    Unblocked,
+)
+from actorflow._core.protocol.messages.object import (
+    AddBorrow,
+    BorrowAck,
+    DropBorrow,
+    Failed,
+    Fetch,
+    Fetched,
+    Inline,
+    Outcome,
+    RefGroup,
+    Stored,
+)
+from actorflow._core.protocol.messages.session import Hello, NodeInfo, Shutdown, Welcome
+from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
+from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, Pin, Pinned, Unpin
+from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
+
+AnyMessage = (
+    Hello | Welcome | Shutdown | NodeInfo
+    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | Release
+    | StreamItem | StreamEnd | StreamCredit | StreamClose
+    | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
+    | Blocked | Unblocked
+    | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
+    | ActorExit | ActorState
+    | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
+    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
+    | Allocate | Allocated | FreeExtent | Pin | Pinned | Unpin
+    | StateQuery | StateReply | WorkerLog
+)  # fmt: skip
+"""Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
+
+__all__ = [
+    "ActorCall", "ActorDied", "ActorExit", "ActorFailed", "ActorLost", "ActorOutOfScope", "ActorReady",
+    "ActorSpec", "ActorState",
+    "AddBorrow", "Allocate", "Allocated", "AnyMessage", "Blocked", "BorrowAck", "CallContext", "Cancel",
+    "CancelLease", "CheckpointSaved", "CreateActor",
+    "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
+    "FreeExtent", "GaveBack",
+    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Message",
+    "NodeInfo", "Outcome", "Pin", "Pinned",
+    "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",
+    "SaveCheckpoint", "Shutdown", "StateQuery", "StateReply",
+    "Stored", "StreamClose", "StreamCredit", "StreamEnd", "StreamItem", "TakeBack", "TaskCall", "Unblocked",
+    "Unpin", "WatchActor",
+    "Welcome", "WorkerLog",
+]  # fmt: skip

@@ -1,0 +1,12 @@
+"""The common base of all messages."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """A message is a flat record, encoded as a MessagePack array that begins with its tag.
+
+    Structs are not tracked by the collector: a message never refers to itself.
+    """

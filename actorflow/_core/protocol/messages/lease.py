@@ -1,0 +1,72 @@
+"""Leases: the right of an owner to push tasks to one worker."""
+
+from __future__ import annotations
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class RequestLease(Message, tag=30):
+    """owner -> node: I want a worker with these resources. Answered by LeaseGranted or LeaseRefused, at once or later.
+
+    `lease` is the requester's own number, the key of the whole life of the lease. `resources` in units of 1/10000. `env` is the JSON
+    of the environment the worker must have, empty for none. Higher `priority` is served first, then order of arrival.
+    """
+
+    lease: int
+    resources: dict[str, int]
+    priority: int = 0
+    env: str = ""
+    name: str = ""
+
+
+class CancelLease(Message, tag=31):
+    """owner -> node: the request is no longer wanted. A grant that crosses it is returned by the owner. Idempotent."""
+
+    lease: int
+
+
+class LeaseGranted(Message, tag=32):
+    """node -> owner: push to this worker. `devices`: the ids assigned, by resource."""
+
+    lease: int
+    worker_id: str
+    address: str
+    devices: dict[str, list[int]] = {}
+
+
+class LeaseRefused(Message, tag=33):
+    """node -> owner: this can never be granted here. `kind`: infeasible | worker_failed | shutdown."""
+
+    lease: int
+    kind: str
+    reason: str
+
+
+class LeaseLost(Message, tag=34):
+    """node -> owner: the leased worker died; `cause` tells how, `log` its last lines."""
+
+    lease: int
+    worker_id: str
+    cause: str
+    out_of_memory: bool = False
+
+
+class ReturnLease(Message, tag=35):
+    """owner -> node: I am done with this worker. `retire`: do not use it again. Idempotent."""
+
+    lease: int
+    retire: bool = False
+
+
+class ReclaimLease(Message, tag=36):
+    """node -> owner: somebody waits; return the lease when what has been pushed is done. Idempotent."""
+
+    lease: int
+
+
+class Blocked(Message, tag=37):
+    """worker -> node: all my running code waits for other results; my CPU may be lent (SEMANTICS 24)."""
+
+
+class Unblocked(Message, tag=38):
+    """worker -> node: my code goes on."""

@@ -1,0 +1,81 @@
+"""Values, where they are, and who refers to them."""
+
+from __future__ import annotations
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class RefGroup(Message):
+    """References to objects of one owner: `indices` are the owner's own numbers."""
+
+    owner: str
+    address: str
+    indices: list[int]
+
+
+class Inline(Message, tag=1):
+    """A value that travels with the message: a pickle, its out-of-band buffers, and the references inside it."""
+
+    data: bytes
+    buffers: list[bytes] | None = None
+    refs: list[RefGroup] | None = None
+
+
+class Stored(Message, tag=2):
+    """A value in a node's arena: `data` is the pickle, `spans` the (start, length) of its buffers inside the extent."""
+
+    node: str
+    extent: int
+    offset: int
+    size: int
+    data: bytes
+    spans: list[tuple[int, int]]
+    refs: list[RefGroup] | None = None
+
+
+class Failed(Message, tag=3):
+    """An error instead of a value: what `serialization.tracebacks.capture` made of it."""
+
+    error: bytes
+    refs: list[RefGroup] | None = None
+
+
+Outcome = Inline | Stored | Failed
+"""How a call ended, and everything that an owner needs to know of a finished object."""
+
+
+class AddBorrow(Message, tag=40):
+    """borrower -> owner: I hold these objects from now on. Answered by `BorrowAck(token)`. Counts once each (OW-4)."""
+
+    token: int
+    indices: list[int]
+
+
+class BorrowAck(Message, tag=41):
+    """owner -> borrower: the borrows are registered; `gone` are those that no longer exist."""
+
+    token: int
+    gone: list[int]
+
+
+class DropBorrow(Message, tag=42):
+    """borrower -> owner: I hold these objects no longer; I was sent each of them `counts` times (OW-4).
+
+    A lost connection drops all borrows of that process.
+    """
+
+    indices: list[int]
+    counts: list[int]
+
+
+class Fetch(Message, tag=43):
+    """borrower -> owner: tell me the outcome of this object when it is there. Answered by `Fetched`."""
+
+    index: int
+
+
+class Fetched(Message, tag=44):
+    """owner -> borrower: the outcome, or None when the object is gone (freed)."""
+
+    index: int
+    outcome: Outcome | None = None

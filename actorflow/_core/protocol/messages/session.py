@@ -1,0 +1,51 @@
+"""The first and the last words on a connection."""
+
+from __future__ import annotations
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class Hello(Message, tag=1):
+    """connector -> acceptor, first on every connection: who I am, what I speak. Answered by `Welcome` or a
+    close.
+    """
+
+    version: str
+    role: str
+    process_id: str
+    job_id: str
+    address: str
+    pid: int = 0
+    namespace: str = ""
+    sys_path: list[str] = []
+
+
+class Welcome(Message, tag=2):
+    """acceptor -> connector: accepted. `error` names what is wrong instead, and a close follows."""
+
+    process_id: str
+    role: str
+    address: str = ""
+    error: str = ""
+    info: dict[str, str] = {}
+
+
+class Shutdown(Message, tag=3):
+    """driver -> node: end the local cluster that this driver owns. node -> worker: finish and leave.
+    Idempotent.
+    """
+
+    reason: str = ""
+
+
+class NodeInfo(Message, tag=4):
+    """node -> head, right after the handshake and again whenever the totals change: what I am and have.
+    Idempotent.
+
+    `resources` are totals in units of 1/10000, `address` is where drivers and workers reach the node.
+    """
+
+    node_id: str
+    address: str
+    resources: dict[str, int]
+    labels: dict[str, str] = {}

@@ -1,0 +1,47 @@
+"""The node's arena: extents of shared memory, and pins on them."""
+
+from __future__ import annotations
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class Allocate(Message, tag=70):
+    """any process -> node: an extent of `size` bytes, please. Answered by Allocated(token), when there is room."""
+
+    token: int
+    size: int
+
+
+class Allocated(Message, tag=71):
+    """node -> asker: the extent, written by the asker before anyone else hears of it; or an error with the numbers."""
+
+    token: int
+    extent: int = 0
+    offset: int = 0
+    error: str = ""
+
+
+class FreeExtent(Message, tag=72):
+    """owner of the object -> node: nobody can ask for it any more; free it when the last pin is gone. Idempotent."""
+
+    extent: int
+
+
+class Pin(Message, tag=73):
+    """reader -> node: I map this extent. Answered by Pinned(token). A lost connection drops its pins."""
+
+    token: int
+    extent: int
+
+
+class Pinned(Message, tag=74):
+    """node -> reader: pinned, or not there any more."""
+
+    token: int
+    ok: bool = True
+
+
+class Unpin(Message, tag=75):
+    """reader -> node: my last view of the extent is gone."""
+
+    extent: int

@@ -1,0 +1,162 @@
+"""Values as bytes: pickle protocol 5, buffers out of band, and the references inside a value returned beside it.
+
+References are pickled as positions in a table that travels next to the pickle. So the owner, the sender and the receiver see which
+references a value holds without unpickling it, and ten thousand of them cost one table.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from actorflow._core.base.errors import DeserializationError, SerializationError
+from actorflow._core.serialization.diagnose import explain_unpicklable
+
+INLINE_BYTES_MAX = 100 * 1024
+"""Values up to this size travel inside messages; larger ones through shared memory (DESIGN, section 4)."""
+
+_SIMPLE = frozenset({int, float, bool, str, bytes, type(None)})
+EMPTY_ARGUMENTS = b""
+"""Stands for no arguments at all: the commonest call needs no pickle."""
+
+
+class Pickled(NamedTuple):
+    """A value as bytes. `refs` are the references found inside it, in the order of their positions."""
+
+    data: bytes
+    buffers: list[bytes] | list[memoryview] | None
+    refs: list[Any] | None
+
+    def size(self) -> int:
+        """Bytes of the pickle and of its buffers together."""
+        return len(self.data) + (sum(map(len, self.buffers)) if self.buffers else 0)
+
+
+class _ThreadState(threading.local):
+    """What a (un)pickling in progress on this thread knows. None while there is none."""
+
+    sink: dict[Any, int] | None = None
+    table: Sequence[Any] = ()
+
+
+_state = _ThreadState()
+
+
+def note_reference(ref: Any, what: str) -> int:
+    """Called by a reference that is being pickled: remember it and return its position in the table.
+
+    Raises SerializationError outside an actorflow call, where nobody would keep the object alive.
+    """
+    sink = _state.sink
+    if sink is None:
+        raise SerializationError(
+            f"{what} can only travel inside actorflow calls, results and af.put, where its owner learns of the copy; "
+            "plain pickle cannot carry it: pass it as an argument instead"
+        )
+    return sink.setdefault(ref, len(sink))
+
+
+def reference_at(position: int) -> Any:
+    """The inverse of `note_reference`, called while unpickling."""
+    return _state.table[position]
+
+
+def dumps(value: Any, name: str = "value") -> Pickled:
+    """Pickle `value`. Raises SerializationError that names the path to what cannot be pickled, seen from `name`."""
+    if type(value) in _SIMPLE:
+        return Pickled(pickle.dumps(value, 5), None, None)
+    return _dump(value, name)
+
+
+def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
+    """Pickle the arguments of a call as one `(args, kwargs)` pair; EMPTY_ARGUMENTS when there are none."""
+    if not kwargs:
+        if not args:
+            return Pickled(EMPTY_ARGUMENTS, None, None)
+        for argument in args:
+            if type(argument) not in _SIMPLE:
+                break
+        else:
+            return Pickled(pickle.dumps((args, kwargs), 5), None, None)
+    return _dump((args, kwargs), "arguments")
+
+
+def _dump(value: Any, name: str) -> Pickled:
+    sink: dict[Any, int] = {}
+    buffers: list[pickle.PickleBuffer] = []
+    previous, _state.sink = _state.sink, sink
+    try:
+        with io.BytesIO() as file:
+            cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+            data = file.getvalue()
+        views = [buffer.raw() for buffer in buffers] if buffers else None
+    except SerializationError:
+        raise
+    except Exception as error:
+        # Any exception may come out of a user's __reduce__ or __getstate__; all of them mean the same to the caller.
+        raise SerializationError(f"cannot send {_explain(value, name, error)}") from error
+    finally:
+        _state.sink = previous
+    return Pickled(data, views, list(sink) if sink else None)
+
+
+def _explain(value: Any, name: str, error: Exception) -> str:
+    previous, _state.sink = _state.sink, {}
+    try:
+        if name == "arguments":
+            args, kwargs = value
+            for key, argument in [*enumerate(args), *kwargs.items()]:
+                if (text := explain_unpicklable(argument, name=f"argument {key!r}", dumps=cloudpickle.dumps)):
+                    return text
+        return explain_unpicklable(value, name=name, dumps=cloudpickle.dumps) or f"{name}: {error}"
+    finally:
+        _state.sink = previous
+
+
+def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table: Sequence[Any] = ()) -> Any:
+    """Unpickle. `table` holds the references by position. Raises DeserializationError with the cause."""
+    previous, _state.table = _state.table, table
+    try:
+        return pickle.loads(data, buffers=buffers or ())
+    except Exception as error:
+        # As in dumps: a user's __setstate__ or a missing module may raise anything.
+        raise DeserializationError(
+            f"cannot rebuild a value of {len(data)} bytes: {type(error).__name__}: {error}; "
+            "the module that defines it must be importable here (see working_dir= and sys.path)"
+        ) from error
+    finally:
+        _state.table = previous
+
+
+def load_arguments(data: bytes, buffers: Sequence[Any] | None, table: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inverse of `dump_arguments`."""
+    if data == EMPTY_ARGUMENTS:
+        return (), {}
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = loads(data, buffers, table)
+    return arguments
+
+
+def owned_bytes(pickled: Pickled) -> Pickled:
+    """The same value with private copies of its buffers: what the caller changes afterwards does not matter."""
+    if pickled.buffers is None:
+        return pickled
+    return Pickled(pickled.data, [bytes(buffer) for buffer in pickled.buffers], pickled.refs)
+
+
+Dumps = Callable[[Any], bytes]
+
+
+def dumps_plain(value: Any) -> bytes:
+    """Pickle without out-of-band parts and without references: exceptions, functions, classes."""
+    data: bytes = cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+def loads_plain(data: bytes) -> Any:
+    """The inverse of `dumps_plain`."""
+    return pickle.loads(data)

@@ -1,0 +1,117 @@
+"""A call as its owner keeps it, from submission to its last attempt; and the packing of its arguments."""
+
+from __future__ import annotations
+
+import enum
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.policy.ownership import Borrowed, Owned
+from actorflow._core.serialization import values
+from actorflow._core.serialization.values import EMPTY_ARGUMENTS, INLINE_BYTES_MAX, Pickled
+from actorflow._core.worker.object_ref import ObjectRef
+
+if TYPE_CHECKING:
+    from actorflow._core.base.targets import FunctionTarget, MethodTarget
+    from actorflow._core.worker.references import Entry
+
+
+class Slot:
+    """Stands in the pickled arguments where a top-level reference was; the receiver puts the value there."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slot, (self.position,)
+
+
+class CallState(enum.Enum):
+    """Where a call is. WAITING: for its arguments; QUEUED: for a worker; PUSHED: sent; DONE: settled for good."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    PUSHED = "pushed"
+    DONE = "done"
+
+
+class Call:
+    """One call in flight. Slots only: a million of them may be queued."""
+
+    __slots__ = (
+        "args", "attempt", "buffers", "cancelled", "deps", "entry", "more", "options", "pins", "place", "refs", "retries_left", "state",
+        "stored", "stream", "target", "timer", "waiting_for",
+    )  # fmt: skip
+
+    def __init__(self, entry: Owned, target: FunctionTarget | MethodTarget, options: Any) -> None:
+        self.entry = entry
+        self.target = target
+        self.options = options
+        self.args = EMPTY_ARGUMENTS
+        self.buffers: list[bytes] | None = None
+        self.refs: list[Entry] | None = None
+        """References inside the arguments."""
+        self.deps: list[Entry] | None = None
+        """References that are arguments themselves: their outcomes travel instead (SEMANTICS 13)."""
+        self.pins: Sequence[Entry] = ()
+        self.stored: Owned | None = None
+        """The arguments as an object of their own, when they are too large to travel inline."""
+        self.more: list[Owned] | None = None
+        """Entries of the second and further return values."""
+        self.stream: Any = None
+        self.attempt = 0
+        self.retries_left = 0
+        self.waiting_for = 0
+        self.state = CallState.WAITING
+        self.cancelled = False
+        self.place: Any = None
+        """The lease or the actor it has been pushed to."""
+        self.timer: Any = None
+
+
+def pack(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled | None:
+    """Pickle the arguments into `call`. Returns the pickle instead when it is too large to travel inline.
+
+    Raises SerializationError. The caller pins `call.pins` under the lock afterwards.
+    """
+    if not kwargs:
+        if not args:
+            return None
+        if all(type(argument) in values._SIMPLE for argument in args):
+            data = pickle.dumps((args, kwargs), 5)
+            if len(data) <= INLINE_BYTES_MAX:
+                call.args = data
+                return None
+            return Pickled(data, None, None)
+    deps: list[Entry] = []
+    if any(type(argument) is ObjectRef for argument in args):
+        args = tuple([_slot(argument, deps) for argument in args])
+    if any(type(argument) is ObjectRef for argument in kwargs.values()):
+        kwargs = {key: _slot(argument, deps) for key, argument in kwargs.items()}
+    pickled = values.dump_arguments(args, kwargs)
+    call.deps = deps or None
+    if pickled.refs:
+        call.refs = [ref._entry for ref in pickled.refs]
+    if call.deps or call.refs:
+        call.pins = [*(call.deps or ()), *(call.refs or ())]
+    if pickled.size() > INLINE_BYTES_MAX:
+        return pickled
+    pickled = values.owned_bytes(pickled)
+    call.args = pickled.data
+    call.buffers = pickled.buffers  # type: ignore[assignment]  # owned_bytes has copied them
+    return None
+
+
+def _slot(argument: Any, deps: list[Entry]) -> Any:
+    if type(argument) is not ObjectRef:
+        return argument
+    deps.append(argument._entry)
+    return Slot(len(deps) - 1)
+
+
+def unsettled(entries: Sequence[Entry]) -> list[Owned | Borrowed]:
+    """Those whose outcome is not known here yet."""
+    return [entry for entry in entries if entry.outcome is None]

@@ -1,0 +1,121 @@
+"""Waking those who wait: asyncio code on any loop, blocked threads, and our own callbacks, all for a settled object."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class Waiter(Protocol):
+    """Stands in the waiter list of an entry. Called once per entry, under the ports' lock, on any thread."""
+
+    def settled(self, entry: Any) -> None:
+        """The entry has an outcome now."""
+
+
+class LoopGate:
+    """Carries wake-ups to one event loop, many in one go (SEMANTICS 9)."""
+
+    __slots__ = ("_direct", "_lock", "_scheduled", "_woken", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any], *, direct: bool) -> None:
+        self.loop = loop
+        self._lock = lock
+        self._direct = direct
+        self._woken: list[asyncio.Future[None]] = []
+        self._scheduled = False
+
+    def wake(self, future: asyncio.Future[None]) -> None:
+        """Set `future` on its own loop. The lock is held."""
+        if self._direct:
+            if not future.done():
+                future.set_result(None)
+            return
+        self._woken.append(future)
+        if self._scheduled:
+            return
+        self._scheduled = True
+        try:
+            self.loop.call_soon_threadsafe(self._run)
+        except RuntimeError:
+            # The loop is closed: whoever waited there is gone with it.
+            self._woken.clear()
+
+    def _run(self) -> None:
+        with self._lock:
+            woken, self._woken = self._woken, []
+            self._scheduled = False
+        for future in woken:
+            if not future.done():
+                future.set_result(None)
+
+
+class Gates:
+    """The gate of each loop that waits. One per runtime."""
+
+    def __init__(self, own_loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
+        self._own_loop = own_loop
+        self._lock = lock
+        self._gates: dict[int, LoopGate] = {}
+        self._local = threading.local()
+
+    def current(self) -> LoopGate:
+        """The gate of the running loop. Raises RuntimeError when no loop runs on this thread."""
+        loop = asyncio.get_running_loop()
+        gate: LoopGate | None = getattr(self._local, "gate", None)
+        if gate is not None and gate.loop is loop:
+            return gate
+        with self._lock:
+            gate = self._gates.get(id(loop))
+            if gate is None or gate.loop is not loop:
+                self._gates = {key: old for key, old in self._gates.items() if not old.loop.is_closed()}
+                gate = self._gates[id(loop)] = LoopGate(loop, self._lock, direct=loop is self._own_loop)
+        self._local.gate = gate
+        return gate
+
+
+class FutureWaiter:
+    """One future for one entry."""
+
+    __slots__ = ("future", "gate")
+
+    def __init__(self, gate: LoopGate) -> None:
+        self.gate = gate
+        self.future: asyncio.Future[None] = gate.loop.create_future()
+
+    def settled(self, entry: Any) -> None:
+        """See Waiter."""
+        self.gate.wake(self.future)
+
+
+class Countdown:
+    """One future for many entries: set when `left` of them are settled."""
+
+    __slots__ = ("future", "gate", "left")
+
+    def __init__(self, gate: LoopGate, left: int) -> None:
+        self.gate = gate
+        self.left = left
+        self.future: asyncio.Future[None] = gate.loop.create_future()
+
+    def settled(self, entry: Any) -> None:
+        """See Waiter."""
+        self.left -= 1
+        if self.left == 0:
+            self.gate.wake(self.future)
+
+
+class Callback:
+    """A plain function, called under the lock."""
+
+    __slots__ = ("fn",)
+
+    def __init__(self, fn: Callable[[Any], None]) -> None:
+        self.fn = fn
+
+    def settled(self, entry: Any) -> None:
+        """See Waiter."""
+        self.fn(entry)

@@ -1,0 +1,110 @@
+"""The rows of the core benchmark: the workloads of Ray 2.60's `ray_perf`, by name.
+
+The counts below are `ray_perf`'s own and the same for every system, with one exception: its "multi client tasks
+async" queues 10,000 tasks per client, which is 20 seconds and more per sample for Ray; 2,500 saturate it just as well.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+CPUS = os.cpu_count() or 1
+#: The "n" of 1:n and n:n. `ray_perf` takes half of the CPUs: 1 on a two-core machine.
+SERVERS = int(os.environ.get("BENCH_SERVERS") or max(1, CPUS // 2))
+#: How many tasks or actors submit at once in the multi client and n:n rows.
+CLIENTS = 4
+
+#: Calls in flight at once in the 1:1 async rows, tasks in the batch and wait rows.
+BATCH = 1000
+#: Sequential operations per step in rows whose one operation takes about a microsecond.
+SMALL = 100
+TASKS_PER_CLIENT = 2500
+CALLS_PER_CLIENT = 5000
+CALLS_PER_CLIENT_ARG = 1000
+#: Threads of the server in "1:1 actor calls concurrent".
+CONCURRENCY = 16
+
+PUT_TASKS, PUTS_PER_TASK = 10, 100
+LARGE_ITEMS = 100 * 1024 * 1024  # int64: 839 MB
+CHUNK_TASKS, CHUNKS_PER_TASK, CHUNK_ITEMS = 10, 10, 10 * 1024 * 1024  # int64: 84 MB each
+REFS_IN_OBJECT = 10_000
+
+ALL = ("actorflow", "ray", "xoscar", "floor")
+NO_XOSCAR = ("actorflow", "ray", "floor")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a workload whose step does `per_step` operations of `unit`."""
+
+    key: str
+    title: str
+    per_step: float
+    #: What the floor does instead; the ratio to it says how much of the possible is reached.
+    floor: str
+    unit: str = "calls/s"
+    #: Columns, as `system` or `system:variant`.
+    columns: tuple[str, ...] = field(default=ALL)
+
+
+SEQUENTIAL = "one pickled echo call after the other over a unix socket, uvloop at both ends"
+PIPELINED = "the same number of pickled echo calls in flight at once over a unix socket, uvloop at both ends"
+PIPELINED_N = "as many client processes with the same calls in flight to as many echo servers over unix sockets"
+
+ROWS: tuple[Row, ...] = (
+    Row("get_small", "single client get calls", SMALL, "pickle.loads of the value", "gets/s", NO_XOSCAR),
+    Row("put_small", "single client put calls", SMALL, "pickle.dumps of the value", "puts/s", NO_XOSCAR),
+    Row(
+        "put_small_multi", "multi client put calls", PUT_TASKS * PUTS_PER_TASK,
+        f"{PUT_TASKS} echo calls to {CPUS} processes, {PUTS_PER_TASK} pickle.dumps in each", "puts/s", NO_XOSCAR,
+    ),
+    Row(
+        "put_large", "single client put gigabytes", LARGE_ITEMS * 8 / 1e9,
+        "memcpy of the array into memory that has been touched", "GB/s", NO_XOSCAR,
+    ),
+    Row(
+        "put_large_multi", "multi client put gigabytes", CHUNK_TASKS * CHUNKS_PER_TASK * CHUNK_ITEMS * 8 / 1e9,
+        f"{CHUNK_TASKS} echo calls to {CPUS} processes, {CHUNKS_PER_TASK} memcpy into touched memory in each",
+        "GB/s", NO_XOSCAR,
+    ),
+    Row(
+        "tasks_sync", "single client tasks sync", 1, SEQUENTIAL, "tasks/s",
+        ("actorflow", "actorflow:direct", "ray", "floor"),
+    ),
+    Row("tasks_async", "single client tasks async", BATCH, PIPELINED, "tasks/s", NO_XOSCAR),
+    Row(
+        "tasks_async_multi", "multi client tasks async", CLIENTS * TASKS_PER_CLIENT, PIPELINED_N, "tasks/s", NO_XOSCAR,
+    ),
+    Row("tasks_batch", "single client tasks and get batch", 1, PIPELINED, "batches/s", NO_XOSCAR),
+    Row("wait_1k", "single client wait 1k refs", 1, PIPELINED, "batches/s", NO_XOSCAR),
+    Row(
+        "get_10k_refs", "single client get object containing 10k refs", 1,
+        "pickle.loads of a list of 10,000 objects that hold an id each", "gets/s", NO_XOSCAR,
+    ),
+    Row(
+        "actor_sync", "1:1 actor calls sync", 1, SEQUENTIAL,
+        columns=("actorflow", "actorflow:direct", "ray", "xoscar", "floor"),
+    ),
+    Row("actor_async", "1:1 actor calls async", BATCH, PIPELINED),
+    Row("actor_concurrent", "1:1 actor calls concurrent", BATCH, PIPELINED, columns=NO_XOSCAR),
+    Row("actor_1n", "1:n actor calls async", CALLS_PER_CLIENT * SERVERS, PIPELINED_N),
+    Row("actor_nn", "n:n actor calls async", CALLS_PER_CLIENT * CLIENTS, PIPELINED_N),
+    Row(
+        "actor_nn_arg", "n:n actor calls with arg async", CALLS_PER_CLIENT_ARG * SERVERS, PIPELINED_N,
+        columns=NO_XOSCAR,
+    ),
+    Row(
+        "async_sync", "1:1 async-actor calls sync", 1, SEQUENTIAL,
+        columns=("actorflow", "actorflow:direct", "actorflow:inline", "ray", "xoscar", "floor"),
+    ),
+    Row(
+        "async_async", "1:1 async-actor calls async", BATCH, PIPELINED,
+        columns=("actorflow", "actorflow:direct", "ray", "xoscar", "floor"),
+    ),
+    Row("async_args", "1:1 async-actor calls with args async", BATCH, PIPELINED),
+    Row("async_1n", "1:n async-actor calls async", CALLS_PER_CLIENT * SERVERS, PIPELINED_N),
+    Row("async_nn", "n:n async-actor calls async", CALLS_PER_CLIENT * CLIENTS, PIPELINED_N),
+)
+
+BY_KEY = {row.key: row for row in ROWS}

@@ -1,0 +1,25 @@
+"""What every test shares: hypothesis profiles, and the seeds of the simulated scenarios.
+
+A test with an argument called `sim_seed` runs once for each seed, and its id names the seed, so a failure can
+be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` asks for more than a plain run.
+"""
+
+import pytest
+from hypothesis import settings
+
+SEEDS_DEFAULT = 10
+
+# A busy machine may be slow at any moment, so no example has a deadline; pytest-timeout bounds the test.
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("fuzz", deadline=None, print_blob=True, max_examples=20_000)
+settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=SEEDS_DEFAULT, help="seeds for each simulated scenario")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "sim_seed" in metafunc.fixturenames:
+        seeds = range(metafunc.config.getoption("--seeds"))
+        metafunc.parametrize("sim_seed", seeds, ids=[f"seed={seed}" for seed in seeds])
