@@ -6,7 +6,7 @@ process: there the context variable tells them apart.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,12 @@ class ActorState(Protocol):
     """The runtime's side of a handle: shared by all handles to one actor in this process. Opaque to the face."""
 
     actor_id: str
+    lifetime: Any
+    """The ObjectRef that stands for the actor's life, or None. Handles take it along when they travel (SEMANTICS 23)."""
+    max_pending_calls: int
+    """Calls of this process that may be under way; -1: any number. Set by the face when it makes a handle."""
+    max_task_retries: int
+    """As `max_pending_calls`. A call's own `options.max_task_retries` has this value already where the method has none."""
 
 
 class Runtime(Protocol):
@@ -46,8 +52,17 @@ class Runtime(Protocol):
     ) -> Coroutine[Any, Any, Any]:
         """`await handle.m(...)`: as `call`; waits for room in a full mailbox."""
 
-    async def wait_room(self, actor: ActorState, options: MethodOptions) -> None:
-        """`await handle.m.submit(...)`: return when one more call fits within `max_pending_calls`."""
+    async def wait_room(self, actor: ActorState | None, options: MethodOptions | TaskOptions) -> None:
+        """`.submit(...)` after PendingCallsLimitExceeded: return when one more call fits. `actor` is None for a task."""
+
+    async def outcome(self, call: Any) -> BaseException | None:
+        """Return when the call behind an ObjectRef or a Stream is terminal: None, or the error it ended in.
+
+        The value is not read, and cancelling this wait cancels nothing. An error that is returned counts as retrieved.
+        """
+
+    def restore_actor(self, actor_id: str, lifetime: Any, class_name: str, class_blob: bytes) -> ActorState:
+        """A handle arrived: the state that all handles to this actor share."""
 
     async def wait_alive(self, actor: ActorState) -> None:
         """`await handle`: return when the constructor is done; raise its error, or ActorDiedError."""
@@ -67,13 +82,24 @@ class Runtime(Protocol):
 
 __all__ = ["ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "current", "current_or_none", "enter"]
 
+cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_calls", default=None)
+"""Inside a TaskGroup: where the ObjectRef of a direct call goes that was cancelled and is not terminal yet.
+
+The group leaves only when it is (SEMANTICS 4). None outside of groups, where nobody waits for it.
+"""
+
 _current: ContextVar[Runtime | None] = ContextVar("actorflow_runtime", default=None)
 _process_runtime: Runtime | None = None
+_starting: Callable[[], None] | None = None
 
 
 def current() -> Runtime:
     """Return the runtime of the running code. Raises NotInitializedError when there is none."""
     runtime = _current.get() or _process_runtime
+    if runtime is None and _starting is not None:
+        # A bare af.init() on a running loop: whoever comes first waits for it.
+        _starting()
+        runtime = _process_runtime
     if runtime is None:
         raise NotInitializedError(
             "actorflow is not running in this process (never started, or shut down): use `af.run(main)`, or `await af.init()` first"
@@ -88,8 +114,16 @@ def current_or_none() -> Runtime | None:
 
 def set_process_runtime(runtime: Runtime | None) -> None:
     """Make `runtime` the one of this process (None: there is no more)."""
-    global _process_runtime
+    global _process_runtime, _starting
     _process_runtime = runtime
+    _starting = None
+
+
+def set_starting(wait: Callable[[], None]) -> None:
+    """A runtime is on its way: `wait` blocks until it is there."""
+    global _starting
+    if _process_runtime is None:
+        _starting = wait
 
 
 def enter(runtime: Runtime) -> None:

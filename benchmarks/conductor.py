@@ -1,8 +1,8 @@
 """Runs rows: opens a row in every system, then lets the systems take turns, one sample each per round.
 
-Every system lives in one long-lived process tree of its own, started at its first row. Only one is asked to work at any
-time; the others wait in a blocking read. In each round the order moves on by one, so that no system always runs after
-the same neighbour. A short pause between samples lets the last one's clean-up end.
+Every system lives in one long-lived process tree of its own, started at its first row. Only one is asked to
+work at any time; the others wait in a blocking read. In each round the order moves on by one, so that no
+system always runs after the same neighbour. A short pause between samples lets the last one's clean-up end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from benchmarks.remote import Program, ProgramFailed, python_of
 from benchmarks.rows import Row
 
 PAUSE_S = 0.25
-WARMUP_S = 1.0
 #: The longest step of any row takes some 15 seconds (Ray, n:n); a system silent for this long hangs.
 SILENCE_MAX_S = 300.0
 
@@ -81,39 +80,35 @@ class Conductor:
         result = RowResult(row)
         opened: list[str] = []
         for column in columns:
-            if self._guard(result, column, lambda c: self._ask(c, row, "open"), SILENCE_MAX_S) is not None:
+            if self._guard(result, column, lambda c: self._ask(c, row, "open")) is not None:
                 opened.append(column)
                 result.rates[column] = []
         for column in opened:
-            self._sample(result, column, WARMUP_S, keep=False)
+            self._sample(result, column, row.warmup_s, keep=False)
         for turn in range(self._rounds):
             first = turn % max(1, len(opened))
             for column in opened[first:] + opened[:first]:
                 self._sample(result, column, self._seconds, keep=True)
         for column in opened:
             if column not in result.errors:
-                self._guard(result, column, lambda c: self._ask(c, row, "close"), SILENCE_MAX_S)
+                self._guard(result, column, lambda c: self._ask(c, row, "close"))
         return result
 
     def _sample(self, result: RowResult, column: str, seconds: float, *, keep: bool) -> None:
         rate = None
         if column not in result.errors:
             time.sleep(PAUSE_S)
-            tree = self._programs[program_key(column)].tree()
-            own, machine, start = (
-                processes.cpu_seconds(tree), processes.machine_cpu_seconds(), time.monotonic(),
-            )
-            rate = self._guard(result, column, lambda c: self._ask(c, result.row, "run", seconds), SILENCE_MAX_S)
+            program = self._programs[program_key(column)]
+            own, machine, start = _cpu_of(program), processes.machine_cpu_seconds(), time.monotonic()
+            rate = self._guard(result, column, lambda c: self._ask(c, result.row, "run", seconds))
             elapsed = time.monotonic() - start
-            foreign = (processes.machine_cpu_seconds() - machine) - (processes.cpu_seconds(tree) - own)
+            foreign = (processes.machine_cpu_seconds() - machine) - (_cpu_of(program) - own)
             if keep:
                 result.foreign_cpus.append(max(0.0, foreign / elapsed))
         if keep:
             result.rates[column].append(rate)
 
-    def _guard(
-        self, result: RowResult, column: str, ask: Callable[[str], float], silence_s: float
-    ) -> float | None:
+    def _guard(self, result: RowResult, column: str, ask: Callable[[str], float]) -> float | None:
         """Ask; a system that fails loses this row, is ended, and starts afresh with its next one."""
         try:
             return ask(column)
@@ -149,6 +144,10 @@ class Conductor:
         if program is not None and (left := program.stop()):
             self.left_behind.setdefault(key, []).extend(left)
             self._say(f"{key} left processes behind: {left}")
+
+
+def _cpu_of(program: Program) -> float:
+    return processes.cpu_seconds(program.tree())
 
 
 def say(text: str) -> None:

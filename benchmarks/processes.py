@@ -1,7 +1,8 @@
 """Process trees, read from /proc: who belongs to one, what it holds and burns, and how it ends.
 
-A program that becomes a subreaper keeps its descendants below it in the tree even when they daemonise, so that a
-system's processes are exactly the tree below the process we started. Linux only, standard library only.
+A program that becomes a subreaper keeps its descendants below it in the tree even when they daemonise, so
+that a system's processes are exactly the tree below the process we started. Linux only, standard library
+only.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def names(pids: list[int]) -> list[str]:
 
 
 def end(born: dict[int, str], grace_s: float) -> list[str]:
-    """Wait until the processes of `born` (pid -> start time) are gone; kill those that outlive `grace_s` and name them."""
+    """Wait until the processes of `born` (pid -> start time) are gone; kill and name what outlives it."""
     deadline = time.monotonic() + grace_s
     while left := [pid for pid, birth in born.items() if birth and start_time(pid) == birth]:
         if time.monotonic() > deadline:

@@ -1,7 +1,8 @@
 """Starts a benchmark program in its own environment and talks to it in JSON lines.
 
-A program gets requests on stdin and answers on a stdout of its own; whatever else it or its libraries print goes to a
-log file, whose end is shown when the program fails. Everything it started ends with it, and what does not is named.
+A program gets requests on stdin and answers on a stdout of its own; whatever else it or its libraries print
+goes to a log file, whose end is shown when the program fails. Everything it started ends with it, and what
+does not is named.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ class Program:
             #: On the clock of `time.monotonic`, which all processes of a machine share.
             self.started_at = time.monotonic()
             self._process = subprocess.Popen(
-                list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, cwd=ROOT,
+                list(map(str, command)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
-                # A session of its own: Ctrl-C reaches the conductor only, which ends all its programs in order.
-                start_new_session=True, preexec_fn=processes.become_subreaper,
+                # A session of its own: Ctrl-C reaches the conductor only, which ends all its programs in
+                # order. start_new_session=True, preexec_fn=processes.become_subreaper,
             )
 
     @property
@@ -84,7 +89,8 @@ class Program:
     def stop(self) -> list[str]:
         """End the program and all below it; returns what it left behind and had to be killed."""
         born = {pid: processes.start_time(pid) for pid in self.tree()}
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.close()  # end of file is the word for "leave in order"
         except BrokenPipeError:

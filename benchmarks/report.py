@@ -31,7 +31,9 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = [
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
         return "| " + " | ".join(padded) + " |"
 
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
@@ -39,7 +41,7 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def core_table(results: Iterable[RowResult]) -> str:
-    """One line per row and actorflow variant: median rates, then medians of the per-round ratios (lowest to highest)."""
+    """One line per row and actorflow variant: median rates, medians of the per-round ratios (their range)."""
     lines = []
     for result in results:
         variants = [c for c in result.rates if c.startswith("actorflow")] or ["actorflow"]
@@ -50,7 +52,18 @@ def core_table(results: Iterable[RowResult]) -> str:
             cells += [_ratio(result, variant, peer) for peer in PEERS]
             cells.append(_median_text(result.foreign_cpus))
             lines.append(cells)
-    header = ["row", "unit", "actorflow", "Ray", "xoscar", "floor", "x Ray", "x xoscar", "% of floor", "others' CPU"]
+    header = [
+        "row",
+        "unit",
+        "actorflow",
+        "Ray",
+        "xoscar",
+        "floor",
+        "x Ray",
+        "x xoscar",
+        "% of floor",
+        "others' CPU",
+    ]
     return table(header, lines)
 
 
@@ -80,7 +93,13 @@ def core_check(results: Iterable[RowResult]) -> str:
         ratio = result.ratio(column, peer)
         verdict = "not measured" if ratio is None else "met" if ratio >= bound else "NOT MET"
         lines.append(
-            [result.row.title, column, f"{what} {bound:g} x {peer}", "-" if ratio is None else f"{ratio:.2f}", verdict]
+            [
+                result.row.title,
+                column,
+                f"{what} {bound:g} x {peer}",
+                "-" if ratio is None else f"{ratio:.2f}",
+                verdict,
+            ]
         )
 
     for target in CORE:
@@ -95,29 +114,41 @@ def core_check(results: Iterable[RowResult]) -> str:
 
 
 def core_json(results: Iterable[RowResult]) -> list[dict[str, Any]]:
-    """Everything: the samples, their medians, and the ratios of actorflow's columns and the peers among each other."""
+    """Everything: the samples, their medians, and the median ratios to the peers and the floor."""
     out = []
     for result in results:
         columns = list(result.rates)
         pairs = [(a, b) for a in columns for b in PEERS if a != b and b in columns]
-        out.append({
-            "row": result.row.key, "title": result.row.title, "unit": result.row.unit, "floor": result.row.floor,
-            "rates": result.rates,
-            "medians": {column: result.median(column) for column in columns},
-            "ratios": {f"{a}/{b}": result.ratio(a, b) for a, b in pairs},
-            "foreign_cpus": result.foreign_cpus, "errors": result.errors,
-        })
+        out.append(
+            {
+                "row": result.row.key,
+                "title": result.row.title,
+                "unit": result.row.unit,
+                "floor": result.row.floor,
+                "rates": result.rates,
+                "medians": {column: result.median(column) for column in columns},
+                "ratios": {f"{a}/{b}": result.ratio(a, b) for a, b in pairs},
+                "foreign_cpus": result.foreign_cpus,
+                "errors": result.errors,
+            }
+        )
     return out
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "cpu": model[0] if model else platform.machine(), "cpus": os.cpu_count(), "memory_gib": round(pages / 2**30, 1),
-        "kernel": platform.release(), "python": platform.python_version(),
+        "cpu": model[0] if model else platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -1,7 +1,8 @@
 """The rows of the core benchmark: the workloads of Ray 2.60's `ray_perf`, by name.
 
-The counts below are `ray_perf`'s own and the same for every system, with one exception: its "multi client tasks
-async" queues 10,000 tasks per client, which is 20 seconds and more per sample for Ray; 2,500 saturate it just as well.
+The counts below are `ray_perf`'s own and the same for every system, with one exception: its "multi client
+tasks async" queues 10,000 tasks per client, which is 20 seconds and more per sample for Ray; 2,500 saturate
+it just as well.
 """
 
 from __future__ import annotations
@@ -46,44 +47,76 @@ class Row:
     unit: str = "calls/s"
     #: Columns, as `system` or `system:variant`.
     columns: tuple[str, ...] = field(default=ALL)
+    #: Long where a system gets faster while its shared memory is touched for the first time.
+    warmup_s: float = 1.0
 
 
 SEQUENTIAL = "one pickled echo call after the other over a unix socket, uvloop at both ends"
 PIPELINED = "the same number of pickled echo calls in flight at once over a unix socket, uvloop at both ends"
-PIPELINED_N = "as many client processes with the same calls in flight to as many echo servers over unix sockets"
+PIPELINED_N = (
+    "as many client processes with the same calls in flight to as many echo servers over unix sockets"
+)
 
 ROWS: tuple[Row, ...] = (
     Row("get_small", "single client get calls", SMALL, "pickle.loads of the value", "gets/s", NO_XOSCAR),
     Row("put_small", "single client put calls", SMALL, "pickle.dumps of the value", "puts/s", NO_XOSCAR),
     Row(
-        "put_small_multi", "multi client put calls", PUT_TASKS * PUTS_PER_TASK,
-        f"{PUT_TASKS} echo calls to {CPUS} processes, {PUTS_PER_TASK} pickle.dumps in each", "puts/s", NO_XOSCAR,
+        "put_small_multi",
+        "multi client put calls",
+        PUT_TASKS * PUTS_PER_TASK,
+        f"{PUT_TASKS} echo calls to {CPUS} processes, {PUTS_PER_TASK} pickle.dumps in each",
+        "puts/s",
+        NO_XOSCAR,
     ),
     Row(
-        "put_large", "single client put gigabytes", LARGE_ITEMS * 8 / 1e9,
-        "memcpy of the array into memory that has been touched", "GB/s", NO_XOSCAR,
+        "put_large",
+        "single client put gigabytes",
+        LARGE_ITEMS * 8 / 1e9,
+        "memcpy of the array into memory that has been touched",
+        "GB/s",
+        NO_XOSCAR,
+        warmup_s=15,
     ),
     Row(
-        "put_large_multi", "multi client put gigabytes", CHUNK_TASKS * CHUNKS_PER_TASK * CHUNK_ITEMS * 8 / 1e9,
+        "put_large_multi",
+        "multi client put gigabytes",
+        CHUNK_TASKS * CHUNKS_PER_TASK * CHUNK_ITEMS * 8 / 1e9,
         f"{CHUNK_TASKS} echo calls to {CPUS} processes, {CHUNKS_PER_TASK} memcpy into touched memory in each",
-        "GB/s", NO_XOSCAR,
+        "GB/s",
+        NO_XOSCAR,
     ),
     Row(
-        "tasks_sync", "single client tasks sync", 1, SEQUENTIAL, "tasks/s",
+        "tasks_sync",
+        "single client tasks sync",
+        1,
+        SEQUENTIAL,
+        "tasks/s",
         ("actorflow", "actorflow:direct", "ray", "floor"),
     ),
     Row("tasks_async", "single client tasks async", BATCH, PIPELINED, "tasks/s", NO_XOSCAR),
     Row(
-        "tasks_async_multi", "multi client tasks async", CLIENTS * TASKS_PER_CLIENT, PIPELINED_N, "tasks/s", NO_XOSCAR,
+        "tasks_async_multi",
+        "multi client tasks async",
+        CLIENTS * TASKS_PER_CLIENT,
+        PIPELINED_N,
+        "tasks/s",
+        NO_XOSCAR,
     ),
     Row("tasks_batch", "single client tasks and get batch", 1, PIPELINED, "batches/s", NO_XOSCAR),
     Row("wait_1k", "single client wait 1k refs", 1, PIPELINED, "batches/s", NO_XOSCAR),
     Row(
-        "get_10k_refs", "single client get object containing 10k refs", 1,
-        "pickle.loads of a list of 10,000 objects that hold an id each", "gets/s", NO_XOSCAR,
+        "get_10k_refs",
+        "single client get object containing 10k refs",
+        1,
+        "pickle.loads of a list of 10,000 objects that hold an id each",
+        "gets/s",
+        NO_XOSCAR,
     ),
     Row(
-        "actor_sync", "1:1 actor calls sync", 1, SEQUENTIAL,
+        "actor_sync",
+        "1:1 actor calls sync",
+        1,
+        SEQUENTIAL,
         columns=("actorflow", "actorflow:direct", "ray", "xoscar", "floor"),
     ),
     Row("actor_async", "1:1 actor calls async", BATCH, PIPELINED),
@@ -91,15 +124,24 @@ ROWS: tuple[Row, ...] = (
     Row("actor_1n", "1:n actor calls async", CALLS_PER_CLIENT * SERVERS, PIPELINED_N),
     Row("actor_nn", "n:n actor calls async", CALLS_PER_CLIENT * CLIENTS, PIPELINED_N),
     Row(
-        "actor_nn_arg", "n:n actor calls with arg async", CALLS_PER_CLIENT_ARG * SERVERS, PIPELINED_N,
+        "actor_nn_arg",
+        "n:n actor calls with arg async",
+        CALLS_PER_CLIENT_ARG * SERVERS,
+        PIPELINED_N,
         columns=NO_XOSCAR,
     ),
     Row(
-        "async_sync", "1:1 async-actor calls sync", 1, SEQUENTIAL,
+        "async_sync",
+        "1:1 async-actor calls sync",
+        1,
+        SEQUENTIAL,
         columns=("actorflow", "actorflow:direct", "actorflow:inline", "ray", "xoscar", "floor"),
     ),
     Row(
-        "async_async", "1:1 async-actor calls async", BATCH, PIPELINED,
+        "async_async",
+        "1:1 async-actor calls async",
+        BATCH,
+        PIPELINED,
         columns=("actorflow", "actorflow:direct", "ray", "xoscar", "floor"),
     ),
     Row("async_args", "1:1 async-actor calls with args async", BATCH, PIPELINED),

@@ -1,18 +1,18 @@
-"""The startup benchmark: time to the first result, idle memory and CPU, actors a second, a million queued tasks.
+"""The startup benchmark: time to the first result, idle memory and CPU, actors a second, queued tasks.
 
     python -m benchmarks.startup                       everything, beside Ray: some 10 minutes
     python -m benchmarks.startup --measures idle,dedicated --systems actorflow --check --json startup.json
 
 Each sample is a fresh program in its system's own interpreter, and the systems alternate.
 
-first result   from just before the interpreter is started to the first task's result, cluster start included
-idle           5 s after the first result: PSS of the driver, PSS of every other process of the cluster; then the CPU
-               time all of them use in 10 s, in percent of one CPU
-dedicated      actors with a process each: from the first `.remote()` until all are alive; growth of PSS, driver
-               included, per actor. Ray creates fewer of them (--ray-actors): it needs a third of a second for each
-shared         the same for actors that share processes, which Ray does not have
-tasks          no-op tasks queued at once in one list, then all results: growth of the driver's peak RSS per task, and the
-               rate. Ray gets fewer of them (--ray-tasks)
+first      from just before the interpreter is started to the first task's result, cluster start included
+idle       5 s after the first result: PSS of the driver, PSS of every other process of the cluster; then the
+           CPU time all of them use in 10 s, in percent of one CPU
+dedicated  actors with a process each: from the first `.remote()` until all are alive; growth of PSS, driver
+           included, per actor. Ray creates fewer of them (--ray-actors): each takes it a quarter of a second
+shared     the same for actors that share processes, which Ray does not have
+tasks      no-op tasks queued at once in one list, then all results: growth of the driver's peak RSS per task,
+           and the rate. Ray gets fewer of them (--ray-tasks)
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def idle(program: Program, count: int) -> Facts:
     time.sleep(IDLE_S)
     used = processes.cpu_seconds(pids) - before
     return {
-        "idle_cluster_mb": cluster / 1e6, "idle_driver_mb": driver / 1e6, "idle_processes": len(pids),
+        "idle_cluster_mb": cluster / 1e6,
+        "idle_driver_mb": driver / 1e6,
+        "idle_processes": len(pids),
         "idle_cpu_percent": 100 * used / (time.monotonic() - start),
     }
 
@@ -91,13 +93,19 @@ def tasks(program: Program, count: int) -> Facts:
     program.listen(ANSWER_MAX_S)
     told = program.ask({}, ANSWER_MAX_S)
     return {
-        "million_per_s": count / told["seconds"], "million_queued_per_s": count / told["queued_s"],
-        "million_kb_each": told["peak_kb"] * 1.024 / count, "million_queued_kb_each": told["queued_kb"] * 1.024 / count,
+        "million_per_s": count / told["seconds"],
+        "million_queued_per_s": count / told["queued_s"],
+        "million_kb_each": told["peak_kb"] * 1.024 / count,
+        "million_queued_kb_each": told["queued_kb"] * 1.024 / count,
     }
 
 
 TAKE: dict[str, Callable[[Program, int], Facts]] = {
-    "first": first, "idle": idle, "dedicated": dedicated, "shared": shared, "tasks": tasks,
+    "first": first,
+    "idle": idle,
+    "dedicated": dedicated,
+    "shared": shared,
+    "tasks": tasks,
 }
 TITLES = {
     "first_result_s": "interpreter start to first result, s",
@@ -153,10 +161,14 @@ class Startup:
             ours, ray = cells[0], cells[1]
             factor = ours / ray if ours is not None and ray else None
             spread = self.values[name].get("actorflow", [])
-            lines.append([
-                TITLES[name], *map(report.number, cells), report.number(factor),
-                f"{report.number(min(spread))} to {report.number(max(spread))}" if spread else "-",
-            ])
+            lines.append(
+                [
+                    TITLES[name],
+                    *map(report.number, cells),
+                    report.number(factor),
+                    f"{report.number(min(spread))} to {report.number(max(spread))}" if spread else "-",
+                ]
+            )
         return report.table(["", "actorflow", "Ray", "floor", "actorflow/Ray", "actorflow, all runs"], lines)
 
     def check(self) -> str:
@@ -176,25 +188,35 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.startup", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7, help="runs of the first-result measure (default 7)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each other measure (default 3)")
-    parser.add_argument("--measures", default=",".join(MEASURES), help=f"comma-separated, of {', '.join(MEASURES)}")
+    parser.add_argument(
+        "--measures", default=",".join(MEASURES), help=f"comma-separated, of {', '.join(MEASURES)}"
+    )
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated (default: all)")
     parser.add_argument("--actors", type=int, default=200, help="dedicated actors of actorflow (default 200)")
     parser.add_argument("--ray-actors", type=int, default=20, help="dedicated actors of Ray (default 20)")
     parser.add_argument("--shared-actors", type=int, default=10_000, help="shared actors (default 10,000)")
-    parser.add_argument("--tasks", type=int, default=1_000_000, help="queued tasks of actorflow (default 1,000,000)")
+    parser.add_argument(
+        "--tasks", type=int, default=1_000_000, help="queued tasks of actorflow (default 1,000,000)"
+    )
     parser.add_argument("--ray-tasks", type=int, default=50_000, help="queued tasks of Ray (default 50,000)")
     parser.add_argument("--json", metavar="PATH", help="write everything measured there")
-    parser.add_argument("--check", action="store_true", help="compare with the figures of the acceptance list")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the figures of the acceptance list"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     args = arguments()
     counts = {
-        ("dedicated", "actorflow"): args.actors, ("dedicated", "ray"): args.ray_actors,
+        ("dedicated", "actorflow"): args.actors,
+        ("dedicated", "ray"): args.ray_actors,
         ("shared", "actorflow"): args.shared_actors,
-        ("tasks", "actorflow"): args.tasks, ("tasks", "ray"): args.ray_tasks,
-        **{("first", system): 0 for system in SYSTEMS}, ("idle", "actorflow"): 0, ("idle", "ray"): 0,
+        ("tasks", "actorflow"): args.tasks,
+        ("tasks", "ray"): args.ray_tasks,
+        **{("first", system): 0 for system in SYSTEMS},
+        ("idle", "actorflow"): 0,
+        ("idle", "ray"): 0,
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run ends its programs too
     processes.become_subreaper()
@@ -207,10 +229,16 @@ def main() -> int:
                         say(f"{measure} {system}")
                         startup.sample(measure, system, counts[measure, system])
                         if args.json:
-                            report.write_json(args.json, {
-                                "values": startup.values, "problems": startup.problems,
-                                "counts": {f"{m} {s}": count for (m, s), count in counts.items() if count},
-                            })
+                            report.write_json(
+                                args.json,
+                                {
+                                    "values": startup.values,
+                                    "problems": startup.problems,
+                                    "counts": {
+                                        f"{m} {s}": count for (m, s), count in counts.items() if count
+                                    },
+                                },
+                            )
     print(startup.table())
     if args.check:
         print()

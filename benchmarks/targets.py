@@ -1,7 +1,7 @@
 """The figures of the acceptance list (issue 2), in one place. `--check` compares a run with them.
 
-"Must" holds at the end of the issue; the aim of every rate row is ten times Ray. Which rows a sentence of the list
-means where it names a kind and not a row:
+"Must" holds at the end of the issue; the aim of every rate row is ten times Ray. Which rows a sentence of
+the list means where it names a kind and not a row:
   - "pipelined async-actor calls" (10 x Ray, 3 x xoscar, 40 % of the floor) is the 1:1 async-actor async row;
   - "batched tasks" (15 x) are the async, multi client async and batch rows of tasks;
   - "other batched rows" (8 x) are all other rows with many calls in flight;
@@ -39,8 +39,14 @@ CORE: tuple[CoreTarget, ...] = (
     *(
         CoreTarget(row, over_ray=8)
         for row in (
-            "actor_async", "actor_concurrent", "actor_1n", "actor_nn", "actor_nn_arg",
-            "async_args", "async_1n", "async_nn",
+            "actor_async",
+            "actor_concurrent",
+            "actor_1n",
+            "actor_nn",
+            "actor_nn_arg",
+            "async_args",
+            "async_1n",
+            "async_nn",
         )
     ),
 )

@@ -1,20 +1,23 @@
 """The trace of a simulation: a running hash of all that happened, and the last things that did, in words.
 
-Two runs of one seed must have the same digest; where they do not, something real leaked in. What leaks, and the cure:
+Two runs of one seed must have the same digest; where they do not, something real leaked in. What leaks, and
+the cure:
 
-* iteration over a `set` (or anything else ordered by `hash` or `id`): of strings it depends on PYTHONHASHSEED, of objects on
-  their addresses. Iterate over dicts and lists; a dict keeps the order of insertion. Futures and tasks of a simulated loop
-  hash by a number of their world, so sets of those are safe (`asyncio.wait`, `TaskGroup`).
+* iteration over a `set` (or anything else ordered by `hash` or `id`): of strings it depends on
+  PYTHONHASHSEED, of objects on their addresses. Iterate over dicts and lists; a dict keeps the order of
+  insertion. Futures and tasks of a simulated loop hash by a number of their world, so sets of those are safe
+  (`asyncio.wait`, `TaskGroup`).
 * `time`, `random`, `uuid`, `secrets`, `os.urandom`: use the clock and the generator of the ports.
 * an address in a text that is sent (`<object at 0x7f...>`).
-* the cyclic garbage collector, when `__del__` does something: a world switches it off and collects at fixed steps.
+* the cyclic garbage collector, when `__del__` does something: a world switches it off and collects at fixed
+  steps.
 
 To compare digests of two interpreter runs, start both with the same PYTHONHASHSEED.
 """
 
 from __future__ import annotations
 
-import sys
+import os
 from collections import deque
 from zlib import crc32
 
@@ -24,9 +27,9 @@ ENTRIES_MAX = 2_000
 class Trace:
     """Hash and tail of one simulation.
 
-    The hash takes every handle (which host, at what time), every delivery of bytes (to whom, how many, their checksum) and every
-    note (faults, processes, what tests add). The tail keeps notes and deliveries, and handles too when `detail` is set: replay a
-    failing seed with it.
+    The hash takes every handle (which host, at what time), every delivery of bytes (to whom, how many, their
+    checksum) and every note (faults, processes, what tests add). The tail keeps notes and deliveries, and
+    handles too when `detail` is set: replay a failing seed with it.
     """
 
     __slots__ = ("detail", "entries", "noted", "state")
@@ -57,7 +60,11 @@ class Trace:
     def handle(self, now: float, who: str, callback: object) -> None:
         """Keep a handle in the tail (`detail` only; the world has hashed it)."""
         owner = getattr(callback, "__self__", None)
-        name = owner.get_name() if hasattr(owner, "get_name") else getattr(callback, "__qualname__", type(callback).__name__)
+        name = (
+            owner.get_name()
+            if hasattr(owner, "get_name")
+            else getattr(callback, "__qualname__", type(callback).__name__)
+        )
         self.entries.append((now, who, f"runs {name}"))
 
     def tail(self, lines: int = 40) -> str:
@@ -68,4 +75,4 @@ class Trace:
 
 def hash_seed_is_fixed() -> bool:
     """True when string hashes are the same in every run of the interpreter (PYTHONHASHSEED is set)."""
-    return not sys.flags.hash_randomization
+    return os.environ.get("PYTHONHASHSEED", "random") != "random"

@@ -1,8 +1,8 @@
 """actorflow's rows: `ray_perf` for people who write `async def`.
 
-Variants of a row (`row:variant`): `direct` calls and waits in one (`await a.m()`) where the row itself takes a
-reference first (`await a.m.remote()`, the form nearest to Ray's). Run with the argument `inline` the protocol lives on
-the driver's own loop (`af.init(inline=True)`).
+Variants of a row (`row:variant`): `direct` calls and waits in one (`await a.m()`) where the row itself
+takes a reference first (`await a.m.remote()`, the form nearest to Ray's). Run with the argument `inline`
+the protocol lives on the driver's own loop (`af.init(inline=True)`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def with_actors(make: Callable[[], list[Any]], step_of: Callable[..., AsyncStep]
     return workload
 
 
-# --- steps over one actor --------------------------------------------------------------------------------------------
+# --- steps over one actor -----------------------------------------------------------------------------------
 
 
 def sync_calls(actor: Any) -> AsyncStep:
@@ -159,7 +159,7 @@ def calls_with_arguments(actor: Any) -> AsyncStep:
     return step
 
 
-# --- steps over tasks and objects ------------------------------------------------------------------------------------
+# --- steps over tasks and objects ---------------------------------------------------------------------------
 
 
 async def task() -> None:
@@ -224,7 +224,7 @@ async def get_10k_refs() -> AsyncIterator[AsyncStep]:
     yield step
 
 
-# --- steps over clients and servers ----------------------------------------------------------------------------------
+# --- steps over clients and servers -------------------------------------------------------------------------
 
 
 def _each(calls: list[Callable[[], Awaitable[Any]]]) -> AsyncStep:

@@ -10,6 +10,7 @@ import os
 import pickle
 import sys
 import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from benchmarks import rows
 from benchmarks.systems.floor_wire import Client, Server, connect
 from benchmarks.systems.serve import AsyncStep, AsyncWorkload, claim_stdout, serve_async
 
-# --- the server process ----------------------------------------------------------------------------------------------
+# --- the server process -------------------------------------------------------------------------------------
 
 
 class Functions:
@@ -49,7 +50,7 @@ class Functions:
         self._clients = [await connect(path) for path in paths]
 
     async def batch(self, count: int, *args: Any) -> None:
-        """Be a client: `count` calls to each of the servers this process is connected to, all in flight at once."""
+        """Be a client: `count` calls in flight at once to each server this process is connected to."""
         for future in [client.call("echo", *args) for client in self._clients for _ in range(count)]:
             await future
 
@@ -62,10 +63,11 @@ async def listen(path: str) -> None:
     }
     loop = asyncio.get_running_loop()
     await loop.create_unix_server(lambda: Server(table), path)
+    print("listening", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
-# --- the driver ------------------------------------------------------------------------------------------------------
+# --- the driver --------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -75,13 +77,14 @@ async def servers(count: int) -> AsyncIterator[list[str]]:
         paths = [os.path.join(folder, str(i)) for i in range(count)]
         running = [
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", __spec__.name, path, stdin=asyncio.subprocess.PIPE
+                sys.executable, "-m", __spec__.name, path, stdin=PIPE, stdout=PIPE
             )
             for path in paths
         ]
         try:
-            while not all(map(os.path.exists, paths)):
-                await asyncio.sleep(0.01)
+            for process in running:
+                assert process.stdout is not None
+                await process.stdout.readline()
             yield paths
         finally:
             for process in running:

@@ -1,7 +1,8 @@
 """The floor of a call: length-prefixed pickles over a unix socket, uvloop at both ends, and nothing else.
 
-Each call is pickled, framed and matched to a future of its own, each answer likewise; frames of one loop tick leave in
-one write. No names, ownership, retries, cancellation or safety: what a framework adds to this is its price.
+Each call is pickled, framed and matched to a future of its own, each answer likewise; frames of one loop
+tick leave in one write. No names, ownership, retries, cancellation or safety: what a framework adds to this
+is its price.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Client(_Framed):
 
 
 class Server(_Framed):
-    """The answering end: functions by name, `def` ones answered at once, `async def` ones when they are done."""
+    """The answering end: functions by name, `def` ones answered at once, `async def` ones when done."""
 
     def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
         super().__init__()

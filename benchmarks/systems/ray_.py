@@ -1,4 +1,4 @@
-# mypy: disable-error-code="import-not-found,untyped-decorator,misc"
+# mypy: disable-error-code="import-not-found,untyped-decorator,attr-defined,misc"
 """Ray's rows, written as `ray_perf` has them. Run by the peers' interpreter (`make peers`)."""
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def actor_nn_arg() -> Iterator[Step]:
 
 def n_to_n(*servers: Any) -> Step:
     """As in ray_perf: tasks call the actors, as many at once as there are CPUs."""
-    return lambda: ray.get([call_all.remote(list(servers), rows.CALLS_PER_CLIENT) for _ in range(rows.CLIENTS)])
+    return lambda: ray.get(
+        [call_all.remote(list(servers), rows.CALLS_PER_CLIENT) for _ in range(rows.CLIENTS)]
+    )
 
 
 def multi_client_tasks(*clients: Any) -> Step:

@@ -1,4 +1,4 @@
-"""How a scene of the startup benchmark talks to `benchmarks.startup`. Imports next to nothing: its time counts.
+"""How a scene of the startup benchmark talks to `benchmarks.startup`. Imports little: its time counts.
 
 A scene says where it is by `tell`, and waits in `wait_turn` while the other side measures it.
 """

@@ -1,8 +1,8 @@
 """The program side of the conversation: opens workloads, runs them for some seconds, reports the rate.
 
-A system gives its workloads as context managers, one per row: entering sets up (actors, values), the value is a step
-that does the row's `per_step` operations once, leaving cleans up. The timing loop is the same for all: steps until the
-time is over, at least one, the rate over the time they really took.
+A system gives its workloads as context managers, one per row: entering sets up (actors, values), the value
+is a step that does the row's `per_step` operations once, leaving cleans up. The timing loop is the same for
+all: steps until the time is over, at least one, the rate over the time they really took.
 """
 
 from __future__ import annotations

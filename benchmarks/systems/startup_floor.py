@@ -1,4 +1,4 @@
-"""The floor of the startup benchmark: an interpreter whose uvloop gets an answer from one child process over a pipe."""
+"""The floor of the startup benchmark: an interpreter gets an answer from one child over a pipe, on uvloop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from benchmarks.systems.scene import tell, wait_turn
 
 
 async def main() -> None:
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", "print('ok')", stdout=asyncio.subprocess.PIPE)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "print('ok')", stdout=asyncio.subprocess.PIPE
+    )
     assert child.stdout is not None
     await child.stdout.readline()
     tell(at=time.monotonic())

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="import-not-found,untyped-decorator,misc"
+# mypy: disable-error-code="import-not-found,untyped-decorator,attr-defined,misc"
 """Ray's scenes of the startup benchmark: `startup_ray.py SCENE [COUNT]`, as in `startup_actorflow.py`.
 
 The dashboard is left out, which makes Ray start faster and hold less. It has no actors that share a process.

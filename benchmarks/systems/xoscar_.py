@@ -1,8 +1,9 @@
 # mypy: disable-error-code="import-not-found,misc"
 """xoscar's actor rows: the driver is the main pool, every actor lives in a process of its own below it.
 
-xoscar runs `def` methods on the actor's loop under the actor's lock (`Echo`); its way to concurrent `async def`
-methods is the stateless actor (`AsyncEcho`). uvloop everywhere. It has no tasks, no references and no threads.
+xoscar runs `def` methods on the actor's loop under the actor's lock (`Echo`); its way to concurrent `async
+def` methods is the stateless actor (`AsyncEcho`). uvloop everywhere. It has no tasks, no references and no
+threads.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ class Client(xo.StatelessActor):
 
 async def create(process: int, actor_class: type, *args: Any) -> Any:
     return await xo.create_actor(
-        actor_class, *args, uid=f"{actor_class.__name__}-{process}", address=ADDRESS,
+        actor_class,
+        *args,
+        uid=f"{actor_class.__name__}-{process}",
+        address=ADDRESS,
         allocate_strategy=ProcessIndex(process),
     )
 
@@ -120,7 +124,7 @@ async def main() -> None:
     answers = claim_stdout()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        ADDRESS = "127.0.0.1:%d" % probe.getsockname()[1]
+        ADDRESS = f"127.0.0.1:{probe.getsockname()[1]}"
     pool = await xo.create_actor_pool(ADDRESS, n_process=rows.SERVERS + rows.CLIENTS, use_uvloop=True)
     async with pool:
         await serve_async(WORKLOADS, answers)

@@ -244,7 +244,7 @@ class Hop(NamedTuple):
 
 @dataclass(slots=True)
 class Origin:
-    """What actorflow knows of a remote exception, kept in it as `__actorflow__` and nowhere else (SEMANTICS 10).
+    """What actorflow knows of a remote exception: its one attribute of ours, `__actorflow__` (SEMANTICS 10).
 
     `hops`: outermost first. `traceback`: the remote part of the traceback, where this process has it as an
     object; `text`: the same in words, where not. `cause`: the original, when the exception is only a
@@ -255,6 +255,13 @@ class Origin:
     traceback: TracebackType | None = None
     text: str = ""
     cause: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the traceback as text: frames stay where they are."""
+        text = self.text
+        if not text and self.traceback is not None:
+            text = f"Traceback (most recent call last):\n{''.join(traceback.format_tb(self.traceback))}"
+        return Origin, (self.hops, None, text, self.cause)
 
     @property
     def outermost(self) -> Hop:
@@ -274,7 +281,7 @@ def origin_of(error: BaseException) -> Origin | None:
     return found if isinstance(found, Origin) else None
 
 
-class _Told(Generic[T]):
+class Told(Generic[T]):
     """An attribute of TaskError, read from its origin.
 
     Not a property: an attribute of the user's exception that has the same name must win (SEMANTICS 10), and
@@ -295,7 +302,8 @@ class _Told(Generic[T]):
         return self._read(error, origin_of(error) or _UNKNOWN)
 
 
-def _remote_traceback(error: TaskError, origin: Origin) -> str:
+def remote_traceback(error: BaseException, origin: Origin) -> str:
+    """The remote part of the traceback of `error` as text, however it is kept."""
     if origin.text or origin.traceback is None:
         return origin.text
     return "".join(traceback.format_exception(type(error), error, origin.traceback))
@@ -330,19 +338,19 @@ class TaskError(ActorflowError):
         hop = Hop(function_name, task, process_id, pid, actor)
         self.__dict__["__actorflow__"] = Origin((hop,), None, remote_traceback, cause)
 
-    function_name = _Told(lambda _, origin: origin.outermost.function_name, "What was called.")
-    task = _Told(lambda _, origin: origin.outermost.task, "The name of the call, as `af.state` shows it.")
-    process_id = _Told(lambda _, origin: origin.outermost.process_id, "The id of the process that ran it.")
-    pid = _Told(lambda _, origin: origin.outermost.pid, "The operating system's number of that process.")
-    actor = _Told(lambda _, origin: origin.outermost.actor, "The actor that ran the call; empty for a task.")
-    hops = _Told(lambda _, origin: origin.hops, "All remote calls it passed through, outermost first.")
-    remote_traceback = _Told(_remote_traceback, "The remote part of the traceback, as text.")
-    cause = _Told(lambda _, origin: origin.cause, "The exception in its own type, if it came.")
+    function_name = Told(lambda _, origin: origin.outermost.function_name, "What was called.")
+    task = Told(lambda _, origin: origin.outermost.task, "The name of the call, as `af.state` shows it.")
+    process_id = Told(lambda _, origin: origin.outermost.process_id, "The id of the process that ran it.")
+    pid = Told(lambda _, origin: origin.outermost.pid, "The operating system's number of that process.")
+    actor = Told(lambda _, origin: origin.outermost.actor, "The actor that ran the call; empty for a task.")
+    hops = Told(lambda _, origin: origin.hops, "All remote calls it passed through, outermost first.")
+    remote_traceback = Told(remote_traceback, "The remote part of the traceback, as text.")
+    cause = Told(lambda _, origin: origin.cause, "The exception in its own type, if it came.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, (cls, args, state) = super().__reduce__()
         if origin := origin_of(self):
-            text = _remote_traceback(self, origin)
+            text = remote_traceback(self, origin)
             state["__actorflow__"] = Origin(origin.hops, None, text, origin.cause)
         return rebuild, (cls, args, state)
 

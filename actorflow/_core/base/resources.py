@@ -1,8 +1,8 @@
 """Resources: amounts in fixed point, sizes such as "4GiB", and the ids of devices.
 
 Amounts are whole numbers of units, 10,000 units to one, so that a third of a GPU taken and given back a
-million times leaves nothing behind. Floats exist only at the door (`parse_*`) and on the way out (`to_number`,
-`format_*`). Resources are admission control: they say how much may run at once, and nothing limits what runs.
+million times leaves nothing behind. Floats exist only at the door (`parse_*`) and on the way out (`to_number`
+and `format_*`). Resources are admission control: they say how much may run at once, and limit nothing else.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ class MethodTarget:
     options: Any
     parameters: tuple[tuple[str, str, bool], ...] = ()
     """(name, kind of parameter, has a default) of each parameter after self, enough to check a call before it is sent."""
+    defined: str = ""
+    """Where it is defined, as `file.py:12`, for the error of a wrong call; empty when nobody knows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,3 +47,7 @@ class ActorTarget:
     pickle: bytes = b""
     constructor: tuple[tuple[str, str, bool], ...] = ()
     groups: dict[str, int] = field(default_factory=dict)
+    interface: bytes = b""
+    """The class blob: what a caller must know of such an actor, without its code. It travels with handles and is what
+    `find_actor` gives; only the face reads it (`actorflow._handle`).
+    """

@@ -74,6 +74,14 @@ class Peer:
             self._scheduled = True
             self._schedule(self)
 
+    def post(self, message: AnyMessage) -> bool:
+        """As `send`, but scheduling is the caller's: True when nothing is scheduled yet, and `flush` or `scheduled` must follow."""
+        self._out.append(message)
+        if self._scheduled:
+            return False
+        self._scheduled = True
+        return True
+
     def queued(self) -> int:
         """Messages that wait for the next flush."""
         return len(self._out)
@@ -182,16 +190,22 @@ class Peers:
         self._listeners.append(await self._ports.network.listen(address, self._accept))
 
     def connect(self, address: str, process_id: str = "") -> Peer:
-        """Return a peer at once; it connects in the background. On the ports' loop only.
+        """Return a peer at once; it connects in the background. Any thread.
 
         Failure to connect is `peer_lost`.
         """
         peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=False)
         peer.address, peer.process_id = address, process_id
-        task = self._ports.loop.create_task(self._connect(peer), name=f"connect {address}")
+        if self._ports.in_loop_thread():
+            self._start(peer)
+        else:
+            self._ports.loop.call_soon_threadsafe(self._start, peer)
+        return peer
+
+    def _start(self, peer: Peer) -> None:
+        task = self._ports.loop.create_task(self._connect(peer), name=f"connect {peer.address}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-        return peer
 
     async def _connect(self, peer: Peer) -> None:
         try:

@@ -86,6 +86,8 @@ class ProcessExit:
     exit_code: int | None
     signal: int | None
     peak_memory_bytes: int
+    detail: str = ""
+    """Why there is neither, in words: `could not be started: ...`."""
 
     def describe(self) -> str:
         """The end in words, for errors: `killed by SIGKILL` or `exited with code 3`."""
@@ -95,7 +97,7 @@ class ProcessExit:
             return f"killed by {signal.Signals(self.signal).name}"
         if self.exit_code is not None:
             return f"exited with code {self.exit_code}"
-        return "ended, cause unknown"
+        return self.detail or "ended, cause unknown"
 
 
 class ProcessEvents(Protocol):

@@ -18,7 +18,7 @@ class Answer:
 
 @dataclass(slots=True)
 class FindNode:
-    """After `delay_s`, pick a node for this incarnation and say so with `placed`, or say why not with `not_placed`."""
+    """After `delay_s`, pick a node for this incarnation and say `placed`, or why not: `not_placed`."""
 
     actor_id: ActorId
     incarnation: int

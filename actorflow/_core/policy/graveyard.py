@@ -1,4 +1,4 @@
-"""The dead actors: remembered for a while, so that whoever asks late is told why, and bounded, so that a head never fills up."""
+"""The dead actors: remembered, so that who asks late is told why, and bounded, so that no head fills up."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ class DeadActor(msgspec.Struct, array_like=True, gc=False):
         return ActorState(self.actor_id, "dead", self.incarnation, died=self.died)
 
 
+def unknown_actor(actor_id: ActorId, died: ActorDied, now: float) -> DeadActor:
+    """The record of an actor of which nothing is known but that somebody was told that it is dead."""
+    return DeadActor(
+        actor_id, "", "", "", "", "", False, False, 0, 0, 0, "", "", {}, now, now, died, [(now, "forgotten", "")]
+    )
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(DeadActor).decode
 
@@ -61,7 +68,7 @@ class Graveyard:
     GY-1: at most `actors_max` of them and at most `bytes_max` bytes; beyond either the oldest are forgotten.
     """
 
-    __slots__ = ("_actors_max", "_bytes", "_bytes_max", "_by_id", "_order")
+    __slots__ = ("_actors_max", "_by_id", "_bytes", "_bytes_max", "_order")
 
     def __init__(self, actors_max: int = DEAD_ACTORS_MAX, bytes_max: int = DEAD_BYTES_MAX) -> None:
         self._actors_max = actors_max

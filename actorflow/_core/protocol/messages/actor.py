@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actorflow._core.protocol.messages.base import Message
-from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup
+from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup, Stored
 
 
 class ActorSpec(Message):
@@ -32,6 +32,7 @@ class ActorSpec(Message):
     max_concurrency: int = 0
     groups: dict[str, int] = {}
     checkpoint_every: float | str | None = None
+    stored: Stored | None = None
 
 
 class ActorDied(Message):
@@ -39,12 +40,13 @@ class ActorDied(Message):
 
     `kind`: killed | crashed | init_failed | owner_died | out_of_scope | exited | job_ended | unschedulable,
     and from the head alone: refused (it was never created) | forgotten (unknown, or its end is no longer
-    remembered).
+    remembered). `story`: what happened to it before, line by line, where that helps to understand the end.
     """
 
     kind: str
     reason: str
     error: Failed | None = None
+    story: list[str] = []
 
 
 class CreateActor(Message, tag=50):
@@ -136,7 +138,8 @@ class ActorState(Message, tag=58):
     """head -> watchers: the state of an actor changed. `state`: pending | alive | restarting | dead. Dead is
     the last.
 
-    `incarnation`: the one that is alive, or that is being made (pending, restarting).
+    `incarnation`: the one that is alive, or that is being made (pending, restarting). `died`: why it is dead;
+    while it is restarting, why the incarnation before ended.
     """
 
     actor_id: str

@@ -1,0 +1,259 @@
+"""The verbs of the public face: objects, waiting, the end of work, looking."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, TypeVar, cast, overload
+
+from actorflow import _runtime
+from actorflow._core.base.errors import GetTimeoutError, NotInitializedError, TaskCancelledError
+from actorflow._core.worker.context import deadline as _deadline
+from actorflow._core.worker.context import running_call
+from actorflow._core.worker.core import Core
+from actorflow._core.worker.object_ref import ObjectRef
+from actorflow._core.worker.streams import Stream
+
+T = TypeVar("T")
+
+
+def _core() -> Core:
+    return cast("Core", _runtime.current())
+
+
+def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
+    result = list(refs)
+    for position, ref in enumerate(result):
+        if type(ref) is not ObjectRef:
+            raise TypeError(
+                f"af.{function} takes references; item {position} is a {type(ref).__name__}. "
+                "`f.remote(...)` and `await af.put(value)` give references; a direct call `await f(...)` gives the value itself"
+            )
+    return result
+
+
+async def put(value: T) -> ObjectRef[T]:
+    """Make an object of `value` and return a reference to it; this process owns it.
+
+    Up to 100 KiB it stays in this process, larger ones go into the node's shared memory. The value is copied: later changes to it do
+    not matter. Raises SerializationError, which names what cannot be pickled, and ObjectStoreFullError.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("af.put of a reference: pass the reference itself, or put a list that contains it")
+    return await _core().put(value)
+
+
+@overload
+async def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+async def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+async def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of one reference, or a list of values in the order of the references.
+
+    Raises the error of the first failed one, in their order. `timeout` in seconds only stops waiting, with GetTimeoutError; 0 polls.
+    """
+    single = isinstance(refs, ObjectRef)
+    checked = _check_refs([refs] if single else refs, "get")
+    core = _core()
+    entries = [ref._entry for ref in checked]
+    if any(entry.outcome is None for entry in entries):
+        waiting = core.wait_many(entries, len(entries))
+        if timeout is None:
+            await waiting
+        else:
+            try:
+                async with asyncio.timeout(timeout):
+                    await waiting
+            except TimeoutError:
+                done = sum(entry.outcome is not None for entry in entries)
+                raise GetTimeoutError(
+                    f"{done} of {len(entries)} results were there after {timeout:g} s. The calls go on: wait again, or cancel them"
+                ) from None
+    values = [await core.open(entry) for entry in entries]
+    return values[0] if single else values
+
+
+async def wait(
+    refs: Iterable[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until `num_returns` of the references are done; return (ready, pending), both in the order given.
+
+    `timeout` in seconds stops waiting; fewer may be ready then. Nothing is cancelled.
+    """
+    checked = _check_refs(refs, "wait")
+    if len({id(ref._entry) for ref in checked}) != len(checked):
+        raise ValueError("af.wait: the same reference stands twice in the list; each may stand there once")
+    if not 0 < num_returns <= len(checked):
+        raise ValueError(f"af.wait: num_returns={num_returns} of {len(checked)} references; it must be between 1 and their number")
+    core = _core()
+    entries = [ref._entry for ref in checked]
+    if sum(entry.outcome is not None for entry in entries) < num_returns:
+        waiting = core.wait_many(entries, num_returns)
+        if timeout is None:
+            await waiting
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await waiting
+    ready: list[ObjectRef[T]] = []
+    pending: list[ObjectRef[T]] = []
+    for ref, entry in zip(checked, entries, strict=True):
+        (ready if len(ready) < num_returns and entry.outcome is not None else pending).append(ref)
+    return ready, pending
+
+
+class as_completed(AsyncIterator[ObjectRef[T]]):  # noqa: N801  # the name is asyncio's
+    """An async iterator over references in the order in which they are done. Leaving the loop cancels nothing.
+
+    `timeout` in seconds for the whole iteration; then GetTimeoutError.
+    """
+
+    def __init__(self, refs: Iterable[ObjectRef[T]], *, timeout: float | None = None) -> None:
+        self._pending = _check_refs(refs, "as_completed")
+        self._ready: list[ObjectRef[T]] = []
+        self._timeout = timeout
+        self._until: float | None = None
+
+    def __aiter__(self) -> as_completed[T]:
+        return self
+
+    async def __anext__(self) -> ObjectRef[T]:
+        if not self._ready:
+            if not self._pending:
+                raise StopAsyncIteration
+            await self._more()
+        return self._ready.pop()
+
+    async def _more(self) -> None:
+        left = None
+        if self._timeout is not None:
+            now = asyncio.get_running_loop().time()
+            self._until = self._until or now + self._timeout
+            left = max(self._until - now, 0.0)
+        await wait(self._pending, num_returns=1, timeout=left)
+        done = [ref for ref in self._pending if ref.done()]
+        if not done:
+            raise GetTimeoutError(f"{len(self._pending)} results were not there after {self._timeout:g} s. The calls go on")
+        self._pending = [ref for ref in self._pending if not ref.done()]
+        self._ready = done[::-1]
+
+
+def deref(ref: ObjectRef[T]) -> T:
+    """For type checkers: a reference where a value is expected, as an argument of a call. Returns the reference itself."""
+    return cast("T", ref)
+
+
+async def kill(handle: Any, *, no_restart: bool = True, graceful: bool = False) -> None:
+    """End an actor now: calls under way fail with ActorDiedError. `no_restart=False`: it restarts if `max_restarts` allows.
+
+    `graceful`: what is in its mailbox runs first, then its exit hooks. Returns when it is dead (for `no_restart`).
+    """
+    await _core().kill_actor(_actor_of(handle, "kill"), no_restart=no_restart, graceful=graceful)
+
+
+async def wait_dead(handle: Any) -> str:
+    """Wait until an actor is gone for good; returns the reason."""
+    return await _core().wait_dead(_actor_of(handle, "wait_dead"))
+
+
+def _actor_of(handle: Any, function: str) -> Any:
+    from actorflow._actor import ActorHandle, state_of
+
+    if not isinstance(handle, ActorHandle):
+        raise TypeError(f"af.{function} takes an actor handle, not {type(handle).__name__}; references are cancelled with ref.cancel()")
+    return state_of(handle)
+
+
+async def get_actor(name: str, *, namespace: str | None = None) -> Any:
+    """A handle to the actor with this name. Raises ActorNotFoundError, which shows near names."""
+    from actorflow._actor import handle_of
+
+    state, blob = await _core().find_actor(name, namespace)
+    return handle_of(state, blob)
+
+
+@contextlib.asynccontextmanager
+async def timeout(seconds: float | None) -> AsyncIterator[None]:
+    """Bound this block and everything nested in it, near and far: calls made inside carry the deadline (SEMANTICS 7).
+
+    At the deadline the block is cancelled, with all direct calls it waits for, and TimeoutError is raised.
+    """
+    if seconds is None:
+        yield
+        return
+    core = _core()
+    mine = core.ports.monotonic() + seconds
+    outer = _deadline.get()
+    token = _deadline.set(mine if outer is None else min(mine, outer))
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    finally:
+        _deadline.reset(token)
+
+
+def check_cancelled() -> None:
+    """Raise TaskCancelledError when the running call has been cancelled; for `def` code, which nothing else interrupts."""
+    call = running_call.get()
+    if call is not None and call.cancelled:
+        raise TaskCancelledError(f"{call.name} was cancelled")
+
+
+def sync(awaitable: Any, *, timeout: float | None = None) -> Any:
+    """Wait for any awaitable, reference, stream or async iterator in blocking code: a script, a thread, a `def` task.
+
+    A stream or async iterator gives a list. `timeout` in seconds only stops waiting, with GetTimeoutError. On a thread whose event loop
+    runs, `await` is the way: there it raises RuntimeError, which says so.
+    """
+    if asyncio._get_running_loop() is not None and running_call.get() is None:
+        what = "async for item in ..." if hasattr(awaitable, "__aiter__") else "await ..."
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError(f"af.sync would block the event loop that runs on this thread: write `{what}` instead")
+    core = _core()
+    try:
+        return core.block_on(_gather(awaitable), timeout)
+    except TimeoutError as error:
+        if timeout is None or isinstance(error, GetTimeoutError) or type(error) is not TimeoutError:
+            raise
+        raise GetTimeoutError(f"no result after {timeout:g} s. The call goes on: wait again, or cancel it") from None
+
+
+async def _gather(awaitable: Any) -> Any:
+    if isinstance(awaitable, Stream) or hasattr(awaitable, "__aiter__"):
+        return [item async for item in awaitable]
+    return await awaitable
+
+
+class RuntimeContext:
+    """What the running code is and where: of a driver, a task or an actor."""
+
+    def __init__(self, core: Core) -> None:
+        call = running_call.get()
+        self.job_id = core.identity.job_id
+        self.node_id = core.node_id
+        self.process_id = core.identity.process_id
+        self.pid = core.identity.pid
+        self.role = core.identity.role
+        self.namespace = core.identity.namespace
+        self.task_id = f"task-{call.owner[:6]}-{call.seq}" if call is not None else ""
+        self.task_name = call.name if call is not None else ""
+        self.actor_id = call.actor_id if call is not None else ""
+        self.attempt = call.attempt if call is not None else 0
+
+    def is_cancelled(self) -> bool:
+        """True when the running call has been cancelled."""
+        call = running_call.get()
+        return call is not None and call.cancelled
+
+    def __repr__(self) -> str:
+        return f"RuntimeContext({', '.join(f'{key}={value!r}' for key, value in vars(self).items() if value != '')})"
+
+
+def get_runtime_context() -> RuntimeContext:
+    """The context of the running code. Raises NotInitializedError."""
+    core = _runtime.current_or_none()
+    if core is None:
+        raise NotInitializedError("af.get_runtime_context() needs a running actorflow: use af.run(main) or await af.init() first")
+    return RuntimeContext(cast("Core", core))

@@ -1,0 +1,46 @@
+"""The protocol's own thread and loop: user code that blocks stops nobody else (DESIGN, section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from actorflow._core.io.loops import new_loop
+from actorflow._core.io.ports import Ports
+from actorflow._core.io.real import real_ports
+
+T = TypeVar("T")
+
+
+class ProtocolThread:
+    """A daemon thread that runs an event loop."""
+
+    def __init__(self) -> None:
+        self.loop = new_loop()
+        self._thread = threading.Thread(target=self._run, name="actorflow-protocol", daemon=True)
+
+    def start(self) -> None:
+        """Start it."""
+        self._thread.start()
+
+    def ports(self) -> Ports:
+        """The ports of this process; to be called on the thread itself."""
+        return real_ports(self.loop, lock=True)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def stop(self) -> None:
+        """Stop the loop, wait for the thread, close the loop."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+        self.loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()

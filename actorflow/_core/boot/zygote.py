@@ -1,0 +1,245 @@
+"""The zygote: a process with everything a worker needs already imported, which forks a worker on command.
+
+It has one thread and no loop, and it proves the first at every fork: a fork copies only the thread that calls
+it, and what the others held (a lock of malloc, of the logging module, of a BLAS) is held for ever in the child.
+
+    ZY-1  Only the zygote reaps, and only it sends signals to workers: a number it signals is nobody else's.
+    ZY-2  When the node is gone (the link ends), it kills every worker and ends. When the zygote itself is
+          gone, the kernel kills the workers (PDEATHSIG): nobody has to live for nothing to be left behind.
+    ZY-3  With a worker dies what is left of its process group: what user code started and forgot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn, cast
+
+from actorflow._core.boot.forked_child import THREAD_VARIABLES, Birth, Entry, close_all_but, live
+from actorflow._core.boot.process_title import set_process_title
+from actorflow._core.io.zygote_link import (
+    REASON_CHARS_MAX,
+    Exited,
+    Fork,
+    Forked,
+    FromZygote,
+    NotForked,
+    ZygoteHandle,
+    decode_command,
+    link_pair,
+    receive_packet,
+    send_packet,
+)
+
+ENTRY = "actorflow._core.boot.worker_main:main"
+MODULES = ("actorflow._core.worker",)
+"""What is imported before the first fork, beside the entry's own module."""
+
+END_TIMEOUT_S = 5.0
+"""How long the zygote waits for the workers it has killed: only one stuck in the kernel takes time."""
+
+
+def start_zygote(
+    modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()
+) -> ZygoteHandle:
+    """Fork the zygote of this process. The first thing a node does: before any thread, loop or lock of its own.
+
+    `entry`, as `module:function`, is what a worker runs with its WorkerSpec. `keep_fds` stay open in all workers,
+    under the same numbers; everything else is closed. Raises RuntimeError when this process has threads.
+    """
+    if sys.platform != "linux":
+        raise OSError(f"worker processes need Linux, and this is {sys.platform}")
+    _check_single_threaded()
+    # What waits in these buffers would be written twice.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    link, zygote_link = link_pair()
+    pid = os.fork()
+    if pid == 0:
+        run_zygote(zygote_link, modules, entry=entry, keep_fds=keep_fds)
+    zygote_link.close()
+    return ZygoteHandle(pid, link)
+
+
+def run_zygote(
+    link: socket.socket, modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()
+) -> NoReturn:
+    """Be the zygote at the other end of `link`, in a process made for that. Ends the process."""
+    code = 1
+    try:
+        zygote = _Zygote(link, tuple(keep_fds))
+        zygote.prepare(modules, entry)
+        birth = zygote.serve()
+        code = 0 if birth is None else live(birth, zygote.entry)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class _Zygote:
+    entry: Entry
+
+    def __init__(self, link: socket.socket, keep_fds: tuple[int, ...]) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        close_all_but((*keep_fds, link.fileno()))
+        self._pid = os.getpid()
+        self._link = link
+        self._keep_fds = keep_fds
+        self._worker_ids: dict[int, str] = {}
+        self._pids: dict[str, int] = {}
+        self._failure = ""
+        self._thread_env = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+        self._wakeups = self._listen_for_deaths()
+        self._handled_signals = tuple(
+            number
+            for number in signal.valid_signals()
+            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None)
+        )
+
+    def _listen_for_deaths(self) -> int:
+        """SIGCHLD writes into a pipe, which `serve` polls beside the link."""
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        return reader
+
+    def prepare(self, modules: Sequence[str], entry: str) -> None:
+        """Import, and freeze what was imported: no collection in a worker then touches (and copies) its pages."""
+        set_process_title("actorflow-zygote")
+        _renew_standard_streams()
+        os.environ.update(
+            dict.fromkeys(THREAD_VARIABLES, "1")
+        )  # A BLAS makes its threads when it is imported.
+        try:
+            for name in modules:
+                importlib.import_module(name)
+            module, _, function = entry.partition(":")
+            self.entry = cast(Entry, getattr(importlib.import_module(module), function))
+        except Exception:
+            # Told to whoever asks for a worker: that is where somebody looks.
+            self._failure = f"the zygote could not import what a worker needs:\n{traceback.format_exc()}"
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+
+    def serve(self) -> Birth | None:
+        """Obey until the node is gone. Returns None then, and in each forked child its Birth."""
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        poll.register(self._wakeups, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wakeups:
+                    os.read(self._wakeups, 4096)
+                    self._reap()
+                    continue
+                data, fds = receive_packet(self._link)
+                if not data:
+                    self._kill_all()
+                    return None
+                command = decode_command(data)
+                if isinstance(command, Fork):
+                    if (birth := self._fork(command, fds)) is not None:
+                        return birth
+                elif (pid := self._pids.get(command.worker_id)) is not None:
+                    with contextlib.suppress(PermissionError):  # It runs under another user by now.
+                        os.kill(pid, command.signal)  # ZY-1
+
+    def _fork(self, command: Fork, fds: list[int]) -> Birth | None:
+        """Fork. Returns a Birth in the child; in the zygote, tells the node how it went."""
+        spec = command.spec
+        try:
+            if self._failure:
+                raise RuntimeError(self._failure)
+            if len(fds) != 2:
+                raise OSError("the zygote has no file descriptor left for the worker's output")
+            _check_single_threaded()
+            pid = os.fork()
+        except (OSError, RuntimeError) as error:
+            self._tell(NotForked(spec.worker_id, str(error)[-REASON_CHARS_MAX:]))
+        else:
+            if pid == 0:
+                return Birth(
+                    spec=spec,
+                    zygote_pid=self._pid,
+                    stdout_fd=fds[0],
+                    stderr_fd=fds[1],
+                    keep_fds=self._keep_fds,
+                    handled_signals=self._handled_signals,
+                    thread_env=self._thread_env,
+                )
+            self._worker_ids[pid] = spec.worker_id
+            self._pids[spec.worker_id] = pid
+            self._tell(Forked(spec.worker_id, pid))
+        for fd in fds:
+            os.close(fd)
+        return None
+
+    def _reap(self) -> bool:
+        """Reap who has died; True while children are left."""
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+            if found is None:
+                return True
+            pid = found.si_pid
+            self._kill_group(pid)
+            _, status, usage = os.wait4(pid, 0)
+            worker_id = self._worker_ids.pop(pid, None)
+            if worker_id is not None:
+                del self._pids[worker_id]
+                code = os.waitstatus_to_exitcode(status)
+                self._tell(Exited(worker_id, pid, code, usage.ru_maxrss * 1024))
+
+    def _kill_group(self, pid: int) -> None:
+        """ZY-3. While the worker is not reaped its number, which names the group, cannot be another's."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        """ZY-2."""
+        for pid in self._worker_ids:
+            os.kill(pid, signal.SIGKILL)
+        give_up_at = time.monotonic() + END_TIMEOUT_S
+        while self._reap() and (left_s := give_up_at - time.monotonic()) > 0:
+            if select.select([self._wakeups], [], [], left_s)[0]:
+                os.read(self._wakeups, 4096)
+
+    def _tell(self, report: FromZygote) -> None:
+        # When the node is gone, `serve` is about to see that itself.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            send_packet(self._link, report)
+
+
+def _check_single_threaded() -> None:
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise RuntimeError(
+            f"cannot fork safely: process {os.getpid()} has {threads} threads and must have one. "
+            "A module it has imported starts threads; import it in the worker instead"
+        )
+
+
+def _renew_standard_streams() -> None:
+    """Bind Python's streams to descriptors 0, 1 and 2, whatever the parent made of them, line by line."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        raw = open(fd, "rb" if fd == 0 else "wb", closefd=False)  # noqa: SIM115 - as long as the process
+        stream = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)

@@ -1,0 +1,257 @@
+"""The head's actors: messages become events of the policy, its decisions become messages and timers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actorflow._core.base.ids import ActorId, ProcessId
+from actorflow._core.head.class_cache import ClassCache
+from actorflow._core.head.config import HeadConfig
+from actorflow._core.head.directory import Directory
+from actorflow._core.head.jobs import Jobs
+from actorflow._core.head.nodes import Nodes, node_id_of
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
+from actorflow._core.policy.actors import ActorTable
+from actorflow._core.policy.checkpoints import CheckpointStore
+from actorflow._core.policy.jobs import EndJob
+from actorflow._core.policy.membership import Picked, Request
+from actorflow._core.protocol.messages import (
+    ActorFailed,
+    ActorLost,
+    ActorOutOfScope,
+    ActorReady,
+    CheckpointSaved,
+    CreateActor,
+    FindActor,
+    FindActorReply,
+    KillActor,
+    PlaceActor,
+    SaveCheckpoint,
+    WatchActor,
+)
+
+NAMESPACE_DEFAULT = "default"
+
+
+class Actors:
+    """The one writer of the actor table and of the checkpoints."""
+
+    def __init__(
+        self, ports: Ports, config: HeadConfig, directory: Directory, nodes: Nodes, jobs: Jobs
+    ) -> None:
+        self._ports = ports
+        self._directory = directory
+        self._nodes = nodes
+        self._jobs = jobs
+        self._classes = ClassCache()
+        self._checkpoints = CheckpointStore(config.checkpoint_bytes_max, config.checkpoints_bytes_max)
+        self._delayed: dict[ActorId, asyncio.TimerHandle] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self.table = ActorTable(
+            actors_max=config.actors_max,
+            dead_actors_max=config.dead_actors_max,
+            dead_bytes_max=config.dead_bytes_max,
+            place_timeout_s=config.place_timeout_s,
+        )
+        """To be read by others, written here."""
+
+    def stop(self) -> None:
+        """No timer fires from now on."""
+        for timer in self._delayed.values():
+            timer.cancel()
+        self._delayed.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    # -- from drivers and workers
+
+    def create(self, peer: Peer, message: CreateActor) -> None:
+        """An actor, please."""
+        spec = message.spec
+        spec.namespace = spec.namespace or _namespace(peer)
+        self._classes.share(spec)
+        self._perform(
+            self.table.create(
+                spec,
+                peer.process_id,
+                get_if_exists=message.get_if_exists,
+                job_over=self._jobs.table.is_over(spec.job_id),
+                now=self._ports.monotonic(),
+            )
+        )
+
+    def watch(self, peer: Peer, message: WatchActor) -> None:
+        """Tell the state, now and at each change."""
+        self._perform(self.table.watch(message.actor_id, peer.process_id, self._ports.monotonic()))
+
+    def find(self, peer: Peer, message: FindActor) -> None:
+        """Who has this name?"""
+        namespace = message.namespace or _namespace(peer)
+        actor = self.table.living().named(namespace, message.name)
+        if actor is None:
+            names = self.table.living().names
+            near, elsewhere = names.near(namespace, message.name), names.elsewhere(namespace, message.name)
+            peer.send(FindActorReply(message.token, near=near, elsewhere=elsewhere))
+            return
+        spec = actor.spec
+        peer.send(
+            FindActorReply(
+                message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address
+            )
+        )
+
+    def kill(self, peer: Peer, message: KillActor) -> None:
+        """End an actor."""
+        self._perform(
+            self.table.kill(
+                message.actor_id,
+                no_restart=message.no_restart,
+                graceful=message.graceful,
+                by=f"{peer.role} {peer.process_id}",
+                now=self._ports.monotonic(),
+            )
+        )
+
+    def out_of_scope(self, peer: Peer, message: ActorOutOfScope) -> None:
+        """Nobody has a handle any more."""
+        self._perform(self.table.out_of_scope(message.actor_id, self._ports.monotonic()))
+
+    def save_checkpoint(self, peer: Peer, message: SaveCheckpoint) -> None:
+        """Keep the state of an actor for its next incarnation."""
+        actor = self.table.living().get(message.actor_id)
+        current = actor.incarnation if actor is not None else None
+        error = self._checkpoints.save(
+            message.actor_id, message.incarnation, message.number, message.data, current=current
+        )
+        peer.send(CheckpointSaved(message.actor_id, message.incarnation, message.number, error))
+
+    # -- from nodes
+
+    def ready(self, peer: Peer, message: ActorReady) -> None:
+        """A constructor is done."""
+        self._perform(
+            self.table.ready(
+                message.actor_id,
+                message.incarnation,
+                node_id_of(peer),
+                message.worker_id,
+                message.address,
+                self._ports.monotonic(),
+            )
+        )
+
+    def failed(self, peer: Peer, message: ActorFailed) -> None:
+        """A constructor raised, or the node can never hold the actor."""
+        now = self._ports.monotonic()
+        self._perform(
+            self.table.failed(message.actor_id, message.incarnation, node_id_of(peer), message.died, now)
+        )
+
+    def lost(self, peer: Peer, message: ActorLost) -> None:
+        """An incarnation is gone."""
+        self._perform(
+            self.table.lost(
+                message.actor_id,
+                message.incarnation,
+                node_id_of(peer),
+                message.cause,
+                expected=message.expected,
+                spent=message.spent,
+                now=self._ports.monotonic(),
+            )
+        )
+
+    # -- from the head's other rooms
+
+    def node_joined(self) -> None:
+        """A node came, or has other resources now."""
+        self._perform(self.table.node_joined())
+
+    def node_lost(self, node_id: ProcessId, reason: str) -> None:
+        """A node is gone with all that was on it."""
+        self._perform(self.table.node_lost(node_id, reason, self._ports.monotonic()))
+
+    def job_ended(self, end: EndJob) -> None:
+        """A job is over."""
+        self._perform(self.table.job_ended(end.job_id, end.reason, self._ports.monotonic()))
+
+    def process_lost(self, process_id: ProcessId, reason: str) -> None:
+        """A driver or worker is gone: it watches nothing and owns nothing any more."""
+        self.table.watcher_lost(process_id)
+        self._perform(self.table.owner_lost(process_id, reason, self._ports.monotonic()))
+
+    # -- decisions
+
+    def _perform(self, decisions: list[Decision]) -> None:
+        """Do what was decided, in order; what a found node leads to is added to the list on the way."""
+        for decision in decisions:
+            if isinstance(decision, Publish):
+                for watcher in decision.watchers:
+                    self._directory.send(watcher, decision.state)
+            elif isinstance(decision, FindNode):
+                decisions += self._find_node_later(decision)
+            elif isinstance(decision, Place):
+                checkpoint = self._checkpoints.newest(decision.spec.actor_id)
+                self._nodes.send(
+                    decision.node_id, PlaceActor(decision.spec, decision.incarnation, checkpoint)
+                )
+            elif isinstance(decision, Answer):
+                self._directory.send(decision.to, decision.reply)
+            elif isinstance(decision, Stop):
+                kill = KillActor(decision.actor_id, True, decision.graceful, decision.incarnation)
+                self._nodes.send(decision.node_id, kill)
+            else:
+                self._forget(decision)
+        self._set_alarm()
+
+    def _find_node_later(self, decision: FindNode) -> list[Decision]:
+        if decision.delay_s <= 0:
+            return self._find_node(decision.actor_id, decision.incarnation)
+        self._delayed[decision.actor_id] = self._ports.loop.call_later(
+            decision.delay_s, self._delay_over, decision.actor_id, decision.incarnation
+        )
+        return []
+
+    def _delay_over(self, actor_id: ActorId, incarnation: int) -> None:
+        del self._delayed[actor_id]
+        self._perform(self._find_node(actor_id, incarnation))
+
+    def _find_node(self, actor_id: ActorId, incarnation: int) -> list[Decision]:
+        spec = self.table.wants_node(actor_id, incarnation)
+        if spec is None:
+            return []
+        now = self._ports.monotonic()
+        choice = self._nodes.pick(Request(spec.resources))
+        if isinstance(choice, Picked):
+            return self.table.placed(actor_id, incarnation, choice.node_id, now)
+        return self.table.not_placed(
+            actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now
+        )
+
+    def _forget(self, decision: Forget) -> None:
+        self._checkpoints.drop(decision.actor_id)
+        timer = self._delayed.pop(decision.actor_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _set_alarm(self) -> None:
+        """Have `tick` called when the next one has waited too long. One that rings too early does no harm."""
+        deadline = self.table.next_deadline()
+        if deadline is None or (self._alarm is not None and self._alarm_at <= deadline):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        delay_s = max(0.0, deadline - self._ports.monotonic())
+        self._alarm, self._alarm_at = self._ports.loop.call_later(delay_s, self._ring), deadline
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._perform(self.table.tick(self._ports.monotonic()))
+
+
+def _namespace(peer: Peer) -> str:
+    return peer.namespace or NAMESPACE_DEFAULT

@@ -1,0 +1,161 @@
+"""The head: it knows the nodes, the jobs and the actors with their names, and decides who lives where.
+
+It never unpickles what users send, and no call passes through it. This module only wires: peers come and go,
+and each message goes to the room that serves it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from actorflow._core.base.errors import InternalError
+from actorflow._core.base.ids import ProcessId, new_id
+from actorflow._core.head.actors import Actors
+from actorflow._core.head.config import HeadConfig
+from actorflow._core.head.directory import Directory
+from actorflow._core.head.jobs import Jobs
+from actorflow._core.head.nodes import Nodes
+from actorflow._core.head.state import StateDesk
+from actorflow._core.io.peers import Peer, Peers
+from actorflow._core.io.ports import Ports
+from actorflow._core.protocol.messages import (
+    ActorFailed,
+    ActorLost,
+    ActorOutOfScope,
+    ActorReady,
+    AnyMessage,
+    CreateActor,
+    FindActor,
+    KillActor,
+    Message,
+    NodeInfo,
+    SaveCheckpoint,
+    StateQuery,
+    StateReply,
+    WatchActor,
+)
+from actorflow._core.protocol.session import Identity
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Peer, Any], None]
+
+NODE = frozenset({"node"})
+PROCESS = frozenset({"driver", "worker"})
+ANYONE = NODE | PROCESS
+
+
+class Head:
+    """The head role of one cluster."""
+
+    def __init__(self, ports: Ports, config: HeadConfig) -> None:
+        self._ports = ports
+        self.config = config
+        self.process_id: ProcessId = config.process_id or new_id(ports.rng)
+        info = {**config.info, "head": config.address}
+        identity = Identity("head", self.process_id, address=config.address, pid=config.pid, info=info)
+        self._peers = Peers(ports, identity, self)
+        self._stopping = False
+        self._directory = Directory()
+        self._nodes = Nodes(ports)
+        self._jobs = Jobs(ports)
+        self._actors = Actors(ports, config, self._directory, self._nodes, self._jobs)
+        self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
+        actors = self._actors
+        self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
+            NodeInfo: (NODE, self._node_info),
+            ActorReady: (NODE, actors.ready),
+            ActorFailed: (NODE, actors.failed),
+            ActorLost: (NODE, actors.lost),
+            StateReply: (NODE, self._state.reply),
+            CreateActor: (PROCESS, actors.create),
+            WatchActor: (PROCESS, actors.watch),
+            FindActor: (PROCESS, actors.find),
+            ActorOutOfScope: (PROCESS, actors.out_of_scope),
+            KillActor: (ANYONE, actors.kill),
+            SaveCheckpoint: (ANYONE, actors.save_checkpoint),
+            StateQuery: (ANYONE, self._state.query),
+        }
+
+    async def start(self) -> None:
+        """Listen at `config.address`. Raises OSError when it is taken."""
+        await self._peers.listen(self.config.address)
+
+    async def stop(self) -> None:
+        """Close everything. Nobody is declared lost for it: the cluster goes on, or ends by other means."""
+        self._stopping = True
+        self._actors.stop()
+        self._state.stop()
+        self._peers.close()
+
+    # -- PeerHandler
+
+    def peer_ready(self, peer: Peer) -> None:
+        """A process is connected."""
+        self._directory.enter(peer)
+        if peer.role == "driver":
+            self._jobs.driver_ready(peer)
+
+    def messages_received(self, peer: Peer, messages: list[AnyMessage]) -> None:
+        """Each message goes to its room."""
+        handlers, role = self._handlers, peer.role
+        for message in messages:
+            roles, handle = handlers.get(type(message), _NOBODY)
+            if role not in roles:
+                log.error(
+                    "%r said %s, which a %s never says to a head; its connection is closed",
+                    peer,
+                    message,
+                    role,
+                )
+                peer.close(abort=True)
+                return
+            try:
+                handle(peer, message)
+            except (InternalError, AssertionError) as error:
+                # One actor's broken story must not stop the head for everybody else.
+                self._report(f"{type(message).__name__} from {peer!r}", error)
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        """A process is gone, and what hangs on it: its actors, its job, its node."""
+        alive_elsewhere = not self._directory.leave(peer)
+        if self._stopping:
+            return
+        try:
+            if peer.role == "node":
+                self._node_lost(peer, reason)
+                return
+            if alive_elsewhere:
+                return
+            end = self._jobs.driver_lost(peer, reason) if peer.role == "driver" else None
+            if end is not None:
+                self._actors.job_ended(end)
+            self._actors.process_lost(peer.process_id, reason)
+        except (InternalError, AssertionError) as error:
+            self._report(f"the loss of {peer!r}", error)
+
+    # -- steps
+
+    def _node_info(self, peer: Peer, message: NodeInfo) -> None:
+        if self._nodes.info(peer, message):
+            self._actors.node_joined()
+
+    def _node_lost(self, peer: Peer, reason: str) -> None:
+        node_id = self._nodes.lost(peer, reason)
+        if node_id is not None:
+            log.warning("node %s is lost: %s", node_id, reason)
+            self._state.node_lost(node_id)
+            self._actors.node_lost(node_id, reason)
+
+    def _report(self, what: str, error: Exception) -> None:
+        context = {"message": f"actorflow head: a bug met {what}", "exception": error}
+        self._ports.loop.call_exception_handler(context)
+
+
+def _nobody(peer: Peer, message: AnyMessage) -> None:
+    raise InternalError(f"{type(message).__name__} from {peer!r} has no handler and got to one")
+
+
+_NOBODY: tuple[frozenset[str], Handler] = (frozenset(), _nobody)

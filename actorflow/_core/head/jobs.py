@@ -1,0 +1,38 @@
+"""The head's jobs: drivers that come and go."""
+
+from __future__ import annotations
+
+import logging
+
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.jobs import EndJob, JobTable, Refuse
+
+log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Which jobs there are. A driver without a job id only looks (`actorflow status`) and is none."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self.table = JobTable()
+        """To be read by others, written here."""
+
+    def driver_ready(self, peer: Peer) -> None:
+        """A driver is connected."""
+        if not peer.job_id:
+            return
+        now = self._ports.monotonic()
+        for decision in self.table.driver_connected(
+            peer.job_id, peer.process_id, peer.namespace, peer.pid, now
+        ):
+            if isinstance(decision, Refuse):
+                log.warning("driver %s is refused: %s", peer.process_id, decision.reason)
+                peer.close(abort=True)
+
+    def driver_lost(self, peer: Peer, reason: str) -> EndJob | None:
+        """A driver is gone; returns its job's end when it was the last one."""
+        decisions = self.table.driver_lost(peer.job_id, peer.process_id, reason, self._ports.monotonic())
+        ends = [decision for decision in decisions if isinstance(decision, EndJob)]
+        return ends[0] if ends else None

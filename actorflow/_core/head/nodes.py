@@ -1,0 +1,68 @@
+"""The head's nodes: their connections, and the membership behind them."""
+
+from __future__ import annotations
+
+import logging
+
+from actorflow._core.base.ids import ProcessId
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.membership import Membership, NotPicked, Picked, Request
+from actorflow._core.protocol.messages import AnyMessage, NodeInfo
+
+log = logging.getLogger(__name__)
+
+
+class Nodes:
+    """Which nodes there are, and how to reach them."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._peers: dict[ProcessId, Peer] = {}
+        self.membership = Membership()
+        """To be read by others, written here."""
+
+    def info(self, peer: Peer, message: NodeInfo) -> bool:
+        """A node says what it is and has. False when it is refused, and its connection closed."""
+        known = self._peers.get(message.node_id)
+        if known is not None and known is not peer and not known.lost:
+            log.error(
+                "a second node says that it is %s: %r is refused, %r stays", message.node_id, peer, known
+            )
+            peer.close(abort=True)
+            return False
+        now = self._ports.monotonic()
+        if not self.membership.joined(
+            message.node_id, message.address, message.resources, message.labels, now
+        ):
+            log.warning(
+                "node %s was given up and comes back under its old id: it is refused", message.node_id
+            )
+            peer.close(abort=True)
+            return False
+        self._peers[message.node_id] = peer
+        peer.state = message.node_id
+        return True
+
+    def lost(self, peer: Peer, reason: str) -> ProcessId | None:
+        """The connection is gone; returns the node that is lost with it, if it had said who it is."""
+        node_id = node_id_of(peer)
+        if self._peers.get(node_id) is not peer:
+            return None
+        del self._peers[node_id]
+        return node_id if self.membership.lost(node_id, reason, self._ports.monotonic()) else None
+
+    def pick(self, request: Request) -> Picked | NotPicked:
+        """A node for the request."""
+        return self.membership.pick(request)
+
+    def send(self, node_id: ProcessId, message: AnyMessage) -> None:
+        """Send to a node; one that is lost needs no message."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.send(message)
+
+
+def node_id_of(peer: Peer) -> ProcessId:
+    """The node at the other end, empty before it has said who it is."""
+    return peer.state if isinstance(peer.state, str) else ""

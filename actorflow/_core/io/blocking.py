@@ -1,0 +1,46 @@
+"""Blocking code waits for async code: on a private event loop of the blocked thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+_thread = threading.local()
+
+
+def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
+    """Run `coroutine` to its end on a loop that belongs to this thread. Raises TimeoutError after `timeout_s`.
+
+    A `def` task runs inside a callback of its worker's loop; that loop stands still meanwhile, as for any blocking call, and a private
+    one takes its place on the thread. Cancelling and waking come from the protocol's thread, so nothing depends on the loop that stands.
+    """
+    loop: asyncio.AbstractEventLoop | None = getattr(_thread, "loop", None)
+    if loop is None or loop.is_closed() or loop.is_running():
+        loop = asyncio.new_event_loop()
+        if getattr(_thread, "loop", None) is None or _thread.loop.is_closed():
+            _thread.loop = loop
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        if timeout_s is not None:
+            coroutine = _bounded(coroutine, timeout_s)
+        return loop.run_until_complete(coroutine)
+    finally:
+        asyncio._set_running_loop(outer)
+        if loop is not _thread.loop:
+            loop.close()
+
+
+async def _bounded(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+    async with asyncio.timeout(timeout_s):
+        return await coroutine
+
+
+def close_thread_loop() -> None:
+    """Close this thread's private loop, if it has one."""
+    loop = getattr(_thread, "loop", None)
+    if loop is not None and not loop.is_running():
+        loop.close()
+        _thread.loop = None

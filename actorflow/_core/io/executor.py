@@ -1,0 +1,75 @@
+"""The user's thread of a worker process: an executor on top of the user's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+BATCH_CALLABLES_MAX = 256
+BATCH_S_MAX = 0.002
+"""After that many callables, or that long, the loop's own `async def` code has a turn."""
+
+
+class MainThreadExecutor:
+    """Runs callables on the thread that runs `loop`, in order of submission; the Executor of a real worker.
+
+    EX-1: a callable that was submitted is run once, or the loop was closed before.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._queue: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+
+    def submit(self, fn: Callable[[], None]) -> None:
+        """Run `fn` on the user's thread. Any thread; wakes the loop only when it is not on its way."""
+        self._queue.append(fn)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
+        """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""
+        gate = threading.Lock()
+        gate.acquire()
+
+        def wake() -> None:
+            try:
+                gate.release()
+            except RuntimeError:
+                return  # Already open: woken twice.
+
+        register(wake)
+        if timeout_s is None:
+            return gate.acquire()
+        return gate.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+
+    def _drain(self) -> None:
+        queue = self._queue
+        give_way_at = time.monotonic() + BATCH_S_MAX
+        try:
+            for _ in range(BATCH_CALLABLES_MAX):
+                if not queue:
+                    break
+                self._run(queue.popleft())
+                if time.monotonic() >= give_way_at:
+                    break
+        finally:
+            # In this order: a `submit` that still saw True has appended before, so that we see it here.
+            self._scheduled = False
+            if queue and not self._scheduled:
+                self._scheduled = True
+                self.loop.call_soon(self._drain)
+
+    def _run(self, fn: Callable[[], None]) -> None:
+        try:
+            fn()
+        except (SystemExit, KeyboardInterrupt):
+            raise  # As asyncio's own callbacks: these end the loop.
+        except BaseException as error:
+            self.loop.call_exception_handler(
+                {"message": f"{fn!r} failed on the user's thread", "exception": error}
+            )

@@ -1,0 +1,247 @@
+"""One connected unix socket: a Stream whose `write` sends at once, from whichever thread calls it.
+
+Not asyncio's transports, for one reason: those may only be written to on their loop, and the way from a
+user's thread over the loop to the kernel costs more than the call itself.
+
+Who may touch what (the GIL makes each single step atomic):
+
+    SO-1  One thread at a time is inside `write` (its caller holds a lock). It sends directly only while the
+          backlog is empty.
+    SO-2  The loop drains, and only while the backlog is not empty; it alone removes from it. So order is kept
+          without a lock.
+    SO-3  The loop alone ends a stream. It closes the descriptor unless a `write` is inside `send`; then that
+          `write` does: a number that the system may give to another connection is never written to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from actorflow._core.io.ports import StreamHandler
+
+RECV_BYTES = 96 * 1024
+"""One read. Python allocates this much for each, and from 128 KiB on malloc goes to the system every time:
+that is 7 times slower. Over 64 KiB, so that a read which found just that much knows that it was all."""
+READS_PER_EVENT = 3
+"""At most 288 KiB of one stream, then the others have their turn."""
+CHUNKS_PER_SEND = 64
+CLOSE_TIMEOUT_S = 5.0
+"""How long a closed stream waits for its peer to take what is buffered."""
+
+WOULD_BLOCK = (BlockingIOError, InterruptedError)
+
+
+class UnixStream:
+    """One connected socket. `write` is the call path; everything else may take its time."""
+
+    __slots__ = (
+        "_backlog", "_closing", "_data_received", "_drained_bytes", "_draining", "_fd", "_gone", "_handler",
+        "_loop", "_no_read", "_no_write", "_queued_bytes", "_recv", "_send", "_sending", "_sock",
+    )  # fmt: skip
+
+    _handler: StreamHandler
+    _data_received: Callable[[bytes], None]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._send = sock.send
+        self._recv = sock.recv
+        self._backlog: deque[bytes | memoryview] = deque()
+        self._queued_bytes = 0
+        self._drained_bytes = 0
+        self._draining = False
+        self._sending = False
+        self._no_write = False
+        self._no_read = False
+        self._gone = False
+        self._closing: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "lost" if self._gone else f"{self.buffered_bytes()} bytes buffered"
+        return f"UnixStream(fd={self._fd}, {state})"
+
+    def start(self, handler: StreamHandler) -> None:
+        """Begin to read, on the loop."""
+        self._handler = handler
+        self._data_received = handler.data_received
+        self._loop.add_reader(self._fd, self._on_readable)
+
+    # -- Stream, from any thread
+
+    def write(self, data: bytes) -> None:
+        """Send `data` now, as far as the kernel takes it."""
+        self._sending = True
+        if self._no_write or self._backlog:
+            self._sending = False
+            self._keep(data)
+            return
+        try:
+            sent = self._send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError as error:
+            self._sending = False
+            self._no_write = True
+            self._call_on_loop(self._after_write_error, _in_words(error))
+            return
+        self._sending = False
+        if self._gone:
+            self._sock.close()
+        elif sent != len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def buffered_bytes(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._queued_bytes - self._drained_bytes
+
+    def close(self) -> None:
+        """Send what is buffered, then close. Nothing more is delivered to the handler but the end."""
+        self._no_read = True
+        self._no_write = True
+        self._call_on_loop(self._close)
+
+    def abort(self) -> None:
+        """Close now."""
+        self._no_read = True
+        self._no_write = True
+        self._call_on_loop(self._end, "aborted by this side")
+
+    # -- the writer's slow path
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        if self._no_write:
+            return
+        self._queued_bytes += len(data)
+        self._backlog.append(data)
+        if not self._draining:
+            self._call_on_loop(self._start_draining)
+
+    def _call_on_loop(self, fn: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    # -- on the loop
+
+    def _on_readable(self, reads: int = READS_PER_EVENT) -> bool:
+        """Deliver what has arrived; True when no more is there for now."""
+        try:
+            data = self._recv(RECV_BYTES)
+        except WOULD_BLOCK:
+            return True
+        except OSError as error:
+            self._end(_in_words(error))
+            return True
+        if not data:
+            self._end("closed by the peer")
+            return True
+        if not self._no_read:
+            try:
+                self._data_received(data)
+            except Exception as error:
+                self._handler_failed(error)
+                return True
+        if len(data) < RECV_BYTES:
+            return True
+        return reads > 1 and self._on_readable(reads - 1)
+
+    def _handler_failed(self, error: Exception) -> None:
+        message = "data_received failed; its stream is closed"
+        self._loop.call_exception_handler({"message": message, "exception": error, "handler": self._handler})
+        self._end(f"the handler of this side failed: {error!r}")
+
+    def _after_write_error(self, reason: str) -> None:
+        """The peer takes no more. What it said before may still be here: that first, then the end."""
+        if self._gone:
+            return
+        if self._on_readable():
+            self._end(reason)
+        else:
+            self._loop.call_soon(self._after_write_error, reason)
+
+    def _start_draining(self) -> None:
+        if self._backlog and not self._draining and not self._gone:
+            self._draining = True
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        backlog = self._backlog
+        try:
+            while backlog:
+                # By index: another thread may append at any moment, which an iterator would not bear.
+                chunks = [backlog[i] for i in range(min(len(backlog), CHUNKS_PER_SEND))]
+                self._drop(self._sock.sendmsg(chunks))
+        except WOULD_BLOCK:
+            return
+        except OSError as error:
+            self._no_write = True
+            self._stop_draining()
+            self._after_write_error(_in_words(error))
+            return
+        self._stop_draining()
+        if self._closing is not None:
+            self._end("closed by this side")
+        else:
+            # A write that still saw `_draining` has not called us.
+            self._start_draining()
+
+    def _drop(self, sent_bytes: int) -> None:
+        """Remove `sent_bytes` from the front of the backlog."""
+        backlog = self._backlog
+        self._drained_bytes += sent_bytes
+        while sent_bytes:
+            size = len(backlog[0])
+            if size > sent_bytes:
+                backlog[0] = memoryview(backlog[0])[sent_bytes:]
+                return
+            sent_bytes -= size
+            backlog.popleft()
+
+    def _stop_draining(self) -> None:
+        if self._draining:
+            self._draining = False
+            self._loop.remove_writer(self._fd)
+
+    def _close(self) -> None:
+        if self._gone or self._closing is not None:
+            return
+        if self._backlog:
+            reason = f"closed by this side; the peer did not take {self.buffered_bytes()} bytes"
+            self._closing = self._loop.call_later(CLOSE_TIMEOUT_S, self._end, reason)
+            self._start_draining()
+        else:
+            self._end("closed by this side")
+
+    def _end(self, reason: str) -> None:
+        if self._gone:
+            return
+        self._no_write = True
+        self._loop.remove_reader(self._fd)
+        self._stop_draining()
+        if self._closing is not None:
+            self._closing.cancel()
+        # A process that the user forked may hold this connection too: shutdown ends it for both.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._gone = True
+        if not self._sending:
+            self._sock.close()
+        self._backlog.clear()
+        self._drained_bytes = self._queued_bytes
+        handler = self._handler
+        del self._handler, self._data_received
+        handler.connection_lost(reason)
+
+
+def _in_words(error: OSError) -> str:
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "closed by the peer"
+    return f"failed: {error.strerror or error}"

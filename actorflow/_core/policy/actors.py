@@ -1,0 +1,408 @@
+"""The life of actors, as the head decides it: pure, (state, event, now) -> decisions.
+
+            create                    ready                lost, a restart is left
+    (none) --------> PENDING ----------------------> ALIVE ------------------------> RESTARTING
+                        |                              | ^                            |   |
+                        |                              | +------------ ready ---------+   |
+                        +-- failed, lost for good, killed, its owner or job is gone ------+--> DEAD, for ever
+
+Invariants, by the names that asserts and tests quote:
+
+AC-1: at most one incarnation of an actor lives: the next is placed only when the one before, or its node, is
+      reported lost.
+AC-2: DEAD is final.
+AC-3: restarts that count are never more than max_restarts (-1: no limit). Victims of a co-tenant do not count
+      (SEMANTICS 22).
+AC-4: a name belongs to at most one actor that is not dead.
+AC-5: whoever watches an actor is told its last state.
+AC-6: word of an incarnation that is not the current one, or from a node that does not have it, changes
+      nothing (fencing).
+AC-7: every table is bounded: living actors by `actors_max`, the rest by its own module.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from actorflow._core.base.ids import ActorId, ProcessId
+from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
+from actorflow._core.policy.actor_record import Actor, Event, State, restart_delay_s
+from actorflow._core.policy.actor_roster import Roster
+from actorflow._core.policy.early import EarlyWords
+from actorflow._core.policy.graveyard import DEAD_ACTORS_MAX, DEAD_BYTES_MAX, DeadActor, Graveyard, unknown_actor
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
+
+ACTORS_MAX = 1_000_000
+PLACE_TIMEOUT_S = 30.0
+"""How long an actor waits for a node that could hold it, when there is none at the moment."""
+STEADY_S = 10.0
+"""After an incarnation that was alive this long the next restart is at once again."""
+
+_FORGOTTEN = (
+    "nothing is known of this actor: it was never created, or died so long ago that its end is no longer "
+    "remembered"
+)
+
+
+class ActorTable:
+    """All actors. Each method is one event, and returns what has to be done about it, in order."""
+
+    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_place_timeout_s", "_waiting")
+
+    def __init__(
+        self,
+        *,
+        actors_max: int = ACTORS_MAX,
+        dead_actors_max: int = DEAD_ACTORS_MAX,
+        dead_bytes_max: int = DEAD_BYTES_MAX,
+        place_timeout_s: float = PLACE_TIMEOUT_S,
+    ) -> None:
+        self._actors_max = actors_max
+        self._place_timeout_s = place_timeout_s
+        self._actors = Roster()
+        self._dead = Graveyard(dead_actors_max, dead_bytes_max)
+        self._early = EarlyWords()
+        self._waiting: OrderedDict[ActorId, float] = OrderedDict()
+        """Actors no node could hold when it was tried, and until when they wait; in order of that time."""
+
+    # -- looking
+
+    def living(self) -> Roster:
+        """The actors that are not dead; to be read only."""
+        return self._actors
+
+    def dead(self) -> Iterator[DeadActor]:
+        """The dead that are remembered, newest first."""
+        return iter(self._dead)
+
+    def find(self, actor_id: ActorId) -> Actor | DeadActor | None:
+        """One actor, living or remembered."""
+        return self._actors.get(actor_id) or self._dead.find(actor_id)
+
+    def wants_node(self, actor_id: ActorId, incarnation: int) -> ActorSpec | None:
+        """What a node must hold, or None when this incarnation needs no node any more."""
+        actor = self._actors.get(actor_id)
+        wanted = actor is not None and actor.incarnation == incarnation and not actor.node_id
+        return actor.spec if actor is not None and wanted else None
+
+    # -- the beginning
+
+    def create(
+        self, spec: ActorSpec, creator: ProcessId, *, get_if_exists: bool, job_over: bool, now: float
+    ) -> list[Decision]:
+        """Somebody wants an actor. Idempotent by its id; the creator becomes its watcher."""
+        actor_id = spec.actor_id
+        if actor_id in self._actors or actor_id in self._dead:
+            return [Answer(creator, CreateActorReply(actor_id)), *self.watch(actor_id, creator, now)]
+        holder = self._actors.named(spec.namespace, spec.name)
+        if holder is not None and get_if_exists:
+            existing = holder.spec.actor_id
+            decisions: list[Decision] = [Answer(creator, CreateActorReply(actor_id, existing))]
+            decisions += self._refuse(
+                spec, f"its name {spec.name!r} belongs to actor {existing}, which is used instead", now
+            )
+            return decisions + self.watch(existing, creator, now)
+        if problem := self._problem(spec, holder, job_over):
+            reply = CreateActorReply(actor_id, holder.spec.actor_id if holder is not None else "", problem)
+            return [Answer(creator, reply), *self._refuse(spec, problem, now)]
+        actor = Actor(spec, now)
+        self._actors.enter(actor)
+        decisions = [Answer(creator, CreateActorReply(actor_id))]
+        early = self._early.take(actor_id)
+        if early is not None and early.watchers:
+            for watcher in early.watchers:
+                self._actors.add_watcher(actor, watcher)
+            decisions.append(Publish(early.watchers, actor.as_state()))
+        self._actors.add_watcher(actor, creator)
+        if early is not None and early.killed is not None:
+            return decisions + self._die(actor, Event.KILLED, early.killed, now)
+        decisions.append(FindNode(actor_id, actor.incarnation, 0.0))
+        return decisions
+
+    def _problem(self, spec: ActorSpec, holder: Actor | None, job_over: bool) -> str:
+        """Why this actor cannot be created; empty when it can."""
+        if holder is not None:
+            return (
+                f"the name {spec.name!r} in namespace {spec.namespace!r} belongs to actor "
+                f"{holder.spec.class_name} ({holder.spec.actor_id}): choose another name, or use "
+                f"get_if_exists=True to share that one"
+            )
+        if job_over and not (spec.detached or self._outlived_job(spec.job_id, spec.owner)):
+            return f"its job {spec.job_id} has ended: only detached actors, and what they create, live on"
+        if len(self._actors) >= self._actors_max:
+            return f"{self._actors_max} actors are alive, the limit of this head: end some that you can spare"
+        return ""
+
+    def _refuse(self, spec: ActorSpec, reason: str, now: float) -> list[Decision]:
+        """Remember an actor that is never made, for those who were given its handle already."""
+        actor = Actor(spec, now)
+        actor.ended = ActorDied("refused", reason)
+        self._dead.bury(actor.as_dead(now))
+        early = self._early.take(spec.actor_id)
+        if early is None or not early.watchers:
+            return []
+        return [Publish(early.watchers, ActorState(spec.actor_id, "dead", died=actor.ended))]
+
+    # -- finding a node
+
+    def placed(self, actor_id: ActorId, incarnation: int, node_id: ProcessId, now: float) -> list[Decision]:
+        """A node was picked for this incarnation."""
+        if self.wants_node(actor_id, incarnation) is None:
+            return []
+        actor = self._actors[actor_id]
+        actor.move(Event.PLACED, now, node_id)
+        self._actors.put_on_node(actor, node_id)
+        self._waiting.pop(actor_id, None)
+        return [Place(node_id, incarnation, actor.spec)]
+
+    def not_placed(
+        self, actor_id: ActorId, incarnation: int, reason: str, *, infeasible: bool, now: float
+    ) -> list[Decision]:
+        """No node could be picked. Final when no known node can ever hold a new actor; the others wait."""
+        if self.wants_node(actor_id, incarnation) is None:
+            return []
+        actor = self._actors[actor_id]
+        if infeasible and incarnation == 1:
+            return self._die(actor, Event.UNSCHEDULABLE, ActorDied("unschedulable", reason), now)
+        if actor_id not in self._waiting:
+            self._waiting[actor_id] = now + self._place_timeout_s
+            actor.tell(now, "waits for a node", reason)
+        return []
+
+    def node_joined(self) -> list[Decision]:
+        """A node came, or has other resources now: those who wait try again."""
+        return [FindNode(actor_id, self._actors[actor_id].incarnation, 0.0) for actor_id in self._waiting]
+
+    # -- word from nodes
+
+    def ready(
+        self,
+        actor_id: ActorId,
+        incarnation: int,
+        node_id: ProcessId,
+        worker_id: ProcessId,
+        address: str,
+        now: float,
+    ) -> list[Decision]:
+        """The constructor is done. A stale incarnation that got this far is ended (AC-6). Idempotent."""
+        actor = self._current(actor_id, incarnation, node_id)
+        if actor is None:
+            return [Stop(node_id, actor_id, incarnation, graceful=False)]
+        if actor.state is State.ALIVE and actor.worker_id == worker_id:
+            return []
+        actor.move(Event.READY, now, worker_id)
+        actor.worker_id, actor.address, actor.ready_at = worker_id, address, now
+        return [Publish(actor.watchers, actor.as_state())]
+
+    def failed(
+        self, actor_id: ActorId, incarnation: int, node_id: ProcessId, died: ActorDied, now: float
+    ) -> list[Decision]:
+        """The constructor raised, or the node can never hold it: the end, whatever max_restarts says."""
+        actor = self._current(actor_id, incarnation, node_id)
+        if actor is None:
+            return []
+        self._actors.take_off_node(actor)
+        return self._die(actor, Event.FAILED, died, now)
+
+    def lost(
+        self,
+        actor_id: ActorId,
+        incarnation: int,
+        node_id: ProcessId,
+        cause: str,
+        *,
+        expected: bool,
+        spent: bool,
+        now: float,
+    ) -> list[Decision]:
+        """The incarnation's process is gone (`expected`: it was asked to end, or ended itself)."""
+        actor = self._current(actor_id, incarnation, node_id)
+        return self._lose(actor, cause, expected, spent, now) if actor is not None else []
+
+    def node_lost(self, node_id: ProcessId, cause: str, now: float) -> list[Decision]:
+        """A node is gone, with every incarnation on it."""
+        decisions: list[Decision] = []
+        words = f"its node {node_id} was lost: {cause}"
+        for actor in self._actors.on_node(node_id):
+            decisions += self._lose(actor, words, expected=False, spent=True, now=now)
+        assert not self._actors.on_node(node_id), f"AC-1: actors are still on node {node_id}, which is lost"
+        return decisions
+
+    # -- the end
+
+    def kill(
+        self, actor_id: ActorId, *, no_restart: bool, graceful: bool, by: str, now: float
+    ) -> list[Decision]:
+        """End the actor, or with no_restart=False its current incarnation. Idempotent."""
+        died = ActorDied("killed", f"it was killed by {by}")
+        actor = self._actors.get(actor_id)
+        if actor is None:
+            if no_restart and actor_id not in self._dead:
+                return self._tell_forgotten(self._early.kill(actor_id, died, now), now)
+            return []
+        if no_restart or not actor.may_restart():
+            return self._end(actor, Event.KILLED, died, graceful, now)
+        if not actor.node_id or actor.bouncing or actor.leaving is not None:
+            return []
+        actor.bouncing = True
+        actor.move(Event.ASKED_TO_STOP, now, f"killed by {by}, to be restarted")
+        return [Stop(actor.node_id, actor_id, actor.incarnation, graceful)]
+
+    def out_of_scope(self, actor_id: ActorId, now: float) -> list[Decision]:
+        """The last handle is gone: what is in the mailbox still runs, then the actor stops (SEMANTICS 23)."""
+        actor = self._actors.get(actor_id)
+        if actor is None or actor.spec.detached:
+            return []
+        died = ActorDied(
+            "out_of_scope", "the last handle to it is gone; keep a handle, or use lifetime='detached'"
+        )
+        return self._end(actor, Event.UNREFERENCED, died, True, now)
+
+    def owner_lost(self, owner: ProcessId, cause: str, now: float) -> list[Decision]:
+        """A process is gone; the actors that it owned and that are not detached go with it."""
+        decisions: list[Decision] = []
+        words = f"its owner, process {owner}, is gone ({cause}); an actor with lifetime='detached' lives on"
+        for actor in self._actors.owned_by(owner):
+            if not actor.spec.detached:
+                decisions += self._die(actor, Event.OWNER_LOST, ActorDied("owner_died", words), now)
+        return decisions
+
+    def job_ended(self, job_id: str, cause: str, now: float) -> list[Decision]:
+        """A job is over. Detached actors live on, and so does what they created, which ends with them."""
+        words = f"its job {job_id} has ended ({cause}); an actor with lifetime='detached' lives on"
+        survivors = self._actors.survivors(job_id)
+        decisions: list[Decision] = []
+        for actor in self._actors.of_job(job_id):
+            if actor.spec.actor_id not in survivors:
+                decisions += self._die(actor, Event.JOB_ENDED, ActorDied("job_ended", words), now)
+        return decisions
+
+    def tick(self, now: float) -> list[Decision]:
+        """Time passes: those who waited too long are told. To be called when `next_deadline` has come."""
+        decisions: list[Decision] = []
+        while self._waiting:
+            actor_id, deadline = next(iter(self._waiting.items()))
+            if deadline > now:
+                break
+            actor = self._actors[actor_id]
+            words = f"no node that could hold it came within {self._place_timeout_s:g} s"
+            decisions += self._die(actor, Event.UNSCHEDULABLE, ActorDied("unschedulable", words), now)
+        return decisions + self._tell_forgotten(self._early.expire(now), now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        deadlines = [next(iter(self._waiting.values()))] if self._waiting else []
+        early = self._early.next_deadline()
+        return min([*deadlines, early]) if early is not None else (deadlines[0] if deadlines else None)
+
+    # -- watchers
+
+    def watch(self, actor_id: ActorId, watcher: ProcessId, now: float) -> list[Decision]:
+        """Tell `watcher` the state, now and at each change. Unknown actors may come yet: policy/early.py."""
+        actor = self._actors.get(actor_id)
+        if actor is not None:
+            self._actors.add_watcher(actor, watcher)
+            return [Publish((watcher,), actor.as_state())]
+        dead = self._dead.find(actor_id)
+        if dead is not None:
+            return [Publish((watcher,), dead.state())]
+        return self._tell_forgotten(self._early.watch(actor_id, watcher, now), now)
+
+    def watcher_lost(self, watcher: ProcessId) -> None:
+        """A process is gone and need not be told anything."""
+        self._actors.drop_watcher(watcher)
+        self._early.drop_watcher(watcher)
+
+    def _tell_forgotten(
+        self, forgotten: list[tuple[ActorId, tuple[ProcessId, ...]]], now: float
+    ) -> list[Decision]:
+        """They did not come in time. Who was told that it is dead must stay right, so it is dead (AC-2)."""
+        decisions: list[Decision] = []
+        for actor_id, watchers in forgotten:
+            if watchers:
+                dead = unknown_actor(actor_id, ActorDied("forgotten", _FORGOTTEN), now)
+                self._dead.bury(dead)
+                decisions.append(Publish(watchers, dead.state()))
+        return decisions
+
+    # -- steps
+
+    def _outlived_job(self, job_id: str, owner: ProcessId) -> bool:
+        """True when `owner` is the process of an actor that outlived this job."""
+        return any(actor.worker_id == owner for actor in self._actors.of_job(job_id))
+
+    def _current(self, actor_id: ActorId, incarnation: int, node_id: ProcessId) -> Actor | None:
+        """The actor, if this is word of its current incarnation from the node that has it (AC-6)."""
+        actor = self._actors.get(actor_id)
+        if actor is None or not node_id or actor.node_id != node_id or actor.incarnation != incarnation:
+            return None
+        return actor
+
+    def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float) -> list[Decision]:
+        """The current incarnation is gone: decide whether there is another one."""
+        self._actors.take_off_node(actor)
+        if actor.leaving is not None:
+            died = (
+                actor.leaving
+                if expected
+                else ActorDied("crashed", f"while it was to end gracefully, {cause}")
+            )
+            return self._die(actor, Event.LOST_FOR_GOOD, died, now)
+        if expected and not actor.bouncing:
+            return self._die(actor, Event.LOST_FOR_GOOD, ActorDied("exited", cause or "it ended itself"), now)
+        if spent and not actor.may_restart():
+            return self._die(
+                actor, Event.LOST_FOR_GOOD, ActorDied("crashed", actor.why_no_restart(cause)), now
+            )
+        delay_s = self._restart(actor, cause, spent, now)
+        return [
+            Publish(actor.watchers, actor.as_state()),
+            FindNode(actor.spec.actor_id, actor.incarnation, delay_s),
+        ]
+
+    def _restart(self, actor: Actor, cause: str, spent: bool, now: float) -> float:
+        """Make room for the next incarnation; return how long it has to wait."""
+        actor.move(Event.LOST, now, cause)
+        if actor.ready_at is not None and now - actor.ready_at >= STEADY_S:
+            actor.losses_in_a_row = 0
+        delay_s = restart_delay_s(actor.losses_in_a_row)
+        actor.losses_in_a_row += 1
+        if spent:
+            actor.restarts += 1
+        limit = actor.spec.max_restarts
+        assert limit < 0 or actor.restarts <= limit, f"AC-3: {actor.restarts} restarts of {limit}"
+        actor.ended = ActorDied("killed" if actor.bouncing else "crashed", cause)
+        actor.incarnation += 1
+        actor.worker_id = actor.address = ""
+        actor.ready_at = None
+        actor.bouncing = False
+        return delay_s
+
+    def _end(self, actor: Actor, event: Event, died: ActorDied, graceful: bool, now: float) -> list[Decision]:
+        """End the actor: now, or gracefully, which needs an incarnation that is on a node."""
+        if not graceful or not actor.node_id:
+            return self._die(actor, event, died, now)
+        if actor.leaving is not None:
+            return []
+        actor.leaving = died
+        actor.move(Event.ASKED_TO_STOP, now, died.reason)
+        return [Stop(actor.node_id, actor.spec.actor_id, actor.incarnation, graceful=True)]
+
+    def _die(self, actor: Actor, event: Event, died: ActorDied, now: float) -> list[Decision]:
+        """The one way to DEAD: watchers are told, and an incarnation that is still on a node is stopped."""
+        actor.move(event, now, died.reason)
+        assert actor.state is State.DEAD, f"AC-2: {event} led to {actor.state}"
+        actor.ended = died
+        decisions: list[Decision] = []
+        if actor.node_id:
+            decisions.append(Stop(actor.node_id, actor.spec.actor_id, actor.incarnation, graceful=False))
+            self._actors.take_off_node(actor)
+        dead = actor.as_dead(now)
+        if actor.watchers:
+            decisions.append(Publish(actor.watchers, dead.state()))
+        self._waiting.pop(actor.spec.actor_id, None)
+        self._actors.remove(actor)
+        self._dead.bury(dead)
+        decisions.append(Forget(actor.spec.actor_id))
+        return decisions

@@ -1,0 +1,293 @@
+"""Calling actors: each call goes straight to the actor's worker; the head only says where that is. Runs under the ports' lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.errors import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
+from actorflow._core.protocol.messages import (
+    ActorCall,
+    ActorDied,
+    ActorOutOfScope,
+    ActorState,
+    CreateActorReply,
+    WatchActor,
+)
+from actorflow._core.worker.calls import Call, CallState
+from actorflow._core.worker.wakers import Waiter
+
+if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.core import Core
+
+BURST_FLUSH = 32
+"""Calls that are queued on a connection before they are written without waiting for the next tick."""
+NEWS_S = 1.0
+"""After a broken connection the head tells what became of the actor; without news for this long it is asked."""
+
+
+class ActorClient:
+    """What a process knows of one actor: shared by all handles to it. `lifetime` counts the handles (SEMANTICS 23)."""
+
+    __slots__ = (
+        "actor_id", "class_blob", "class_name", "died", "endings", "incarnation", "inflight", "lifetime", "max_pending_calls",
+        "max_task_retries", "peer", "queue", "state", "waiters", "worker_id",
+    )  # fmt: skip
+
+    def __init__(self, actor_id: str, class_name: str) -> None:
+        self.actor_id = actor_id
+        self.class_name = class_name
+        self.class_blob = b""
+        self.state = "pending"
+        self.incarnation = 0
+        self.worker_id = ""
+        self.peer: Peer | None = None
+        self.queue: deque[Call] = deque()
+        self.inflight: dict[int, Call] = {}
+        self.died: ActorDied | None = None
+        self.lifetime: Any = None
+        self.waiters: list[tuple[Waiter, str]] = []
+        self.endings: list[Callable[[], None]] = []
+        self.max_task_retries = 0
+        self.max_pending_calls = -1
+
+    def __repr__(self) -> str:
+        return f"{self.class_name}(af-actor-{self.actor_id[:6]})"
+
+    def pending(self) -> int:
+        """Calls of this process that have not ended."""
+        return len(self.queue) + len(self.inflight)
+
+
+class ActorCalls:
+    """All actors that one process calls."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.clients: dict[str, ActorClient] = {}
+
+    def client(self, actor_id: str, class_name: str, *, watch: bool) -> ActorClient:
+        """The client of an actor; the head is asked about actors that are new here."""
+        client = self.clients.get(actor_id)
+        if client is None:
+            client = self.clients[actor_id] = ActorClient(actor_id, class_name)
+            if watch:
+                self._core.head.send(WatchActor(actor_id))
+        return client
+
+    # -- calls
+
+    def check_room(self, client: ActorClient) -> None:
+        """Raise PendingCallsLimitExceeded when `max_pending_calls` are under way."""
+        limit = client.max_pending_calls
+        if 0 < limit <= client.pending():
+            raise PendingCallsLimitExceeded(
+                f"{client!r} has {client.pending()} calls of this process under way, max_pending_calls={limit}: "
+                "await some of them, or use `await handle.method(...)` or `.submit(...)`, which wait for room"
+            )
+
+    def submit(self, client: ActorClient, call: Call) -> None:
+        """Send the call, or queue it behind those before it (SEMANTICS 20)."""
+        call.place = client
+        if client.state == "dead":
+            self._core.settle_error(call, self._dead_error(client))
+            return
+        if client.state == "alive" and not client.queue and not call.waiting_for:
+            self._push(client, call)
+        else:
+            if not call.waiting_for:
+                call.state = CallState.QUEUED
+            client.queue.append(call)
+
+    def pump(self, client: ActorClient) -> None:
+        """Push what is ready, in order; a call that waits for an argument holds back those behind it."""
+        queue = client.queue
+        while queue and client.state == "alive":
+            call = queue[0]
+            if call.state is CallState.DONE:
+                queue.popleft()
+                continue
+            if call.waiting_for:
+                return
+            queue.popleft()
+            self._push(client, call)
+
+    def _push(self, client: ActorClient, call: Call) -> None:
+        peer = client.peer
+        assert peer is not None
+        inflight = client.inflight
+        first = not inflight
+        call.state = CallState.PUSHED
+        seq = call.entry.index
+        inflight[seq] = call
+        context = self._core.context_of(call, peer)
+        peer.send(
+            ActorCall(seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args, call.buffers, context)
+        )
+        if first or peer.queued() >= BURST_FLUSH:
+            self._core.flush_now(peer)
+
+    def completed(self, call: Call) -> None:
+        """A reply came."""
+        client: ActorClient = call.place
+        client.inflight.pop(call.entry.index, None)
+        if client.waiters:
+            self._wake(client, "room")
+
+    def cancel(self, call: Call) -> None:
+        """End a call that is queued or pushed."""
+        client: ActorClient = call.place
+        if call.state is CallState.PUSHED and client.peer is not None:
+            self._core.send_cancel(client.peer, call)
+        else:
+            self._core.settle_cancelled(call)
+            self.pump(client)
+
+    # -- waiting
+
+    def wait(self, client: ActorClient, what: str, waiter: Waiter) -> bool:
+        """Register for `alive`, `dead` or `room`; False when it is so already."""
+        if self._holds(client, what):
+            return False
+        client.waiters.append((waiter, what))
+        return True
+
+    @staticmethod
+    def _holds(client: ActorClient, what: str) -> bool:
+        if what == "room":
+            return client.state == "dead" or not 0 < client.max_pending_calls <= client.pending()
+        if what == "alive":
+            return client.state in ("alive", "dead")
+        return client.state == "dead"
+
+    def _wake(self, client: ActorClient, *events: str) -> None:
+        keep = []
+        for waiter, what in client.waiters:
+            if what in events:
+                waiter.settled(client)
+                if what == "room":
+                    # One place became free: one waiter goes; it asks again if it was too late.
+                    events = tuple(event for event in events if event != "room")
+            else:
+                keep.append((waiter, what))
+        client.waiters = keep
+
+    # -- what the head says
+
+    def on_state(self, peer: Peer, message: ActorState) -> None:
+        """The actor's life went on."""
+        client = self.clients.get(message.actor_id)
+        if client is None or client.state == "dead" or message.incarnation < client.incarnation:
+            return
+        if message.state == "alive":
+            if client.state == "alive" and client.incarnation == message.incarnation and client.peer and not client.peer.lost:
+                return
+            self._lose_inflight(client, "it was restarted")
+            client.state, client.incarnation, client.worker_id = "alive", message.incarnation, message.worker_id
+            client.peer = self._core.peer(message.worker_id, message.address)
+            if client.peer.lost:
+                self.peer_lost(client.peer)
+                return
+            self._wake(client, "alive")
+            self.pump(client)
+        elif message.state == "dead":
+            self._die(client, message.died)
+        else:
+            client.state = message.state
+            client.incarnation = message.incarnation
+            if message.state == "restarting":
+                self._lose_inflight(client, message.died.reason if message.died else "its process died")
+
+    def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
+        """The head took note, or refused."""
+        client = self.clients.get(message.actor_id)
+        if client is not None and message.error:
+            self._die(client, ActorDied("refused", message.error))
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The connection to a worker broke: hold everything until the head says what became of its actors."""
+        for client in self.clients.values():
+            if client.peer is peer and client.state == "alive":
+                client.state = "unreachable"
+                client.peer = None
+                self._core.later(NEWS_S, lambda client=client: self._ask(client))
+
+    def _ask(self, client: ActorClient) -> None:
+        if client.state == "unreachable":
+            self._core.head.send(WatchActor(client.actor_id))
+
+    def _lose_inflight(self, client: ActorClient, reason: str) -> None:
+        again = []
+        for call in client.inflight.values():
+            if call.cancelled:
+                self._core.settle_cancelled(call)
+            elif call.retries_left == 0:
+                self._core.settle_error(
+                    call,
+                    ActorUnavailableError(
+                        f"{client!r}.{call.target.name}: the call was under way when the actor was lost ({reason}); it may or may not "
+                        "have run. The actor restarts: call again, or set max_task_retries to have it tried again"
+                    ),
+                )
+            else:
+                if call.retries_left > 0:
+                    call.retries_left -= 1
+                call.attempt += 1
+                call.state = CallState.QUEUED
+                again.append(call)
+        client.inflight.clear()
+        client.queue.extendleft(reversed(again))
+
+    def _die(self, client: ActorClient, died: ActorDied | None) -> None:
+        client.state, client.died, client.peer = "dead", died, None
+        calls = [*client.inflight.values(), *client.queue]
+        client.inflight.clear()
+        client.queue.clear()
+        for call in calls:
+            if call.state is not CallState.DONE:
+                if call.cancelled:
+                    self._core.settle_cancelled(call)
+                else:
+                    self._core.settle_error(call, self._dead_error(client))
+        self._wake(client, "alive", "dead", "room")
+        endings, client.endings = client.endings, []
+        for ending in endings:
+            ending()
+
+    def at_death(self, client: ActorClient, fn: Callable[[], None]) -> None:
+        """Call `fn` when the actor is gone for good."""
+        if client.state == "dead":
+            fn()
+        else:
+            client.endings.append(fn)
+
+    def fail(self, client: ActorClient, error: BaseException) -> None:
+        """The actor could not even be asked for."""
+        self._die(client, ActorDied("init_failed", str(error), self._core.failed(error)))
+
+    def _dead_error(self, client: ActorClient) -> BaseException:
+        died = client.died
+        if died is not None and died.error is not None:
+            return self._core.error_of(died.error)
+        if died is not None and died.kind == "refused":
+            return self._core.refused_error(died.reason)
+        reason = died.reason if died else "the head does not know it (any more)"
+        return ActorDiedError(f"{client!r} is dead: {reason}")
+
+    def dead_error(self, client: ActorClient) -> BaseException:
+        """Why calls to it fail."""
+        return self._dead_error(client)
+
+    # -- the end of handles
+
+    def out_of_scope(self, actor_id: str) -> None:
+        """The last handle anywhere is gone (we own its lifetime)."""
+        self._core.head.send(ActorOutOfScope(actor_id))
+
+    def fail_all(self, error: Exception) -> None:
+        """The cluster is gone."""
+        for client in self.clients.values():
+            if client.state != "dead":
+                self._die(client, ActorDied("cluster_ended", str(error)))

@@ -1,0 +1,85 @@
+"""Checkpoints of an actor's state: taken between calls, stored off the worker, given back at a restart (SEMANTICS 21)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
+
+if TYPE_CHECKING:
+    from actorflow._core.worker.host import Host
+    from actorflow._core.worker.hosted import HostedActor
+
+log = logging.getLogger("actorflow")
+
+
+class Checkpoints:
+    """The checkpoints of one incarnation. `checkpoint_every="call"` holds each reply until the state is stored."""
+
+    def __init__(self, host: Host, actor: HostedActor) -> None:
+        self._host = host
+        self._actor = actor
+        self._number = 0
+        self._changed = False
+        self._waiting: dict[int, list[Callable[[], None]]] = {}
+        self._held: list[Callable[[], None]] = []
+        self._taking = False
+
+    def start(self) -> None:
+        """Begin: after each call, or every so many seconds in which there were calls."""
+        self._host.checkpoints[self._actor.spec.actor_id] = self
+        self._actor.after_call = self._after_call
+        every = self._actor.spec.checkpoint_every
+        if isinstance(every, (int, float)):
+            self._host.core.later(float(every), lambda: self._tick(float(every)))
+
+    def _after_call(self, reply: Callable[[], None]) -> None:
+        self._changed = True
+        if self._actor.spec.checkpoint_every != "call":
+            reply()
+            return
+        self._held.append(reply)
+        self._take_soon()
+
+    def _tick(self, every_s: float) -> None:
+        if self._host.actors.get(self._actor.spec.actor_id) is not self._actor:
+            return
+        if self._changed:
+            self._changed = False
+            self._host.executor.submit(self._take_soon)
+        self._host.core.later(every_s, lambda: self._tick(every_s))
+
+    def _take_soon(self) -> None:
+        if not self._taking:
+            self._taking = True
+            host = self._host
+            host.executor.loop.call_soon_threadsafe(
+                lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self._actor.label}"))
+            )
+
+    async def _take(self) -> None:
+        """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
+        try:
+            value = self._actor.instance.__checkpoint__()
+            if inspect.isawaitable(value):
+                value = await value
+            data = values.dumps_plain(value)
+        finally:
+            self._taking = False
+        core, spec = self._host.core, self._actor.spec
+        with core.lock:
+            self._number += 1
+            self._waiting[self._number], self._held = self._held, []
+            core.push(core.head, m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data), urgent=True)
+
+    def on_saved(self, message: m.CheckpointSaved) -> None:
+        """The store's answer: what was held may go. Under the lock."""
+        if message.error:
+            log.error("%s: its checkpoint was refused: %s", self._actor.label, message.error)
+        for number in [number for number in self._waiting if number <= message.number]:
+            for reply in self._waiting.pop(number):
+                reply()

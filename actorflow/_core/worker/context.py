@@ -1,0 +1,31 @@
+"""What the running code is: which call of which actor, and how long it may still run."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+
+class RunningCall:
+    """One call that runs in this process. `cancelled` is what `af.check_cancelled()` looks at."""
+
+    __slots__ = ("actor_id", "attempt", "blocked", "cancelled", "deadline", "devices", "host", "job_id", "name", "owner", "seq", "started")
+
+    def __init__(self, owner: str, seq: int, attempt: int, name: str, actor_id: str, deadline: float | None, host: Any) -> None:
+        self.owner = owner
+        self.seq = seq
+        self.attempt = attempt
+        self.name = name
+        self.actor_id = actor_id
+        self.deadline = deadline
+        self.host = host
+        self.cancelled = False
+        self.blocked = 0
+        self.started = 0.0
+
+
+running_call: ContextVar[RunningCall | None] = ContextVar("actorflow_running_call", default=None)
+"""The call that the running code belongs to; None in a driver's own code."""
+
+deadline: ContextVar[float | None] = ContextVar("actorflow_deadline", default=None)
+"""When the innermost `af.timeout` or timed call ends, on this process's monotonic clock (SEMANTICS 7)."""

@@ -1,0 +1,125 @@
+"""Creating actors: the specification goes to the head, the handle is there at once."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.targets import MethodTarget
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
+from actorflow._core.worker.actors import ActorClient
+from actorflow._core.worker.calls import Call, pack, unsettled
+
+if TYPE_CHECKING:
+    from actorflow._core.base.targets import ActorTarget
+    from actorflow._core.worker.core import Core
+
+_CONSTRUCTOR = MethodTarget("__init__", "sync", None)
+
+
+def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> ActorClient:
+    """See Runtime.create_actor. Raises SerializationError for a class or arguments that cannot travel."""
+    core.check_open()
+    if not target.class_id:
+        target.pickle = values.dumps(target.cls, f"class {target.name}").data
+        target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
+    call = Call(None, _CONSTRUCTOR, options)  # type: ignore[arg-type]  # only its arguments are used
+    large = pack(call, args, kwargs)
+    with core.lock:
+        client = core.actors.client(core.new_id(), target.name, watch=False)
+        client.class_blob = target.interface
+        client.max_task_retries = options.max_task_retries
+        client.max_pending_calls = options.max_pending_calls
+        if options.lifetime is None:
+            lifetime = core.references.owned.new()
+            core.lifetimes[lifetime.index] = client.actor_id
+            client.lifetime = core.references.handle(lifetime)
+        for pinned in call.pins:
+            pinned.pins += 1
+        creation = Creation(core, client, target, options, call)
+        if large is not None:
+            creation.move(large)
+        for entry in unsettled(call.deps or ()):
+            call.waiting_for += 1
+            core.when_settled(entry, lambda _settled: creation.ready())
+        if not call.waiting_for:
+            creation.send()
+    return client
+
+
+class Creation:
+    """One creation on its way: it may have to wait for its arguments."""
+
+    def __init__(self, core: Core, client: ActorClient, target: ActorTarget, options: Any, call: Call) -> None:
+        self.core = core
+        self.client = client
+        self.target = target
+        self.options = options
+        self.call = call
+        self.stored: m.Stored | None = None
+
+    def move(self, large: values.Pickled) -> None:
+        """Large arguments go through shared memory. Under the lock."""
+        self.call.waiting_for += 1
+        copied = values.owned_bytes(large)
+
+        def moved(result: m.Stored | Exception) -> None:
+            if isinstance(result, Exception):
+                self.core.actors.fail(self.client, result)
+                return
+            self.stored = result
+            self.ready()
+
+        self.core.store.write(values.Pickled(copied.data, copied.buffers, None), moved)
+
+    def ready(self) -> None:
+        """One more argument is there. Under the lock."""
+        self.call.waiting_for -= 1
+        if not self.call.waiting_for:
+            self.send()
+
+    def send(self) -> None:
+        """Tell the head. The arguments stay pinned as long as the actor may be restarted: until it is dead."""
+        core, call, options, client = self.core, self.call, self.options, self.client
+        for entry in call.deps or ():
+            if type(entry.outcome) is m.Failed:
+                core.actors.fail(client, core.error_of(entry.outcome))
+                return
+        me = core.identity
+        spec = m.ActorSpec(
+            actor_id=client.actor_id,
+            job_id=me.job_id,
+            owner=me.process_id,
+            owner_address=me.address,
+            class_id=self.target.class_id,
+            class_name=self.target.name,
+            class_pickle=self.target.pickle,
+            methods=self.target.interface,
+            args=call.args,
+            buffers=call.buffers,
+            deps=[entry.outcome for entry in call.deps] if call.deps else None,  # type: ignore[misc]  # all are settled
+            refs=core.references.groups(call.refs) if call.refs else None,
+            stored=self.stored,
+            resources=options.resources,
+            priority=options.priority,
+            env=options.env,
+            name=options.name or "",
+            namespace=options.namespace or me.namespace,
+            detached=options.lifetime == "detached",
+            shared=options.process == "shared",
+            max_restarts=options.max_restarts,
+            max_concurrency=options.max_concurrency or 0,
+            groups=dict(self.target.groups),
+            checkpoint_every=options.checkpoint_every,
+        )
+        if call.pins or self.stored is not None:
+            core.actors.at_death(client, lambda: self._let_go(call))
+        core.push(core.head, m.CreateActor(spec, options.get_if_exists), urgent=False)
+
+    def _let_go(self, call: Call) -> None:
+        self.core.references.unpin_all(call.pins)
+        call.pins = ()
+        if self.stored is not None:
+            self.core.store.free(self.stored)
+            self.stored = None

@@ -1,0 +1,529 @@
+"""The host: the part of a worker that runs calls. Messages come in on the protocol's thread, user code runs on the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.errors import ActorUnavailableError, OptionError, SerializationError
+from actorflow._core.policy.mailbox import Mailbox
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
+from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.hosted import HostedActor, host_actor
+from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.producer import produce
+
+if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.io.ports import Executor
+    from actorflow._core.worker.checkpoints import Checkpoints
+    from actorflow._core.worker.core import Core
+    from actorflow._core.worker.references import Entry
+
+log = logging.getLogger("actorflow")
+
+LONG_CALL_S = 0.02
+"""A task that runs longer, or blocks, gives back those that wait behind it (SEMANTICS 25)."""
+BLOCKED_S = 0.002
+"""How long all running code must wait before the CPU is lent to others (SEMANTICS 24)."""
+RUN_S = 0.002
+"""How long calls are run one after another before the user's loop gets a turn."""
+
+
+class Host:
+    """See the module. Everything that is not user code runs under the ports' lock."""
+
+    def __init__(self, core: Core, executor: Executor, on_exit: Callable[[int], None]) -> None:
+        self.core = core
+        self.executor = executor
+        self.on_exit = on_exit
+        self.functions: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self.tasks: Mailbox[Incoming] = Mailbox({"": 1})
+        self.actors: dict[str, HostedActor] = {}
+        self.calls: dict[tuple[str, int], Incoming] = {}
+        self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
+        self.events: Any = None
+        self.holds_cpu = True
+        self._next_hold = 1
+        self._waiting = 0
+        self._running = 0
+        self._told_blocked = False
+        self._watching = False
+        self._flush_soon = False
+        self._reply_peers: list[Peer] = []
+        self.checkpoints: dict[str, Checkpoints] = {}
+        self._kept: set[asyncio.Task[Any]] = set()
+        self._classes: dict[str, type] = {}
+        handlers: dict[type, Callable[[Peer, Any], None]] = {
+            m.TaskCall: self._on_task,
+            m.ActorCall: self._on_actor_call,
+            m.Cancel: self._on_cancel,
+            m.Define: self._on_define,
+            m.TakeBack: self._on_take_back,
+            m.Release: self._on_release,
+            m.StreamCredit: self._on_stream_credit,
+            m.StreamClose: self._on_stream_close,
+            m.HostActor: self._on_host_actor,
+            m.ActorExit: self._on_actor_exit,
+            m.CheckpointSaved: self._on_checkpoint_saved,
+        }
+        for kind, handler in handlers.items():
+            core.handle(kind, handler)
+
+    # -- messages
+
+    def _on_define(self, peer: Peer, message: m.Define) -> None:
+        self.names[message.function] = message.name
+        self.functions.setdefault(message.function, message.pickle)
+
+    def _on_task(self, peer: Peer, message: m.TaskCall) -> None:
+        incoming = Incoming(peer, message, None)
+        self.calls[incoming.key] = incoming
+        if self.tasks.offer(incoming.key, incoming):
+            self.executor.submit(lambda: self._run_from(self.tasks, incoming))
+        elif not self._watching:
+            self._watching = True
+            self.core.later(LONG_CALL_S, self._watch_long_call)
+
+    def _on_actor_call(self, peer: Peer, message: m.ActorCall) -> None:
+        actor = self.actors.get(message.actor)
+        incoming = Incoming(peer, message, actor)
+        if actor is None or actor.incarnation != message.incarnation:
+            # Fencing: a call for another life of the actor must not run.
+            error = ActorUnavailableError(
+                f"actor {message.actor} (incarnation {message.incarnation}) is not here"
+                + (f": this is incarnation {actor.incarnation}" if actor is not None else " any more")
+            )
+            self._send_reply(incoming, self.core.failed(error), [], 0)
+            return
+        group = incoming.context.group if incoming.context is not None else ""
+        self.calls[incoming.key] = incoming
+        try:
+            start = actor.mailbox.offer(incoming.key, incoming, group)
+        except KeyError:
+            known = ", ".join(repr(name) for name in actor.mailbox.groups() if name) or "none"
+            problem = OptionError(f"{actor.label} has no concurrency group {group!r}; it has: {known}")
+            self._end(incoming, self.core.failed(problem), [])
+            return
+        if start:
+            self.executor.submit(lambda: self._run_from(actor.mailbox, incoming))
+
+    def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
+        key = (peer.process_id, message.seq)
+        incoming = self.calls.get(key)
+        if incoming is None or incoming.message.attempt != message.attempt or incoming.cancelled:
+            return
+        incoming.cancelled = True
+        mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
+        if mailbox.withdraw(key) is not None:
+            self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
+            return
+        if incoming.running is not None:
+            incoming.running.cancelled = True
+        self.executor.loop.call_soon_threadsafe(self._cancel_running, incoming)
+
+    @staticmethod
+    def _cancel_running(incoming: Incoming) -> None:
+        if incoming.producer is not None:
+            incoming.producer.close()
+        if incoming.task is not None:
+            incoming.task.cancel()
+
+    def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
+        self._give_back()
+
+    def _on_release(self, peer: Peer, message: m.Release) -> None:
+        held = self.holds.pop(message.hold, None)
+        if held is not None:
+            self.core.references.unpin_all(held[1])
+
+    def _on_stream_credit(self, peer: Peer, message: m.StreamCredit) -> None:
+        incoming = self.calls.get((peer.process_id, message.seq))
+        if incoming is not None and incoming.producer is not None:
+            incoming.producer.credit(message.until)
+
+    def _on_stream_close(self, peer: Peer, message: m.StreamClose) -> None:
+        incoming = self.calls.get((peer.process_id, message.seq))
+        if incoming is None:
+            return
+        if incoming.producer is not None:
+            self.executor.loop.call_soon_threadsafe(incoming.producer.close)
+        else:
+            self._on_cancel(peer, m.Cancel(message.seq, incoming.message.attempt))
+
+    def _on_host_actor(self, peer: Peer, message: m.HostActor) -> None:
+        self.holds_cpu = bool(message.spec.resources.get("CPU"))
+        self.executor.submit(lambda: host_actor(self, message))
+
+    def _on_actor_exit(self, peer: Peer, message: m.ActorExit) -> None:
+        actor = self.actors.get(message.actor_id)
+        if actor is not None:
+            actor.leave(self, graceful=message.graceful)
+
+    def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:
+        checkpoints = self.checkpoints.get(message.actor_id)
+        if checkpoints is not None:
+            checkpoints.on_saved(message)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """A caller is gone: nobody waits for its calls any more, and what was held for it may go."""
+        for key, incoming in list(self.calls.items()):
+            if incoming.peer is peer:
+                self._on_cancel(peer, m.Cancel(key[1], incoming.message.attempt))
+        for hold, (holder, entries) in list(self.holds.items()):
+            if holder is peer:
+                del self.holds[hold]
+                self.core.references.unpin_all(entries)
+
+    # -- actors
+
+    def actor_class(self, spec: m.ActorSpec) -> type:
+        """The class of an actor; unpickled once. Raises DeserializationError."""
+        cls = self._classes.get(spec.class_id)
+        if cls is None:
+            cls = self._classes[spec.class_id] = values.loads(spec.class_pickle)
+        return cls
+
+    def actor_left(self, actor: HostedActor, cause: str) -> None:
+        """An actor has ended here: a dedicated worker ends with it. On the user's thread."""
+        core = self.core
+        with core.lock:
+            self.actors.pop(actor.spec.actor_id, None)
+            if actor.spec.shared:
+                core.push(core.node, m.ActorLost(actor.spec.actor_id, actor.incarnation, cause, expected=True), urgent=True)
+        if not actor.spec.shared:
+            self.on_exit(0)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Own a task until it ends; its failure is logged."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept_done)
+
+    def _kept_done(self, task: asyncio.Task[Any]) -> None:
+        self._kept.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+    # -- long calls and blocked ones
+
+    def _watch_long_call(self) -> None:
+        self._watching = False
+        if not self.tasks.waiting():
+            return
+        now = self.core.ports.monotonic()
+        running = [incoming for incoming in self.calls.values() if incoming.actor is None and incoming.started]
+        if any(now - incoming.started >= LONG_CALL_S for incoming in running):
+            self._give_back()
+        else:
+            self._watching = True
+            self.core.later(LONG_CALL_S, self._watch_long_call)
+
+    def _give_back(self) -> None:
+        by_lease: dict[tuple[Peer, int], list[int]] = {}
+        for incoming in self.tasks.take_waiting():
+            del self.calls[incoming.key]
+            assert isinstance(incoming.message, m.TaskCall)
+            by_lease.setdefault((incoming.peer, incoming.message.lease), []).append(incoming.message.seq)
+        for (peer, lease), seqs in by_lease.items():
+            peer.send(m.GaveBack(lease, seqs))
+
+    @contextlib.contextmanager
+    def waiting(self) -> Any:
+        """While the running code waits for other results: when all of it does, its CPU is lent (SEMANTICS 24)."""
+        call = running_call.get()
+        if call is None or not self.holds_cpu:
+            yield
+            return
+        with self.core.lock:
+            call.blocked += 1
+            if call.blocked == 1:
+                self._waiting += 1
+                if self._waiting == self._running and not self._told_blocked:
+                    self.core.later(BLOCKED_S, self._tell_blocked)
+        try:
+            yield
+        finally:
+            with self.core.lock:
+                call.blocked -= 1
+                if call.blocked == 0:
+                    self._waiting -= 1
+                    if self._told_blocked:
+                        self._told_blocked = False
+                        self.core.node.send(m.Unblocked())
+
+    async def wait_blocked(self, future: asyncio.Future[None]) -> None:
+        """Await something that other work must finish."""
+        with self.waiting():
+            await future
+
+    def _tell_blocked(self) -> None:
+        if self._waiting and self._waiting == self._running and not self._told_blocked:
+            self._told_blocked = True
+            self.core.node.send(m.Blocked())
+            self._give_back()
+
+    # -- running
+
+    def _run_from(self, mailbox: Mailbox[Incoming], incoming: Incoming | None) -> None:
+        """Run a call and those behind it, on the user's thread, until none may start or others should have a turn."""
+        monotonic = self.core.ports.monotonic
+        until = monotonic() + RUN_S
+        while incoming is not None:
+            if not self._begin(incoming):
+                return
+            with self.core.lock:
+                ended = incoming
+                incoming = mailbox.finished(self._group(ended))
+                if incoming is None and ended.actor is not None and ended.actor.leaving:
+                    ended.actor.check_left(self)
+            if incoming is not None and monotonic() > until:
+                following = incoming
+                self.executor.submit(lambda: self._run_from(mailbox, following))
+                return
+
+    @staticmethod
+    def _group(incoming: Incoming) -> str:
+        return incoming.context.group if incoming.context is not None and incoming.actor is not None else ""
+
+    def _next(self, incoming: Incoming) -> None:
+        """A call that ran on its own (a coroutine, a thread) is over: start the one behind it."""
+        mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
+        with self.core.lock:
+            following = mailbox.finished(self._group(incoming))
+            if following is None and incoming.actor is not None and incoming.actor.leaving:
+                incoming.actor.check_left(self)
+        if following is not None:
+            if incoming.actor is not None and incoming.actor.is_async:
+                # Already on the loop: no need for another trip.
+                self._run_from(mailbox, following)
+            else:
+                self.executor.submit(lambda: self._run_from(mailbox, following))
+
+    def _begin(self, incoming: Incoming) -> bool:
+        """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
+        core = self.core
+        incoming.started = core.ports.monotonic()
+        try:
+            fn = self._code(incoming)
+        except Exception as error:
+            # Whatever the user's module does when it is imported here.
+            self._end(incoming, arguments.failure(core, incoming, error), [])
+            return True
+        if inspect.iscoroutinefunction(fn) or incoming.needs_store():
+            coroutine = self._run_async(incoming, fn)
+        elif incoming.context is not None and incoming.context.stream_window:
+            coroutine = self._run_stream(incoming, fn)
+        elif incoming.actor is not None and incoming.actor.threads is not None:
+            incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
+            return False
+        else:
+            self._run_sync(incoming, fn)
+            return True
+        incoming.task = self.executor.loop.create_task(coroutine)
+        if incoming.cancelled:
+            incoming.task.cancel()
+        return False
+
+    def _code(self, incoming: Incoming) -> Callable[..., Any]:
+        message = incoming.message
+        if type(message) is m.TaskCall:
+            fn = self.functions[message.function]
+            if type(fn) is bytes:
+                fn = self.functions[message.function] = values.loads(fn)
+            incoming.running = self._context(incoming, self.names[message.function], "")
+            return fn  # type: ignore[no-any-return]
+        actor = incoming.actor
+        assert actor is not None
+        method = actor.method(message.method)  # type: ignore[union-attr]
+        incoming.running = self._context(incoming, f"{actor.spec.class_name}.{message.method}", actor.spec.actor_id)  # type: ignore[union-attr]
+        return method
+
+    def _context(self, incoming: Incoming, name: str, actor_id: str) -> RunningCall:
+        context = incoming.context
+        deadline = None
+        if context is not None and context.timeout_s is not None:
+            deadline = incoming.started + context.timeout_s
+        message = incoming.message
+        return RunningCall(incoming.peer.process_id, message.seq, message.attempt, name, actor_id, deadline, self)
+
+    def _enter(self, incoming: Incoming) -> None:
+        running = incoming.running
+        assert running is not None
+        running_call.set(running)
+        if running.deadline is not None or deadline_var.get() is not None:
+            deadline_var.set(running.deadline)
+        if self.holds_cpu:
+            with self.core.lock:
+                self._running += 1
+
+    def _leave(self) -> None:
+        if self.holds_cpu:
+            with self.core.lock:
+                self._running -= 1
+
+    def _run_sync(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        self._enter(incoming)
+        try:
+            args, kwargs = arguments.load_arguments(self.core, incoming)
+            value = fn(*args, **kwargs)
+            args, kwargs = (), {}
+        except BaseException as error:
+            # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
+            outcome = arguments.failure(self.core, incoming, error)
+            self._leave()
+            self._end(incoming, outcome, [])
+        else:
+            self._leave()
+            self._deliver(incoming, value)
+        finally:
+            running_call.set(None)
+
+    def _run_in_thread(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        self._run_sync(incoming, fn)
+        self._next(incoming)
+
+    async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        self._enter(incoming)
+        try:
+            if incoming.needs_store():
+                args, kwargs = await arguments.load_arguments_async(self.core, incoming)
+            else:
+                args, kwargs = arguments.load_arguments(self.core, incoming)
+            if incoming.context is not None and incoming.context.stream_window:
+                await produce(self, incoming, fn, args, kwargs)
+                return
+            value = fn(*args, **kwargs)
+            if inspect.iscoroutine(value):
+                value = await value
+            args, kwargs = (), {}
+        except BaseException as error:
+            outcome = arguments.failure(self.core, incoming, error)
+            self._leave()
+            self._end(incoming, outcome, [])
+            self._next(incoming)
+            if incoming.cancelled or isinstance(error, Exception):
+                return
+            raise
+        else:
+            self._leave()
+            self._deliver(incoming, value)
+            self._next(incoming)
+
+    async def _run_stream(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        await self._run_async(incoming, fn)
+
+    # -- results
+
+    def _deliver(self, incoming: Incoming, value: Any) -> None:
+        """Pack what the code returned and reply."""
+        context = incoming.context
+        returns = context.num_returns if context is not None else 1
+        try:
+            if returns > 1:
+                self._deliver_many(incoming, value, returns)
+            else:
+                arguments.pack_result(
+                    self.core, incoming, None if returns == 0 else value, lambda outcome, hold: self._end(incoming, outcome, hold)
+                )
+        except SerializationError as error:
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+
+    def _deliver_many(self, incoming: Incoming, value: Any, returns: int) -> None:
+        parts = list(value) if isinstance(value, (tuple, list)) else None
+        if parts is None or len(parts) != returns:
+            what = f"{len(parts)} values" if parts is not None else f"a {type(value).__name__}"
+            error = ValueError(f"{incoming.running.name if incoming.running else ''} has num_returns={returns} but returned {what}")
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            return
+        outcomes: list[m.Outcome | None] = [None] * returns
+        holds: list[Entry] = []
+        left = returns
+
+        def packed(position: int, outcome: m.Outcome, hold: list[Entry]) -> None:
+            nonlocal left
+            outcomes[position] = outcome
+            holds.extend(hold)
+            left -= 1
+            if not left:
+                self._end(incoming, outcomes[0], holds, more=outcomes[1:])  # type: ignore[arg-type]
+
+        for position, part in enumerate(parts):
+            arguments.pack_result(self.core, incoming, part, lambda o, h, position=position: packed(position, o, h))
+
+    def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
+        """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
+        run_us = int((self.core.ports.monotonic() - incoming.started) * 1e6) if incoming.started else 0
+        if self.events is not None:
+            self.events.append(incoming, run_us, type(outcome) is m.Failed)
+        actor = incoming.actor
+        if actor is not None and actor.after_call is not None and type(outcome) is not m.Failed:
+            actor.after_call(lambda: self._send_reply(incoming, outcome, hold, run_us, more))
+            return
+        self._send_reply(incoming, outcome, hold, run_us, more)
+
+    def _send_reply(
+        self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], run_us: int, more: list[m.Outcome] | None = None
+    ) -> None:
+        message, peer, core = incoming.message, incoming.peer, self.core
+        with core.lock:
+            self.calls.pop(incoming.key, None)
+            reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
+            if hold:
+                reply.hold = self._next_hold
+                self._next_hold += 1
+                self.holds[reply.hold] = (peer, hold)
+            if incoming.borrowed:
+                own, third = arguments.still_borrowed(core, incoming)
+                reply.borrowed = own or None
+                if third:
+                    core.references.register(third, lambda: peer.send(reply))
+                    return
+            self._post(incoming, peer, reply)
+
+    def send_item(self, incoming: Incoming, index: int, outcome: m.Outcome, hold: list[Entry]) -> None:
+        """One item of a stream. Any thread."""
+        core, peer, message = self.core, incoming.peer, incoming.message
+        with core.lock:
+            item = m.StreamItem(message.seq, message.attempt, index, outcome)
+            if hold:
+                item.hold = self._next_hold
+                self._next_hold += 1
+                self.holds[item.hold] = (peer, hold)
+            core.push(peer, item, urgent=False)
+
+    def end_stream(self, incoming: Incoming, end: m.StreamEnd) -> None:
+        """The last word of a stream. On the user's loop."""
+        self._leave()
+        with self.core.lock:
+            self.calls.pop(incoming.key, None)
+            self.core.push(incoming.peer, end, urgent=True)
+        self._next(incoming)
+
+    def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
+        core = self.core
+        actor = incoming.actor
+        if actor is not None and actor.is_async and incoming.task is not None:
+            # Many calls end in one turn of the loop: their replies go together, at its end.
+            if peer.post(reply):
+                self._reply_peers.append(peer)
+                if not self._flush_soon:
+                    self._flush_soon = True
+                    self.executor.loop.call_soon(self._flush_replies)
+            return
+        mailbox = actor.mailbox if actor is not None else self.tasks
+        # More calls wait: the protocol's thread sends this reply along with the next ones. None: send it from here, now.
+        core.push(peer, reply, urgent=not mailbox.waiting())
+
+    def _flush_replies(self) -> None:
+        self._flush_soon = False
+        peers, self._reply_peers = self._reply_peers, []
+        for peer in peers:
+            peer.flush()

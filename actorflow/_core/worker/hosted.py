@@ -1,0 +1,173 @@
+"""An actor in its worker: the instance, its mailbox, its checkpoints and its end (SEMANTICS 19-23)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.policy.mailbox import Mailbox
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
+from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.incoming import Incoming
+
+if TYPE_CHECKING:
+    from actorflow._core.worker.host import Host
+
+log = logging.getLogger("actorflow")
+
+ASYNC_CONCURRENCY = 1000
+"""Calls of an async actor that run at a time, unless `max_concurrency` says otherwise."""
+
+
+class HostedActor:
+    """One incarnation of one actor."""
+
+    def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
+        self.spec = spec
+        self.incarnation = incarnation
+        self.cls = cls
+        self.label = f"{spec.class_name}(af-actor-{spec.actor_id[:6]})"
+        self.is_async = is_async_class(cls)
+        self.instance: Any = None
+        limit = spec.max_concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
+        self.mailbox: Mailbox[Incoming] = Mailbox({"": limit, **spec.groups})
+        threads = limit + sum(spec.groups.values())
+        self.threads = ThreadPoolExecutor(threads, "actor") if not self.is_async and threads > 1 else None
+        self.after_call: Callable[[Callable[[], None]], None] | None = None
+        self.leaving = False
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._exit: Callable[..., Any] | None = None
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """The bound method to run. Raises AttributeError."""
+        bound = self._methods.get(name)
+        if bound is None:
+            bound = getattr(self.instance, name)
+            if name.startswith("_"):
+                raise AttributeError(f"{self.label}: {name!r} is private to the actor")
+            assert bound is not None
+            self._methods[name] = bound
+        return bound
+
+    async def construct(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: bytes | None) -> None:
+        """`__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21)."""
+        self.instance = self.cls(*args, **kwargs)
+        if checkpoint is not None:
+            restore = getattr(self.instance, "__restore__", None)
+            if restore is None:
+                log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
+            else:
+                await _finish(restore(values.loads(checkpoint)))
+        if hasattr(self.instance, "__aenter__"):
+            await self.instance.__aenter__()
+            self._exit = self.instance.__aexit__
+        elif hasattr(self.instance, "__enter__"):
+            self.instance.__enter__()
+            self._exit = self.instance.__exit__
+        if hasattr(self.instance, "__checkpoint__") and self.spec.checkpoint_every is not None:
+            from actorflow._core.worker.checkpoints import Checkpoints
+
+            Checkpoints(host, self).start()
+
+    def leave(self, host: Host, *, graceful: bool) -> None:
+        """The actor is to end: when its mailbox is empty (graceful), or now. Under the lock."""
+        if not graceful:
+            host.executor.loop.call_soon_threadsafe(self._abandon, host)
+        elif not self.leaving:
+            self.leaving = True
+            self.check_left(host)
+
+    def check_left(self, host: Host) -> None:
+        """Called when a call has ended: leave when it was the last. Under the lock."""
+        if self.leaving and not self.mailbox.running() and not self.mailbox.waiting():
+            self.leaving = False
+            host.executor.loop.call_soon_threadsafe(self._start_exit, host)
+
+    def _start_exit(self, host: Host) -> None:
+        host.keep(host.executor.loop.create_task(self._leave_context(host), name=f"exit {self.label}"))
+
+    async def _leave_context(self, host: Host) -> None:
+        cause = "its last handle is gone, or it was asked to stop"
+        if self._exit is not None:
+            try:
+                await _finish(self._exit(None, None, None))
+            except Exception as error:
+                # The actor is gone either way; its exit hook must not keep the process.
+                log.exception("%s: its exit hook failed", self.label)
+                cause += f"; its exit hook failed: {type(error).__name__}: {error}"
+        host.actor_left(self, cause)
+
+    def _abandon(self, host: Host) -> None:
+        for incoming in list(host.calls.values()):
+            if incoming.actor is self and incoming.task is not None:
+                incoming.cancelled = True
+                incoming.task.cancel()
+        host.actor_left(self, "it was killed")
+
+
+def is_async_class(cls: type) -> bool:
+    """True when one public method is `async def`: then all calls run on the loop. Hooks do not count (SEMANTICS 19)."""
+    for name in dir(cls):
+        if name.startswith("_"):
+            continue
+        member = inspect.getattr_static(cls, name, None)
+        member = getattr(member, "__wrapped__", member)
+        if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
+            return True
+    return False
+
+
+async def _finish(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def host_actor(host: Host, message: m.HostActor) -> None:
+    """Become, or take in, an actor. On the user's thread."""
+    host.keep(host.executor.loop.create_task(_construct(host, message), name=f"construct {message.spec.class_name}"))
+
+
+async def _construct(host: Host, message: m.HostActor) -> None:
+    spec, core = message.spec, host.core
+    call = m.ActorCall(0, 0, spec.actor_id, message.incarnation, "__init__", spec.args, spec.buffers)
+    if spec.deps or spec.refs or spec.stored:
+        call.context = m.CallContext(deps=spec.deps, refs=spec.refs, stored=spec.stored)
+    incoming = Incoming(core.node, call, None)
+    name = f"{spec.class_name}.__init__"
+    incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None, host)
+    running_call.set(incoming.running)
+    try:
+        actor = HostedActor(spec, message.incarnation, host.actor_class(spec))
+        if incoming.needs_store():
+            args, kwargs = await arguments.load_arguments_async(core, incoming)
+        else:
+            args, kwargs = arguments.load_arguments(core, incoming)
+        await actor.construct(host, args, kwargs, message.checkpoint)
+    except BaseException as error:
+        # Whatever ends a constructor, SystemExit included, is the end of this actor and not of our loop.
+        failed = arguments.failure(core, incoming, error)
+        reason = f"its constructor raised {type(error).__name__}: {error}"
+        with core.lock:
+            core.node.send(m.ActorFailed(spec.actor_id, message.incarnation, m.ActorDied("init_failed", reason, failed)))
+        return
+    finally:
+        running_call.set(None)
+    del args, kwargs
+    with core.lock:
+        host.actors[spec.actor_id] = actor
+        _register_borrows(host, incoming)
+        address = core.identity.address
+        core.push(core.node, m.ActorReady(spec.actor_id, message.incarnation, core.identity.process_id, address), urgent=False)
+
+
+def _register_borrows(host: Host, incoming: Incoming) -> None:
+    if not incoming.borrowed:
+        return
+    own, third = arguments.still_borrowed(host.core, incoming)
+    assert not own, "the node owns no objects"
+    host.core.references.register(third, lambda: None)
+

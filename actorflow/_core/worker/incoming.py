@@ -1,0 +1,191 @@
+"""A call that arrived here to be run: its arguments are rebuilt, its result packed, and the references on both ways counted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.errors import TaskCancelledError
+from actorflow._core.base.ids import task_name
+from actorflow._core.policy.ownership import Borrowed
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import tracebacks, values
+from actorflow._core.serialization.values import INLINE_BYTES_MAX, Pickled
+from actorflow._core.worker.calls import Slot
+
+if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.context import RunningCall
+    from actorflow._core.worker.core import Core
+    from actorflow._core.worker.hosted import HostedActor
+    from actorflow._core.worker.references import Entry
+
+
+class Incoming:
+    """One attempt of one call, as the worker keeps it until its reply is sent."""
+
+    __slots__ = ("actor", "borrowed", "cancelled", "context", "message", "peer", "producer", "running", "started", "task")
+
+    def __init__(self, peer: Peer, message: m.TaskCall | m.ActorCall, actor: HostedActor | None) -> None:
+        self.peer = peer
+        self.message = message
+        self.actor = actor
+        self.context = message.context
+        self.task: asyncio.Task[Any] | None = None
+        self.running: RunningCall | None = None
+        self.producer: Any = None
+        self.cancelled = False
+        self.started = 0.0
+        self.borrowed: list[Entry] | None = None
+        """References that arrived with the arguments: those still held at the end must be told to their owners."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Unique among the calls that are here: caller and its number."""
+        return self.peer.process_id, self.message.seq
+
+    @property
+    def name(self) -> str:
+        """What runs, in words."""
+        message = self.message
+        if isinstance(message, m.ActorCall):
+            return f"{self.actor.spec.class_name}.{message.method}" if self.actor is not None else message.method
+        return message.function
+
+    def needs_store(self) -> bool:
+        """True when arguments lie in shared memory, and must be mapped before the code can run."""
+        context = self.context
+        if context is None:
+            return False
+        return context.stored is not None or any(type(outcome) is m.Stored for outcome in context.deps or ())
+
+
+def load_arguments(core: Core, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call that needs no shared memory."""
+    message, context = incoming.message, incoming.context
+    if context is None:
+        return values.load_arguments(message.args, message.buffers, ())
+    table = _table(core, incoming, context.refs)
+    args, kwargs = values.load_arguments(message.args, message.buffers, table)
+    if not context.deps:
+        return args, kwargs
+    resolved = []
+    for outcome in context.deps:
+        assert type(outcome) is m.Inline
+        resolved.append(values.loads(outcome.data, outcome.buffers, _table(core, incoming, outcome.refs)))
+    return _fill(args, kwargs, resolved)
+
+
+async def load_arguments_async(core: Core, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of any call; those in shared memory are pinned and mapped."""
+    message, context = incoming.message, incoming.context
+    assert context is not None
+    data: Any = message.args
+    buffers: Any = message.buffers
+    if context.stored is not None:
+        data, buffers = await core.store.read(context.stored)
+    table = _table(core, incoming, context.refs)
+    args, kwargs = values.load_arguments(data, buffers, table)
+    resolved = []
+    for outcome in context.deps or ():
+        if type(outcome) is m.Stored:
+            data, buffers = await core.store.read(outcome)
+            resolved.append(values.loads(data, buffers, _table(core, incoming, outcome.refs)))
+        else:
+            assert type(outcome) is m.Inline
+            resolved.append(values.loads(outcome.data, outcome.buffers, _table(core, incoming, outcome.refs)))
+    return _fill(args, kwargs, resolved)
+
+
+def _table(core: Core, incoming: Incoming, groups: list[m.RefGroup] | None) -> list[Any]:
+    if not groups:
+        return []
+    with core.lock:
+        table = core.references.table(groups)
+    if incoming.borrowed is None:
+        incoming.borrowed = []
+    incoming.borrowed.extend(ref._entry for ref in table)
+    return table
+
+
+def _fill(args: tuple[Any, ...], kwargs: dict[str, Any], resolved: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if any(type(argument) is Slot for argument in args):
+        args = tuple([resolved[a.position] if type(a) is Slot else a for a in args])
+    if any(type(argument) is Slot for argument in kwargs.values()):
+        kwargs = {key: resolved[a.position] if type(a) is Slot else a for key, a in kwargs.items()}
+    return args, kwargs
+
+
+def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
+    """An exception of user code as an outcome."""
+    if isinstance(error, asyncio.CancelledError) and incoming.cancelled:
+        return core.failed(TaskCancelledError(f"{incoming.name} was cancelled while it ran"))
+    message = incoming.message
+    data = tracebacks.capture(
+        error,
+        function_name=incoming.running.name if incoming.running is not None else incoming.name,
+        task=task_name(incoming.peer.process_id, message.seq),
+        process_id=core.identity.process_id,
+        pid=os.getpid(),
+        actor=incoming.actor.label if incoming.actor is not None else "",
+        dumps=values.dumps_plain,
+    )
+    return m.Failed(b"\1" + data)
+
+
+Packed = tuple[m.Outcome, list["Entry"]]
+"""An outcome, and the references in it that must be held until the receiver has registered."""
+
+
+def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Outcome, list[Entry]], None]) -> None:
+    """Pickle a result; `then` gets the outcome, at once (on this thread) for small ones, else when it lies in shared memory.
+
+    Raises SerializationError.
+    """
+    pickled = values.dumps(value, f"the result of {incoming.running.name if incoming.running else incoming.name}")
+    entries = [ref._entry for ref in pickled.refs] if pickled.refs else []
+    if pickled.size() <= INLINE_BYTES_MAX:
+        if pickled.buffers is not None:
+            pickled = values.owned_bytes(pickled)
+        if not entries:
+            then(m.Inline(pickled.data, pickled.buffers), [])  # type: ignore[arg-type]  # copied above
+            return
+        with core.lock:
+            groups = core.references.groups(entries)
+            hold = core.references.lend_all(entries, incoming.peer.process_id)
+        then(m.Inline(pickled.data, pickled.buffers, groups), hold)  # type: ignore[arg-type]
+        return
+    # An actor may go on changing what it returned: the copy is made now, the move into shared memory follows.
+    copied = values.owned_bytes(pickled)
+
+    def moved(result: m.Stored | Exception) -> None:
+        hold = core.references.lend_all(entries, incoming.peer.process_id)
+        if isinstance(result, Exception):
+            then(core.failed(result), hold)
+        else:
+            then(result, hold)
+
+    with core.lock:
+        core.store.write(Pickled(copied.data, copied.buffers, pickled.refs), moved)
+        core.flush_now(core.node)
+
+
+def still_borrowed(core: Core, incoming: Incoming) -> tuple[list[int], dict[tuple[str, str], list[int]]]:
+    """After the code has run: which references of the arguments are still held here and not known to their owners.
+
+    Returns the caller's own (they travel with the reply) and, by (owner, address), those of third processes. Under the lock.
+    """
+    core.references.drain()
+    own: list[int] = []
+    third: dict[tuple[str, str], list[int]] = {}
+    for entry in dict.fromkeys(incoming.borrowed or ()):
+        if type(entry) is not Borrowed or entry.owed or not entry.referred():
+            continue
+        entry.owed += 1
+        if entry.owner == incoming.peer.process_id:
+            own.append(entry.index)
+        else:
+            third.setdefault((entry.owner, entry.address), []).append(entry.index)
+    return own, third

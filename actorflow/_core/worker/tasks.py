@@ -1,0 +1,360 @@
+"""Submitting tasks: leases are asked of the node, tasks are pushed straight to the leased workers. Runs under the ports' lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.errors import OutOfMemoryError, TaskUnschedulableError, WorkerCrashedError
+from actorflow._core.policy.pipelining import average, may_push
+from actorflow._core.protocol.messages import (
+    CancelLease,
+    GaveBack,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRefused,
+    ReclaimLease,
+    RequestLease,
+    ReturnLease,
+    TaskCall,
+)
+from actorflow._core.worker.calls import Call, CallState
+
+if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.core import Core
+
+LEASE_IDLE_S = 0.02
+"""A lease without work is kept this long for the next task, unless the node says that somebody waits."""
+REQUESTS_MAX = 16
+"""Unanswered lease requests per scheduling class: bounds what a burst of tasks asks of the node at once."""
+LOSS_REPORT_S = 1.0
+"""How long the node is given to say why a worker died before the loss is reported without a cause."""
+
+
+class Lease:
+    """The right to push tasks to one worker."""
+
+    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "reclaimed", "worker_id")
+
+    def __init__(self, lease_id: int, klass: LeaseClass, peer: Peer, worker_id: str) -> None:
+        self.lease_id = lease_id
+        self.klass = klass
+        self.peer = peer
+        self.worker_id = worker_id
+        self.inflight: dict[int, Call] = {}
+        self.load_us = 0.0
+        self.reclaimed = False
+        self.closing = False
+        self.lost = False
+
+
+class LeaseClass:
+    """Tasks that may share workers: the same resources, environment and priority."""
+
+    __slots__ = ("full", "key", "leases", "options", "queue", "requests", "sweeping")
+
+    def __init__(self, key: Any, options: Any) -> None:
+        self.key = key
+        self.options = options
+        self.queue: deque[Call] = deque()
+        self.leases: dict[int, Lease] = {}
+        self.requests: set[int] = set()
+        self.full = False
+        """No lease takes another call now; cleared whenever one ends."""
+        self.sweeping = False
+
+
+class TaskSubmitter:
+    """All tasks of one process on their way to workers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._classes: dict[Any, LeaseClass] = {}
+        self._requests: dict[int, LeaseClass] = {}
+        self._leases: dict[int, Lease] = {}
+        self._next_lease = 1
+
+    # -- submitting
+
+    def enqueue(self, call: Call) -> None:
+        """The call's arguments are there: send it when a worker is free."""
+        key = call.options.scheduling_key
+        klass = self._classes.get(key)
+        if klass is None:
+            klass = self._classes[key] = LeaseClass(key, call.options)
+        call.state = CallState.QUEUED
+        klass.queue.append(call)
+        if not klass.full:
+            self._pump(klass)
+
+    def _pump(self, klass: LeaseClass) -> None:
+        queue = klass.queue
+        while queue:
+            call = queue[0]
+            if call.state is not CallState.QUEUED:
+                queue.popleft()
+                continue
+            lease = self._pick(klass, call)
+            if lease is None:
+                klass.full = bool(klass.leases)
+                break
+            queue.popleft()
+            self._push(lease, call)
+        if queue:
+            self._request(klass)
+        elif klass.requests:
+            self._withdraw(klass)
+
+    def _pick(self, klass: LeaseClass, call: Call) -> Lease | None:
+        run_us = call.target.run_us  # type: ignore[union-attr]  # tasks have function targets
+        retriable = call.retries_left != 0
+        best: Lease | None = None
+        for lease in klass.leases.values():
+            if lease.closing or lease.reclaimed or lease.lost:
+                continue
+            if best is not None and lease.load_us >= best.load_us and len(lease.inflight) >= len(best.inflight):
+                continue
+            if may_push(inflight=len(lease.inflight), load_us=lease.load_us, run_us=run_us, retriable=retriable):
+                best = lease
+        return best
+
+    def _push(self, lease: Lease, call: Call) -> None:
+        target: Any = call.target
+        peer = lease.peer
+        core = self._core
+        if target.function_id not in peer.defined:
+            core.define(peer, target)
+        call.state = CallState.PUSHED
+        call.place = lease
+        inflight = lease.inflight
+        first = not inflight
+        seq = call.entry.index
+        inflight[seq] = call
+        lease.load_us += max(target.run_us, 0.0)
+        peer.send(
+            TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, core.context_of(call, peer))
+        )
+        if first:
+            core.flush_now(peer)
+
+    def _request(self, klass: LeaseClass) -> None:
+        core = self._core
+        want = min(len(klass.queue), REQUESTS_MAX) - len(klass.requests)
+        options = klass.options
+        for _ in range(want):
+            lease_id = self._next_lease
+            self._next_lease += 1
+            klass.requests.add(lease_id)
+            self._requests[lease_id] = klass
+            core.node.send(
+                RequestLease(lease_id, options.resources, options.priority, options.env, klass.queue[0].target.name)
+            )
+
+    def _withdraw(self, klass: LeaseClass) -> None:
+        for lease_id in klass.requests:
+            self._requests.pop(lease_id, None)
+            self._core.node.send(CancelLease(lease_id))
+        klass.requests.clear()
+
+    def cancel(self, call: Call, *, force: bool) -> None:
+        """End a call that is queued or pushed. Its outcome follows."""
+        if call.state is CallState.PUSHED:
+            self._core.send_cancel(call.place.peer, call)
+        else:
+            self._core.settle_cancelled(call)
+
+    # -- the life of a lease
+
+    def on_granted(self, peer: Peer, message: LeaseGranted) -> None:
+        """A worker is ours."""
+        klass = self._requests.pop(message.lease, None)
+        if klass is None:
+            peer.send(ReturnLease(message.lease))
+            return
+        klass.requests.discard(message.lease)
+        worker = self._core.peer(message.worker_id, message.address)
+        lease = Lease(message.lease, klass, worker, message.worker_id)
+        klass.leases[message.lease] = self._leases[message.lease] = lease
+        klass.full = False
+        if worker.lost:
+            self._connection_lost(lease)
+        self._pump(klass)
+        if not lease.inflight:
+            self._sweep_later(klass)
+
+    def on_refused(self, peer: Peer, message: LeaseRefused) -> None:
+        """This can never be granted: all tasks of the class fail."""
+        klass = self._requests.pop(message.lease, None)
+        if klass is None:
+            return
+        klass.requests.discard(message.lease)
+        if klass.leases and message.kind != "infeasible":
+            return
+        queue, klass.queue = klass.queue, deque()
+        for call in queue:
+            if call.state is CallState.QUEUED:
+                error: Exception
+                if message.kind == "infeasible":
+                    error = TaskUnschedulableError(f"{call.target.name} can never be scheduled: {message.reason}")
+                else:
+                    error = WorkerCrashedError(f"no worker could be started for {call.target.name}: {message.reason}")
+                self._core.settle_error(call, error)
+
+    def on_reclaim(self, peer: Peer, message: ReclaimLease) -> None:
+        """Somebody waits: give it back when what is on its way is done."""
+        lease = self._leases.get(message.lease)
+        if lease is not None:
+            lease.reclaimed = True
+            self._return_if_idle(lease)
+            if lease.klass.queue:
+                self._request(lease.klass)
+
+    def on_lost(self, peer: Peer, message: LeaseLost) -> None:
+        """The worker died, and the node says how."""
+        lease = self._leases.get(message.lease)
+        if lease is not None:
+            self._lose(lease, message.cause, out_of_memory=message.out_of_memory)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The connection to a worker is gone: the node will say why."""
+        for lease in [lease for lease in self._leases.values() if lease.peer is peer]:
+            self._connection_lost(lease)
+
+    def _connection_lost(self, lease: Lease) -> None:
+        if lease.lost:
+            return
+        lease.lost = True
+        cause = "the connection to it broke and its node did not say why"
+        self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, cause, out_of_memory=False))
+
+    def _lose(self, lease: Lease, cause: str, *, out_of_memory: bool) -> None:
+        if self._leases.pop(lease.lease_id, None) is None:
+            return
+        klass = lease.klass
+        klass.leases.pop(lease.lease_id, None)
+        lease.lost = True
+        again: list[Call] = []
+        kind = OutOfMemoryError if out_of_memory else WorkerCrashedError
+        for position, call in enumerate(lease.inflight.values()):
+            # Workers run tasks in order: only the first can be the one that died with it, so only it spends a retry.
+            if call.cancelled:
+                self._core.settle_cancelled(call)
+            elif call.retries_left == 0:
+                name = call.target.name
+                self._core.settle_error(
+                    call,
+                    kind(
+                        f"{name} (attempt {call.attempt + 1}) was lost with its worker {lease.worker_id}: {cause}. "
+                        f"It is not tried again: max_retries={call.options.max_retries}"
+                    ),
+                )
+            else:
+                self._prepare_retry(call, spend=position == 0)
+                again.append(call)
+        lease.inflight.clear()
+        klass.queue.extendleft(reversed(again))
+        klass.full = False
+        self._pump(klass)
+
+    def _prepare_retry(self, call: Call, *, spend: bool) -> None:
+        if spend and call.retries_left > 0:
+            call.retries_left -= 1
+        call.attempt += 1
+        call.state = CallState.QUEUED
+        call.place = None
+
+    def retry(self, call: Call) -> None:
+        """The code raised, and `retry_exceptions` says to try again."""
+        self._prepare_retry(call, spend=True)
+        self.enqueue(call)
+
+    def on_gave_back(self, peer: Peer, message: GaveBack) -> None:
+        """The worker is busy with something long: these were not started (SEMANTICS 25)."""
+        lease = self._leases.get(message.lease)
+        if lease is None:
+            return
+        again = []
+        for seq in message.seqs:
+            call = lease.inflight.pop(seq, None)
+            if call is None:
+                continue
+            lease.load_us -= max(call.target.run_us, 0.0)  # type: ignore[union-attr]
+            if call.cancelled:
+                self._core.settle_cancelled(call)
+                continue
+            call.attempt += 1
+            call.state = CallState.QUEUED
+            call.place = None
+            again.append(call)
+        lease.klass.queue.extendleft(reversed(again))
+        running = next(iter(lease.inflight.values()), None)
+        if running is not None:
+            # What runs there is long, whatever its average said.
+            running.target.run_us = max(running.target.run_us, 20_000.0)  # type: ignore[union-attr]
+        self._pump(lease.klass)
+
+    def completed(self, call: Call, run_us: int) -> None:
+        """A reply came: the worker is free for more."""
+        lease: Lease = call.place
+        lease.inflight.pop(call.entry.index, None)
+        target: Any = call.target
+        if lease.inflight:
+            lease.load_us = max(lease.load_us - max(target.run_us, 0.0), 0.0)
+        else:
+            lease.load_us = 0.0
+        target.run_us = average(target.run_us, run_us)
+        klass = lease.klass
+        klass.full = False
+        self._core.pump_later(klass)
+
+    def pump(self, klass: LeaseClass) -> None:
+        """After a batch of replies: fill the freed workers, and let go of those that are not needed."""
+        if klass.queue:
+            self._pump(klass)
+        elif klass.requests:
+            self._withdraw(klass)
+        for lease in list(klass.leases.values()):
+            if not lease.inflight:
+                if lease.reclaimed:
+                    self._return_if_idle(lease)
+                elif not klass.sweeping:
+                    self._sweep_later(klass)
+
+    def _sweep_later(self, klass: LeaseClass) -> None:
+        if not klass.sweeping:
+            klass.sweeping = True
+            self._core.later(LEASE_IDLE_S, lambda: self._sweep(klass, dict.fromkeys(self._idle(klass))))
+
+    def _idle(self, klass: LeaseClass) -> list[int]:
+        return [lease.lease_id for lease in klass.leases.values() if not lease.inflight]
+
+    def _sweep(self, klass: LeaseClass, idle_before: dict[int, None]) -> None:
+        klass.sweeping = False
+        for lease in list(klass.leases.values()):
+            if not lease.inflight and lease.lease_id in idle_before and not klass.queue:
+                lease.reclaimed = True
+                self._return_if_idle(lease)
+        if self._idle(klass):
+            self._sweep_later(klass)
+
+    def _return_if_idle(self, lease: Lease) -> None:
+        if lease.inflight or lease.closing or lease.lost:
+            return
+        lease.closing = True
+        self._leases.pop(lease.lease_id, None)
+        lease.klass.leases.pop(lease.lease_id, None)
+        self._core.node.send(ReturnLease(lease.lease_id))
+
+    def pending(self) -> list[Call]:
+        """Every call that is queued or pushed, for the state API."""
+        calls = [call for klass in self._classes.values() for call in klass.queue if call.state is CallState.QUEUED]
+        return calls + [call for lease in self._leases.values() for call in lease.inflight.values()]
+
+    def fail_all(self, error: Exception) -> None:
+        """The cluster is gone: nothing will run any more."""
+        for call in self.pending():
+            self._core.settle_error(call, error)
+        for klass in self._classes.values():
+            klass.queue.clear()
+        self._leases.clear()

@@ -1,0 +1,296 @@
+"""What one option may be: each check takes the option's name and the user's value, and returns the value to keep.
+
+A check raises OptionError, or OptionTypeError when the type is wrong; the message has the option, the value and
+what would be right. Where the option stands is added by the caller (`actorflow.options`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from actorflow._core.base.errors import NotYetSupportedError, OptionError, OptionTypeError
+from actorflow._core.base.resources import parse_amount, parse_bytes, parse_resources
+
+Check = Callable[[str, Any], Any]
+
+_ELSEWHERE = {
+    "name": "a name belongs to an actor: a class, or Cls.options(name=...)",
+    "max_restarts": "only actors restart; a task is tried again: max_retries",
+    "max_retries": "only tasks have max_retries; for an actor: max_restarts and max_task_retries",
+    "num_cpus": "resources belong to the actor, not to one of its methods",
+    "num_gpus": "resources belong to the actor, not to one of its methods",
+    "concurrency_group": "this belongs to a method: @af.method(concurrency_group=...)",
+    "timeout": "a timeout belongs to a call: @af.method(timeout=...), or handle.method.options(timeout=...)",
+}
+"""What to say of an option that exists, but not here."""
+
+
+def wrong(option: str, value: object, what: str, next_step: str) -> OptionError:
+    """The error for a value of the right type that cannot be right."""
+    return OptionError.explain(which=f"{option}={value!r}", what=what, next_step=next_step, option=option)
+
+
+def wrong_type(option: str, value: object, next_step: str) -> OptionTypeError:
+    """The error for a value of a wrong type."""
+    what = f"is of the type {type(value).__name__}"
+    return OptionTypeError.explain(which=f"{option}={value!r}", what=what, next_step=next_step, option=option)
+
+
+def unknown(option: str, known: Iterable[str]) -> OptionError:
+    """The error for an option that does not exist here: names the nearest one that does, or all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
+    if option in _ELSEWHERE:
+        next_step = _ELSEWHERE[option]
+    elif near:
+        next_step = f"Did you mean {near[0]!r}?"
+    else:
+        next_step = f"The options are {', '.join(known)}"
+    text = f"there is no option {option!r} here. {next_step[:1].upper()}{next_step[1:]}"
+    return OptionError(text if text.endswith("?") else f"{text}.", option=option)
+
+
+# Numbers ----------------------------------------------------------------------------------------------------
+
+
+def amount(option: str, value: Any) -> float:
+    """An amount of a resource: a number from 0 on."""
+    parse_amount(option, value)
+    number: float = value
+    return number
+
+
+def size(option: str, value: Any) -> int | None:
+    """Bytes, or text such as "4GiB"."""
+    return None if value is None else parse_bytes(option, value)
+
+
+def integer(option: str, value: Any) -> int:
+    """Any whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(option, value, f"A whole number is right, as in {option}=1")
+    return value
+
+
+def count(least: int, note: str = "") -> Check:
+    """A whole number from `least` on; `note` explains a special one."""
+
+    def check(option: str, value: Any) -> int:
+        number = integer(option, value)
+        if number < least:
+            raise wrong(option, value, "is too small", f"Give {least} or more{f'; {note}' if note else ''}")
+        return number
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """None, or what `check` takes."""
+    return lambda option, value: None if value is None else check(option, value)
+
+
+def pending_calls(option: str, value: Any) -> int:
+    """-1, or a bound from 1 on."""
+    if (number := integer(option, value)) != -1 and number < 1:
+        raise wrong(option, value, "would let no call through", "Give 1 or more; -1 means any number")
+    return number
+
+
+def seconds(option: str, value: Any) -> float | None:
+    """None, or a finite number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(option, value, f"Seconds are right, as in {option}=2.5, or None for no limit")
+    if not (value > 0 and math.isfinite(value)):
+        raise wrong(option, value, "is not a time", "Give a number of seconds above 0, or None for no limit")
+    return float(value)
+
+
+def checkpoint_every(option: str, value: Any) -> float | str | None:
+    """None, seconds, or "call"."""
+    if isinstance(value, str) and value != "call":
+        raise wrong(option, value, "is neither", 'Give a number of seconds, or "call"')
+    return value if isinstance(value, str) else seconds(option, value)
+
+
+# Words ------------------------------------------------------------------------------------------------------
+
+
+def flag(option: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise wrong_type(option, value, "True or False is right")
+    return value
+
+
+def one_of(*choices: str | None) -> Check:
+    """One of a few words (or None)."""
+    listed = " or ".join(repr(choice) for choice in choices)
+
+    def check(option: str, value: Any) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise wrong_type(option, value, f"{listed} is right")
+        if value not in choices:
+            raise wrong(option, value, "is not a choice", f"{listed} is right")
+        return value
+
+    return check
+
+
+def group_name(option: str, value: Any) -> str:
+    """Text; whether the class has such a group is checked with the class."""
+    if not isinstance(value, str):
+        raise wrong_type(
+            option, value, f'The name of one of the class\'s groups is right, as in {option}="io"'
+        )
+    return value
+
+
+def name_or_none(option: str, value: Any) -> str | None:
+    """None, or text that is not empty."""
+    if value is not None and not isinstance(value, str):
+        raise wrong_type(option, value, f'Text is right, as in {option}="main"')
+    if value is not None and not value.strip():
+        raise wrong(option, value, "is empty", "Give it a name, or leave it out")
+    return value
+
+
+def strategy(affinity: type) -> Check:
+    """ "default", "spread" (in any case: Ray writes them in capitals), or an instance of `affinity`."""
+    right = '"default", "spread" and af.NodeAffinity(node_id) are right'
+
+    def check(option: str, value: Any) -> Any:
+        if isinstance(value, affinity):
+            return value
+        if value is None:
+            return "default"
+        if not isinstance(value, str):
+            raise wrong_type(option, value, right)
+        if value.lower() not in ("default", "spread"):
+            raise wrong(option, value, "is not a strategy", right)
+        return value.lower()
+
+    return check
+
+
+# Collections ------------------------------------------------------------------------------------------------
+
+
+def custom_resources(option: str, value: Any) -> dict[str, float] | None:
+    """Amounts by name."""
+    if value is None:
+        return None
+    parse_resources(resources=value)
+    return dict(value)
+
+
+def groups(option: str, value: Any) -> dict[str, int]:
+    """Limits by name of a concurrency group."""
+    if not isinstance(value, Mapping):
+        raise wrong_type(option, value, f'Limits by name are right, as in {option}={{"io": 2}}')
+    limit = count(1)
+    for name, calls in value.items():
+        if not isinstance(name, str) or not name:
+            raise wrong(
+                f"{option}[{name!r}]", calls, "has no usable name", "A name is text that is not empty"
+            )
+        limit(f"{option}[{name!r}]", calls)
+    return dict(value)
+
+
+def retry_exceptions(option: str, value: Any) -> bool | tuple[type[Exception], ...]:
+    """True, False, or some types of exceptions."""
+    right = f"True, False or a tuple of exception types is right, as in {option}=(ConnectionError,)"
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, tuple | list):
+        raise wrong_type(option, value, right)
+    for kind in value:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise wrong_type(option, value, f"{kind!r} is not a type of Exception; {right}")
+    return tuple(value)
+
+
+def label_selector(option: str, value: Any) -> None:
+    """Nothing yet: one node has no labels to choose by."""
+    if value is not None:
+        _text_by_name(option, value, "zone")
+    if value:
+        raise NotYetSupportedError(f"{option} comes with the cluster scheduler. On one node, leave it out.")
+
+
+# Placement and environment ----------------------------------------------------------------------------------
+
+
+def placement_group(option: str, value: Any) -> None:
+    """Nothing yet."""
+    if value is not None:
+        raise NotYetSupportedError(f"{option} comes with the cluster scheduler. On one node, leave it out.")
+
+
+def bundle_index(option: str, value: Any) -> int:
+    """-1: any bundle. Other bundles need a placement group, which there is none of yet."""
+    if (index := count(-1, "-1 means any bundle")(option, value)) >= 0:
+        raise wrong(option, value, "has no placement group to count in", "Leave it out")
+    return int(index)
+
+
+def runtime_env(option: str, value: Any) -> dict[str, Any]:
+    """A dict of environment options: `env_vars` and `working_dir` so far."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise wrong_type(option, value, f'A dict is right, as in {option}={{"env_vars": {{"A": "1"}}}}')
+    checks: dict[str, Check] = {"env_vars": env_vars, "working_dir": working_dir}
+    for name in value:
+        if name not in checks:
+            raise NotYetSupportedError(
+                f"{option}: {name!r} is not supported yet. These are: {', '.join(sorted(checks))}."
+            )
+    return {name: checks[name](f"{option}[{name!r}]", part) for name, part in value.items()}
+
+
+def env_vars(option: str, value: Any) -> dict[str, str] | None:
+    """Environment variables: text by name."""
+    if value is None:
+        return None
+    variables = _text_by_name(option, value, "OMP_NUM_THREADS")
+    for name, text in variables.items():
+        if "=" in name or "\0" in name + text:
+            raise wrong(
+                f"{option}[{name!r}]", text, "cannot be an environment variable", "Take = and NUL out"
+            )
+    return variables
+
+
+def working_dir(option: str, value: Any) -> str | None:
+    """The path of a directory. It is looked at when a worker starts, not here."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise wrong_type(option, value, f'The path of a directory is right, as in {option}="./job"')
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
+        raise wrong(
+            option, value, "is not the path of a directory", f'Write it as text, as in {option}="./job"'
+        )
+    if "://" in path:
+        raise NotYetSupportedError(f"{option}={path!r}: only directories of this machine are supported yet.")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _text_by_name(option: str, value: Any, example: str) -> dict[str, str]:
+    right = f'Text by name is right, as in {option}={{"{example}": "1"}}'
+    if not isinstance(value, Mapping):
+        raise wrong_type(option, value, right)
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise wrong_type(f"{option}[{name!r}]", text, right)
+        if not name:
+            raise wrong(f"{option}[{name!r}]", text, "has no usable name", "A name is text that is not empty")
+    return dict(value)

@@ -1,0 +1,1 @@
+"""Simulated processes, network, files and time."""

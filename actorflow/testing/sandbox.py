@@ -1,0 +1,74 @@
+"""What holds while simulated code runs: collections at fixed steps, async generators that know their loop.
+
+The cyclic collector runs `__del__` and weak-reference callbacks whenever its counters say so, and those
+depend on all that the interpreter did before. In a world it runs at fixed steps only, and never looks at
+objects from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from actorflow.testing.errors import SimulationMisuse
+from actorflow.testing.loop import SimHandle, SimLoop
+
+
+class Sandbox:
+    """The conditions of one world."""
+
+    def __init__(self) -> None:
+        self.inside = False
+        self.closed = False
+        self._frozen = False
+        self._generators: dict[int, SimLoop] = {}
+        """By id: weak references are already cleared when a generator is finalised."""
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run simulated code within this block."""
+        if self.closed:
+            raise SimulationMisuse("the world is closed")
+        if self.inside:
+            raise SimulationMisuse("the world runs already: simulated code cannot run it")
+        self.inside = True
+        collecting, loop_before = gc.isenabled(), asyncio._get_running_loop()
+        gc.disable()
+        if not self._frozen:
+            # What exists already is not looked at: collections are cheap, and nothing foreign dies in here.
+            self._frozen = True
+            gc.freeze()
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._generator_started, finalizer=self._generator_dropped)
+        try:
+            yield
+        finally:
+            self.inside = False
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio._set_running_loop(loop_before)
+            if collecting:
+                gc.enable()
+
+    def close(self) -> None:
+        """Forbid any further run, and give the collector back what was there before."""
+        self.closed = True
+        if self._frozen:
+            gc.unfreeze()
+
+    def _generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        loop = asyncio._get_running_loop()
+        if isinstance(loop, SimLoop):
+            self._generators[id(generator)] = loop
+
+    def _generator_dropped(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """As asyncio: closed by a task when it is dropped before its end.
+
+        One of a dead host is not touched.
+        """
+        loop = self._generators.pop(id(generator), None)
+        if loop is not None and loop.host.alive:
+            loop.push(SimHandle(loop.create_task, (generator.aclose(),), loop, loop.host.context))
