@@ -1,8 +1,8 @@
 """Actor classes: `class Counter(af.Actor)`, `@af.remote` on a plain class, and `@af.method`.
 
-The user's class stays what it is: in the worker, and in a test without a cluster, `Counter()` makes an ordinary
-object whose methods are ordinary methods. What a program calls is a handle (`actorflow._handle`), made by
-`Counter.remote()` from what is found out here about the class: its options, its methods and their kinds.
+The user's class stays what it is: in the worker, and in a test without a cluster, `Counter()` makes an
+ordinary object whose methods are ordinary methods. What a program calls is a handle (`actorflow._handle`),
+made by `Counter.remote()` from what is found out here about the class: its options, methods and their kinds.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from actorflow._handle import (
     BoundMethod,
     Interface,
     check_method_options,
+    handle_of,
     make_interface,
     new_handle,
+    state_of,
 )
 from actorflow._remote_function import RemoteFunction, importable
 from actorflow._runtime import current
@@ -46,12 +48,25 @@ from actorflow.options import (
     MethodKeywords,
     MethodOptions,
     actor_options,
-    method_options,
 )
 
 if TYPE_CHECKING:
-    from actorflow._object_ref import ObjectRef
-    from actorflow._stream import Stream
+    from actorflow._core.worker.object_ref import ObjectRef
+    from actorflow._core.worker.streams import Stream
+
+__all__ = [
+    "Actor",
+    "ActorClass",
+    "ActorHandle",
+    "BoundMethod",
+    "Handle",
+    "Method",
+    "MethodDecorator",
+    "decorate_class",
+    "handle_of",
+    "method",
+    "state_of",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,25 +164,26 @@ def _is_method(value: Any) -> bool:
 
 
 class ClassPlan:
-    """What callers must know of one actor class, found out once. It stays in its process: a pickled class makes
-    its own again.
+    """What callers must know of one actor class, found out once.
+
+    It stays in its process: a pickled class makes its own again.
     """
 
-    __slots__ = ("_targets", "check", "cls", "defined", "kinds", "methods", "name", "options")
+    __slots__ = ("_targets", "check", "cls", "constructor", "defined", "kinds", "methods", "name", "options")
 
     def __init__(self, cls: type, options: ActorOptions) -> None:
         self.cls = cls
         self.options = options
         self.name = name_of(cls)
         self.kinds = method_kinds(cls)
-        constructor = parameters_of(cls)
-        self.check = checker(f"{self.name}.__init__", constructor)
-        self.defined = defined_at(cls.__init__)
-        self.methods = {name: _method_target(cls, self.name, name, kind) for name, kind in self.kinds.items()}
+        self.constructor = parameters_of(cls)
+        self.check = checker(f"{self.name}.__init__", self.constructor)
+        self.defined = defined_at(inspect.getattr_static(cls, "__init__"))
+        self.methods = {name: _method_target(cls, name, kind) for name, kind in self.kinds.items()}
         self._targets: dict[tuple[int, int], tuple[ActorTarget, Interface]] = {}
 
     def target(self, options: ActorOptions) -> tuple[ActorTarget, Interface]:
-        """The class for the runtime, and its interface. One for all options in which their callers do not differ."""
+        """The class for the runtime, and its interface; made anew only for options that callers must know."""
         key = (options.max_pending_calls, options.max_task_retries)
         found = self._targets.get(key)
         if found is None:
@@ -185,11 +201,13 @@ class ClassPlan:
             max_pending_calls=options.max_pending_calls,
             max_task_retries=options.max_task_retries,
         )
-        is_async = is_async_class(self.kinds)
-        target = ActorTarget(self.cls, self.name, dict(interface.methods), is_async)
-        target.constructor = parameters_of(self.cls)
+        target = ActorTarget(self.cls, self.name, dict(interface.methods), is_async_class(self.kinds))
+        target.constructor = self.constructor
         target.groups = groups
         target.interface = interface.blob
+        for known, _ in self._targets.values():
+            # The same class: it need not be pickled once more.
+            target.class_id, target.pickle = known.class_id, known.pickle
         return target, interface
 
     def create(self, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
@@ -224,12 +242,18 @@ def _no_plan() -> None:
     return None
 
 
-def _method_target(cls: type, class_name: str, name: str, kind: CallKind) -> MethodTarget:
+def _method_target(cls: type, name: str, kind: CallKind) -> MethodTarget:
     attribute = inspect.getattr_static(cls, name)
     bound = isinstance(attribute, staticmethod | classmethod)
     parameters = parameters_of(getattr(cls, name), skip_first=not bound)
-    options = getattr(getattr(cls, name), METHOD_OPTIONS, DEFAULT_METHOD)
+    options = _decorated_options(attribute) or DEFAULT_METHOD
     return MethodTarget(name, kind, options, parameters, defined_at(attribute))
+
+
+def _decorated_options(attribute: Any) -> MethodOptions | None:
+    """What `@af.method` left, above or below a @staticmethod or @classmethod."""
+    options: MethodOptions | None = getattr(attribute, METHOD_OPTIONS, None)
+    return options or getattr(getattr(attribute, "__func__", None), METHOD_OPTIONS, None)
 
 
 def method_kinds(cls: type) -> dict[str, CallKind]:
@@ -257,8 +281,7 @@ def check_class(cls: type, options: ActorOptions, where: str, kinds: dict[str, C
     """Check a class's options against its methods. Raises OptionError."""
     groups = tuple(options.concurrency_groups)
     for name, kind in kinds.items():
-        value = getattr(cls, name)
-        given = getattr(value, METHOD_OPTIONS, None)
+        given = _decorated_options(inspect.getattr_static(cls, name))
         if given is not None:
             check_method_options(given, f"@af.method on {name_of(cls)}.{name}", {}, kind, groups)
     if options.process == "shared" and (blocking := [n for n, kind in kinds.items() if not _on_loop(kind)]):
@@ -292,11 +315,14 @@ class ActorClass(Generic[P, R]):
 
     __wrapped__: type
 
-    def __init__(self, plan: ClassPlan, options: ActorOptions, *, decorated: bool = False) -> None:
+    def __init__(
+        self, plan: ClassPlan, options: ActorOptions, origin: ActorClass[P, R] | None = None
+    ) -> None:
         functools.update_wrapper(self, plan.cls, updated=())
         self._plan = plan
         self._options = options
-        self._decorated = decorated
+        self._origin = origin
+        """The decorated class whose `.options()` this is; it travels in its stead."""
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make an actor and return its handle at once; `await` the handle to know that it is alive.
@@ -307,13 +333,13 @@ class ActorClass(Generic[P, R]):
 
     def options(self, **given: Unpack[ActorKeywords]) -> ActorClass[P, R]:
         """The same class with other options. Raises OptionError."""
-        return ActorClass(self._plan, self._plan.changed(self._options, given))
+        return ActorClass(self._plan, self._plan.changed(self._options, given), self._origin or self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._plan.name
         raise TypeError(
-            f"{name} is an actor class: {name}.remote(...) makes an actor. An ordinary object without a cluster, "
-            f"for a test, is made by {name}.__wrapped__(...)"
+            f"{name} is an actor class: {name}.remote(...) makes an actor. An ordinary object, for a test "
+            f"without a cluster, is made by {name}.__wrapped__(...)"
         )
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
@@ -324,21 +350,28 @@ class ActorClass(Generic[P, R]):
         return f"<actor class {self._plan.name}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if self._decorated and importable(self):
-            return cast(str, self.__qualname__)  # type: ignore[attr-defined]  # set by update_wrapper
-        return _empty_class, (), (self._plan.cls, self._options, self._decorated)
+        if self._origin is not None:
+            return _class_with_options, (self._origin, self._options)
+        if importable(self):
+            name: str = self.__qualname__  # type: ignore[attr-defined]  # set by update_wrapper
+            return name
+        return _empty_class, (), (self._plan.cls, self._options)
 
-    def __setstate__(self, state: tuple[type, ActorOptions, bool]) -> None:
-        cls, options, decorated = state
-        ActorClass.__init__(self, plan_of(cls), options, decorated=decorated)
+    def __setstate__(self, state: tuple[type, ActorOptions]) -> None:
+        cls, options = state
+        ActorClass.__init__(self, plan_of(cls), options)
 
 
 def _empty_class() -> ActorClass[..., Any]:
     return object.__new__(ActorClass)
 
 
+def _class_with_options(origin: ActorClass[..., Any], options: ActorOptions) -> ActorClass[..., Any]:
+    return ActorClass(origin._plan, options, origin)
+
+
 def decorate_class(cls: type, given: dict[str, Any]) -> ActorClass[..., Any]:
-    """`@af.remote(...)` on a plain class. Raises OptionError, or TypeError for a class that is an actor's already."""
+    """`@af.remote(...)` on a plain class. Raises OptionError, or TypeError for an af.Actor."""
     name = name_of(cls)
     if issubclass(cls, Actor):
         raise TypeError(
@@ -349,7 +382,7 @@ def decorate_class(cls: type, given: dict[str, Any]) -> ActorClass[..., Any]:
     options = actor_options(None, where, given)
     _check_attributes(cls)
     check_class(cls, options, where, method_kinds(cls))
-    return ActorClass(ClassPlan(cls, options), options, decorated=True)
+    return ActorClass(ClassPlan(cls, options), options)
 
 
 def plan_of(cls: type) -> ClassPlan:
@@ -373,13 +406,13 @@ def _check_attributes(cls: type) -> None:
 class Actor:
     """The base of actor classes: `class Counter(af.Actor, max_restarts=3): ...`.
 
-    `Counter.remote(...)` makes an actor in a worker process and gives a handle to it, which type checkers take
-    for a `Counter`. The public methods can be called through it: `def`, `async def` and generators of both kinds.
-    One public `async def` method makes the actor async: many calls run at once on its loop. The options of a
-    class are its keywords (`actorflow.options.ActorOptions`), and its children inherit them.
+    `Counter.remote(...)` makes an actor in a worker process and gives a handle to it, which type checkers
+    take for a `Counter`. The public methods can be called through it: `def`, `async def` and generators of
+    both kinds. One public `async def` method makes the actor async: many calls run at once on its loop. The
+    options of a class are its keywords (`actorflow.options.ActorOptions`), and its children inherit them.
 
-    Hooks, all optional: `__checkpoint__` and `__restore__`; `__aenter__`/`__aexit__` or `__enter__`/`__exit__`
-    around the actor's life.
+    Hooks, all optional: `__checkpoint__` and `__restore__`; `__aenter__`/`__aexit__` or
+    `__enter__`/`__exit__` around the actor's life.
     """
 
     def __init_subclass__(cls, **given: Unpack[ActorKeywords]) -> None:
@@ -417,8 +450,8 @@ class Actor:
     def __await__(self) -> Generator[Any, None, Self]:
         # Here for type checkers, which take a handle for an instance. Handles have their own.
         raise TypeError(
-            f"{type(self).__name__}() is an ordinary object, not a handle: {type(self).__name__}.remote() makes an "
-            "actor that can be awaited"
+            f"{type(self).__name__}() is an ordinary object, not a handle: {type(self).__name__}.remote() "
+            "makes an actor that can be awaited"
         )
 
 

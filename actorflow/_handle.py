@@ -1,8 +1,8 @@
 """Handles: how a program talks to an actor, wherever the actor is.
 
-A handle has the user's methods and nothing else; what it must know of them (the interface) is data, without the
-class's code, and travels with it. A handle belongs to the runtime that made it. Handle and methods keep the
-runtime's ActorState alive: when the last of them is gone, so is this process's interest in the actor.
+A handle has the user's methods and nothing else; what it must know of them (the interface) is data, without
+the class's code, and travels with it. A handle belongs to the runtime that made it. Handle and methods keep
+the runtime's ActorState alive: when the last of them is gone, so is this process's interest in the actor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeV
 import cloudpickle
 
 from actorflow._core.base.errors import OptionError, PendingCallsLimitExceeded
-from actorflow._core.base.targets import MethodTarget
+from actorflow._core.base.targets import CallKind, MethodTarget
 from actorflow._remote_function import Submit
 from actorflow._runtime import ActorState, Runtime, current
 from actorflow._signature import checker, streams, wrong_call
@@ -82,8 +82,8 @@ def _spoken(options: MethodOptions) -> dict[str, Any]:
 class BoundMethod(Submit[P, X], Generic[P, R, X]):
     """A method of an actor, ready to be called: what `handle.name` gives.
 
-    `await handle.add(2)` calls and waits, also for room in a full mailbox, and cancelling it cancels the call;
-    `handle.add.remote(2)` gives a reference at once, `await handle.add.submit(2)` when there is room.
+    `await handle.add(2)` calls and waits, also for room in a full mailbox, and cancelling it cancels the
+    call; `handle.add.remote(2)` gives a reference at once, `await handle.add.submit(2)` when there is room.
     """
 
     __slots__ = ("_call", "_check", "_interface", "_options", "_runtime", "_state", "_submit", "_target")
@@ -168,9 +168,9 @@ def _restore_method(handle: ActorHandle, name: str, spoken: dict[str, Any]) -> B
 
 
 def check_method_options(
-    base: MethodOptions | None, where: str, given: Any, kind: str, groups: tuple[str, ...] | None
+    base: MethodOptions | None, where: str, given: Any, kind: CallKind, groups: tuple[str, ...] | None
 ) -> MethodOptions:
-    """Check options against the kind of method, and against the class's concurrency groups when they are known.
+    """Check options against the kind of method, and against the class's groups when they are known.
 
     Raises OptionError.
     """
@@ -202,7 +202,7 @@ class ActorHandle:
     equal. What is done to an actor is a function: `af.kill(handle)`, `af.wait_dead(handle)`.
     """
 
-    # Methods are kept in `__dict__` once they have been asked for: the next look-up costs what an attribute does.
+    # Methods that have been asked for are kept in `__dict__`: the next look-up costs what an attribute does.
     __slots__ = ("__dict__", "__weakref__", "_af_interface", "_af_runtime", "_af_state")
 
     _af_interface: Interface
@@ -270,9 +270,14 @@ def new_handle(runtime: Runtime, state: ActorState, interface: Interface) -> Act
     return ActorHandle(runtime, state, interface)
 
 
-def make_handle(state: ActorState, blob: bytes) -> ActorHandle:
+def handle_of(state: ActorState, blob: bytes) -> ActorHandle:
     """The handle for an actor that the current runtime has found (`Runtime.find_actor`)."""
     return new_handle(current(), state, read_interface(blob))
+
+
+def state_of(handle: ActorHandle) -> ActorState:
+    """The runtime's side of a handle."""
+    return handle._af_state
 
 
 def restore_handle(blob: bytes, actor_id: str, lifetime: Any) -> ActorHandle:

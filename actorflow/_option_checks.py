@@ -1,7 +1,7 @@
-"""What one option may be: each check takes the option's name and the user's value, and returns the value to keep.
+"""What one option may be: a check takes the option's name and the user's value and returns the value to keep.
 
-A check raises OptionError, or OptionTypeError when the type is wrong; the message has the option, the value and
-what would be right. Where the option stands is added by the caller (`actorflow.options`).
+A check raises OptionError, or OptionTypeError when the type is wrong; the message has the option, the value
+and what would be right. Where the option stands is added by the caller (`actorflow.options`).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def name_or_none(option: str, value: Any) -> str | None:
 
 
 def strategy(affinity: type) -> Check:
-    """ "default", "spread" (in any case: Ray writes them in capitals), or an instance of `affinity`."""
+    """Either "default", "spread" (in any case: Ray writes them in capitals), or an instance of `affinity`."""
     right = '"default", "spread" and af.NodeAffinity(node_id) are right'
 
     def check(option: str, value: Any) -> Any:

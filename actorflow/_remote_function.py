@@ -1,8 +1,8 @@
 """Remote functions, and the `remote` decorator that makes them.
 
-`@af.remote` turns a function into a RemoteFunction: a direct call gives a lazy coroutine, `.remote()` a reference.
-On a plain class it gives an ActorClass (`actorflow._actor`). The type parameters are the same everywhere: P are
-the parameters, C is what a direct call gives, X what `.remote()` gives.
+`@af.remote` turns a function into a RemoteFunction: a direct call gives a lazy coroutine, `.remote()` a
+reference. On a plain class it gives an ActorClass (`actorflow._actor`). The type parameters are the same
+everywhere: P are the parameters, C is what a direct call gives, X what `.remote()` gives.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from actorflow.options import ActorKeywords, TaskKeywords, TaskOptions, task_opt
 
 if TYPE_CHECKING:
     from actorflow._actor import ActorClass
-    from actorflow._object_ref import ObjectRef
-    from actorflow._stream import Stream
+    from actorflow._core.worker.object_ref import ObjectRef
+    from actorflow._core.worker.streams import Stream
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -48,8 +48,8 @@ class Submit(Generic[P, X]):
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the call now and return an ObjectRef, or a Stream for a generator.
 
-        Dropping the reference does not cancel the call. Raises TypeError for wrong arguments, SerializationError
-        for what cannot be sent, and PendingCallsLimitExceeded instead of waiting.
+        Dropping the reference does not cancel the call. Raises TypeError for wrong arguments,
+        SerializationError for what cannot be sent, and PendingCallsLimitExceeded instead of waiting.
         """
         raise NotImplementedError
 
@@ -67,8 +67,8 @@ class Submit(Generic[P, X]):
 class RemoteFunction(Submit[P, X], Generic[P, C, X]):
     """A function that runs in a worker process. Made by `@af.remote`.
 
-    `await f(x)` calls and waits, and cancelling it cancels the call; `f.remote(x)` starts the call and gives a
-    reference; `await f.submit(x)` does so when there is room. The function itself is `f.__wrapped__`.
+    `await f(x)` calls and waits, and cancelling it cancels the call; `f.remote(x)` starts the call and gives
+    a reference; `await f.submit(x)` does so when there is room. The function itself is `f.__wrapped__`.
     """
 
     __wrapped__: Callable[P, Any]
@@ -133,7 +133,8 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
         if self._origin is not None:
             return _with_options, (self._origin, self._options)
         if importable(self):
-            return self.__qualname__
+            name: str = self.__qualname__  # type: ignore[attr-defined]  # set by update_wrapper
+            return name
         return _empty, (type(self),), (self.__wrapped__, self._options)
 
     def __setstate__(self, state: tuple[Callable[P, Any], TaskOptions]) -> None:
@@ -216,13 +217,19 @@ class RemoteDecorator:
     @overload
     def __call__(self, cls: type[Any], /) -> ActorClass[..., Any]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, fn: Callable[P, Never], /) -> RemoteFunction[P, Co[Any], ObjectRef[Any]]: ...  # type: ignore[overload-overlap]  # a body of type Any
+    def __call__(  # type: ignore[overload-overlap]  # what returns Any
+        self, fn: Callable[P, Never], /
+    ) -> RemoteFunction[P, Co[Any], ObjectRef[Any]]: ...
     @overload
-    def __call__(self, fn: Callable[P, AsyncIterator[T]], /) -> RemoteFunction[P, Stream[T], Stream[T]]: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, AsyncIterator[T]], /
+    ) -> RemoteFunction[P, Stream[T], Stream[T]]: ...
     @overload
     def __call__(self, fn: Callable[P, Co[T]], /) -> RemoteFunction[P, Co[T], ObjectRef[T]]: ...
     @overload
-    def __call__(self, fn: Callable[P, Iterator[T]], /) -> RemoteFunction[P, Stream[T], Stream[T]]: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Iterator[T]], /
+    ) -> RemoteFunction[P, Stream[T], Stream[T]]: ...
     @overload
     def __call__(self, fn: Callable[P, T], /) -> RemoteFunction[P, Co[T], ObjectRef[T]]: ...
     @overload
@@ -265,8 +272,8 @@ def _check_function(target: Any) -> None:
             "a call of it" if hasattr(target, "__await__") or hasattr(target, "__next__") else "this object"
         )
         raise TypeError(
-            f"@af.remote is for a function or a class, and {name} is {what}. Write af.remote(f) with the function "
-            "itself; options have names: @af.remote(num_cpus=2)"
+            f"@af.remote is for a function or a class, and {name} is {what}. Write af.remote(f) with the "
+            "function itself; options have names: @af.remote(num_cpus=2)"
         )
     parent = name.rpartition(".")[0]
     if parent and not parent.endswith("<locals>") and not hasattr(target, "__self__"):

@@ -1,8 +1,8 @@
-"""What a call may look like, checked before anything is sent: parameters as plain tuples, and Python as the judge.
+"""What a call may look like, checked before anything is sent: parameters as tuples, Python as the judge.
 
-The parameters of a function are kept as `(name, kind, has a default)`, small enough to travel with every handle.
-To check a call, an empty function with the same parameters is called with the same arguments: whatever Python has
-to say about a wrong call it says itself, and a right one costs about 0.05 microseconds.
+The parameters of a function are kept as `(name, kind, has a default)`, small enough to travel with a handle.
+To check a call, an empty function with the same parameters is called with the same arguments: what there is
+to say about a wrong call Python says itself, and a right one costs about 0.05 microseconds.
 """
 
 from __future__ import annotations

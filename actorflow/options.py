@@ -1,8 +1,8 @@
 """The options of tasks, actors and methods: what exists, what each may be, and what it is when nobody says.
 
-Every option is checked where it is written (`task_options`, `actor_options`, `method_options`): an unknown name
-or a wrong value raises OptionError there, and says what would be right. What comes out is frozen, made once, and
-reused by every call; all that a call needs of it is computed before the first one.
+Every option is checked where it is written (`task_options`, `actor_options`, `method_options`): an unknown
+name or a wrong value raises OptionError there, and says what would be right. What comes out is frozen, made
+once, and reused by every call; all that a call needs of it is computed before the first one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONCURRENCY_ASYNC = 1000
 
 @dataclass(frozen=True, slots=True)
 class NodeAffinity:
-    """`scheduling_strategy=af.NodeAffinity(node_id)`: run on this node; `soft`: or elsewhere when it is gone."""
+    """`scheduling_strategy=af.NodeAffinity(node_id)`: on this node; `soft`: or elsewhere when it is gone."""
 
     node_id: str
     soft: bool = False
@@ -134,14 +134,14 @@ class _Placed:
     resources: dict[str, int] = field(init=False, repr=False, default_factory=dict)
     """All that is asked for, in units of 1/10000, zeros left out."""
     env: str = field(init=False, repr=False, default="")
-    """The environment of the worker as JSON: `env_vars` and `working_dir`; empty when it needs none of its own."""
+    """The environment of the worker as JSON: `env_vars` and `working_dir`; empty when it needs none."""
 
     def __post_init__(self) -> None:
         demand = parse_resources(
             num_cpus=self.num_cpus, num_gpus=self.num_gpus, memory=self.memory, resources=self.custom
         )
         if self.accelerator_type is not None:
-            # As Ray does: nodes offer one unit of each kind they have, and whoever needs it takes next to nothing.
+            # As Ray does: a node offers one of each kind it has, and whoever needs it takes next to nothing.
             demand[f"accelerator_type:{self.accelerator_type}"] = 10
         environment = {"env_vars": self.env_vars, "working_dir": self.working_dir}
         wanted = {name: value for name, value in environment.items() if value}
@@ -161,7 +161,7 @@ class TaskOptions(_Placed):
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     """Also try again after the code raised: any exception (True), or one of these types."""
     max_calls: int | None = None
-    """Calls after which a worker process ends; 0: never. By default 1 with GPUs, whose memory only the end of a
+    """Calls after which a worker process ends; 0: never. None: 1 with GPUs, whose memory only the end of a
     process gives back for certain, and never without.
     """
     timeout: float | None = None
@@ -192,7 +192,7 @@ class ActorOptions(_Placed):
     get_if_exists: bool = False
     """Give a handle to the actor that has this name already, if there is one."""
     lifetime: str | None = None
-    """"detached": lives until it is killed. None: until its last handle is gone, or its creator's program ends."""
+    """"detached": until it is killed. None: until its last handle is gone, or its creator's program ends."""
     max_concurrency: int | None = None
     """Calls that may run at once. None: 1 for a sync actor, 1000 for an async one."""
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
@@ -202,11 +202,11 @@ class ActorOptions(_Placed):
     max_task_retries: int = 0
     """How often a call is tried again when the actor is lost under it; -1: always. 0: at most once."""
     max_pending_calls: int = -1
-    """Calls of one process that may be under way: `.remote()` raises beyond it, others wait. -1: any number."""
+    """Calls of one process that may be under way; beyond it `.remote()` raises, others wait. -1: no limit."""
     process: str = "dedicated"
     """"dedicated": a worker process of its own. "shared": one with others; `async def` methods only."""
     checkpoint_every: float | str | None = None
-    """Seconds between two checkpoints, or "call": after each call, before its reply. Needs `__checkpoint__`."""
+    """Seconds between checkpoints, or "call": after each call, before its reply. Needs `__checkpoint__`."""
 
     def __post_init__(self) -> None:
         _Placed.__post_init__(self)
@@ -238,7 +238,7 @@ class MethodOptions:
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     """As TaskOptions.retry_exceptions."""
     interruptible: bool = False
-    """A running `def` method may be torn by a cancel (SEMANTICS 5). Only with `@af.method`, not for one call."""
+    """A cancel may tear a running `def` method (SEMANTICS 5). Only with `@af.method`, not for one call."""
 
 
 # What each option may be ------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ DEFAULT_METHOD = MethodOptions()
 
 
 def task_options(base: TaskOptions | None, target: str, given: Mapping[str, Any]) -> TaskOptions:
-    """Return `base` (None: the defaults) with what is given on top. Equal changes to one base give one instance.
+    """Return `base` (None: the defaults) with what is given on top; equal changes give the same instance.
 
     `target` says for the errors where the options stand, as in "@af.remote on square". Raises OptionError.
     """

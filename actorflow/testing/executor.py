@@ -1,13 +1,13 @@
-"""Blocking code under simulation: `def` code runs in greenlets, so that it can wait while the world goes on.
+"""Blocking code under simulation: `def` code runs in greenlets, so that it can wait while the world goes
+on.
 
 A `SimThread` is a greenlet that stands for a thread: its code may `block`, which switches back to the world
 and, once it is woken, resumes in a handle of its own. `SimExecutor` is the Executor port on top: one such
 thread of user code, one callable at a time.
 
-SX-1: callables run in order of submission, and the next one starts when the one before has returned, however
-      long it blocks.
-SX-2: a wake that comes after the time-out, or twice, does nothing.
-SX-3: on a loop of its own, the executor blocks that loop as well while its code blocks, as a thread does.
+SX-1: callables run in order of submission, and the next one starts when the one before has returned,
+however long it blocks. SX-2: a wake that comes after the time-out, or twice, does nothing. SX-3: on a
+loop of its own, the executor blocks that loop as well while its code blocks, as a thread does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import functools
 import importlib
 import importlib.util
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actorflow.testing.errors import SimulationMisuse
@@ -206,11 +206,39 @@ class SimExecutor:
             self._busy = False
 
 
+def block_on(coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+    """Block the running greenlet until `coroutine` has ended; the twin of `_core.io.blocking.block_on`.
+
+    It runs on a loop of its own, as there: the loop of the blocked code stands still.
+    """
+    thread = current_thread()
+    host = thread.host
+    loop = host.spare_loops.pop() if host.spare_loops else host.new_loop(f"blocked-{len(host.loops)}")
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        task = loop.create_task(coroutine if timeout_s is None else _bounded(coroutine, timeout_s))
+    finally:
+        asyncio._set_running_loop(outer)
+    thread.block(lambda wake: task.add_done_callback(lambda _: wake()), None)
+    host.spare_loops.append(loop)
+    result: T = task.result()
+    return result
+
+
+async def _bounded(coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    async with asyncio.timeout(timeout_s):
+        return await coroutine
+
+
 def block(register: Register, timeout_s: float | None) -> bool:
-    """Block the running greenlet. Raises SimulationMisuse on the loop itself, which would stop the world."""
+    """Block the running greenlet until woken; False after `timeout_s`."""
+    return current_thread().block(register, timeout_s)
+
+
+def current_thread() -> SimThread:
+    """The thread whose code runs. Raises SimulationMisuse on a loop: blocking there would stop the world."""
     thread: SimThread | None = getattr(load_greenlet().getcurrent(), "sim_thread", None)
     if thread is None:
-        raise SimulationMisuse(
-            "block() was called on a loop: only callables given to an executor may block"
-        )
-    return thread.block(register, timeout_s)
+        raise SimulationMisuse("code on a loop blocks: only callables given to an executor may")
+    return thread

@@ -26,7 +26,8 @@ FOR_EVER = 1 << 30
 
 
 class SimLock:
-    """The ports' lock. There is one thread, so it never waits; it checks what would deadlock or race outside.
+    """The ports' lock. There is one thread, so it never waits; it checks what would deadlock or race
+    outside.
 
     LK-1: it is released within the handle that took it (never held across an `await`) and before the code
           blocks.
@@ -81,6 +82,8 @@ class Host:
         self.on_output: Callable[[str, bytes], None] | None = None
         self.threads: list[SimThread] = []
         """Greenlets that hold user code of this process."""
+        self.spare_loops: list[SimLoop] = []
+        """Loops of blocked threads that wait for the next one (`executor.block_on`)."""
         self.remains: list[Any] = []
         """What a dead host leaves behind, kept alive so that no `finally` runs (HO-1)."""
         self._pending_signals: list[int] = []

@@ -2,11 +2,10 @@
 
 A `Pipe` is one direction of a connection. It behaves as a socket pair does:
 
-PI-1: bytes arrive in order, once, cut anywhere; what arrived together may be delivered together.
-PI-2: at most `buffer_bytes` are under way; what is written beyond waits at the sender, where `buffered_bytes`
-      counts it.
-PI-3: after an orderly close or the death of the sender, all bytes under way arrive, then the end is seen.
-PI-4: after a reset, a prefix of the bytes under way arrives, then the end is seen.
+PI-1: bytes arrive in order, once, cut anywhere; what arrived together may be delivered together. PI-2: at
+most `buffer_bytes` are under way; what is written beyond waits at the sender, where `buffered_bytes`
+counts it. PI-3: after an orderly close or the death of the sender, all bytes under way arrive, then the
+end is seen. PI-4: after a reset, a prefix of the bytes under way arrives, then the end is seen.
 """
 
 from __future__ import annotations

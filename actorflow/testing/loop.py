@@ -5,9 +5,9 @@ moves, is the world's affair (`world.py`).
 
 LO-1: the handles of one loop run in the order in which they became ready; between loops the world's seed
       decides.
-LO-2: while a handle runs, its loop is the running loop, and no other handle runs.
-LO-3: code that runs on one loop reaches another loop of its process by `call_soon_threadsafe` only, and never
-      a loop of another process: what would be a race, or impossible, outside is an error here.
+LO-2: while a handle runs, its loop is the running loop, and no other handle runs. LO-3: code that runs on
+one loop reaches another loop of its process by `call_soon_threadsafe` only, and never a loop of another
+process: what would be a race, or impossible, outside is an error here.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ class SimLoop(UnsupportedCalls):
         if caller.host is self.host:
             if not same_process_allowed:
                 raise SimulationMisuse(
-                    f"{caller.name} called {name}() of {self.name}, a loop of another thread: use call_soon_threadsafe"
+                    f"{caller.name} called {name}() of {self.name}, another thread's loop: "
+                    "use call_soon_threadsafe"
                 )
         elif caller.host is not self.world.outside:
             raise SimulationMisuse(
@@ -191,7 +192,8 @@ class SimLoop(UnsupportedCalls):
             )
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self.world.timers_cancelled += 1
+        if handle._scheduled:  # type: ignore[attr-defined]
+            self.world.timers_cancelled += 1
 
     def time(self) -> float:
         """The virtual time of the world, in seconds from its start."""

@@ -5,11 +5,12 @@ the cure:
 
 * iteration over a `set` (or anything else ordered by `hash` or `id`): of strings it depends on
   PYTHONHASHSEED, of objects on their addresses. Iterate over dicts and lists; a dict keeps the order of
-  insertion. Futures and tasks of a simulated loop hash by a number of their world, so sets of those are safe
-  (`asyncio.wait`, `TaskGroup`).
-* `time`, `random`, `uuid`, `secrets`, `os.urandom`: use the clock and the generator of the ports.
-* an address in a text that is sent (`<object at 0x7f...>`).
-* the cyclic garbage collector, when `__del__` does something: a world switches it off and collects at fixed
+  insertion. Futures and tasks of a simulated loop hash by a number of their world, so sets of those are
+  safe (`asyncio.wait`, `TaskGroup`). * state of modules and classes: all simulated processes share it, and it outlives a run. A cache that only
+  saves time is harmless; one that changes what is said (a measured average) is not.
+* `time`, `random`, `uuid`, `secrets`, `os.urandom`: use the clock
+  and the generator of the ports. * an address in a text that is sent (`<object at 0x7f...>`). * the
+  cyclic garbage collector, when `__del__` does something: a world switches it off and collects at fixed
   steps.
 
 To compare digests of two interpreter runs, start both with the same PYTHONHASHSEED.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from typing import Any
 from zlib import crc32
 
 ENTRIES_MAX = 2_000
@@ -27,9 +29,9 @@ ENTRIES_MAX = 2_000
 class Trace:
     """Hash and tail of one simulation.
 
-    The hash takes every handle (which host, at what time), every delivery of bytes (to whom, how many, their
-    checksum) and every note (faults, processes, what tests add). The tail keeps notes and deliveries, and
-    handles too when `detail` is set: replay a failing seed with it.
+    The hash takes every handle (which host, at what time), every delivery of bytes (to whom, how many,
+    their checksum) and every note (faults, processes, what tests add). The tail keeps notes and
+    deliveries, and handles too when `detail` is set: replay a failing seed with it.
     """
 
     __slots__ = ("detail", "entries", "noted", "state")
@@ -59,12 +61,11 @@ class Trace:
 
     def handle(self, now: float, who: str, callback: object) -> None:
         """Keep a handle in the tail (`detail` only; the world has hashed it)."""
-        owner = getattr(callback, "__self__", None)
-        name = (
-            owner.get_name()
-            if hasattr(owner, "get_name")
-            else getattr(callback, "__qualname__", type(callback).__name__)
-        )
+        task: Any = getattr(callback, "__self__", None)
+        if hasattr(task, "get_name"):
+            name = task.get_name()
+        else:
+            name = getattr(callback, "__qualname__", type(callback).__name__)
         self.entries.append((now, who, f"runs {name}"))
 
     def tail(self, lines: int = 40) -> str:

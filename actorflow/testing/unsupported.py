@@ -7,9 +7,12 @@ complete `AbstractEventLoop` for the type checker.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVarTuple
 
 from actorflow.testing.errors import SimulationMisuse
+
+Ts = TypeVarTuple("Ts")
 
 
 def _refuse(name: str) -> NoReturn:
@@ -72,13 +75,13 @@ class UnsupportedCalls(asyncio.AbstractEventLoop):
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("subprocess_exec")
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> NoReturn:
         _refuse("add_reader")
 
     def remove_reader(self, *args: Any) -> NoReturn:
         _refuse("remove_reader")
 
-    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_writer(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> NoReturn:
         _refuse("add_writer")
 
     def remove_writer(self, *args: Any) -> NoReturn:

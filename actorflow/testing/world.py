@@ -1,8 +1,8 @@
 """A world: simulated processes, one clock, one seed.
 
-All code of all processes runs in the thread that calls `run_until`, one handle at a time. Which process goes
-next is drawn from the seed; the virtual clock moves only when no process has anything to do, to the earliest
-timer.
+All code of all processes runs in the thread that calls `run_until`, one handle at a time. Which process
+goes next is drawn from the seed; the virtual clock moves only when no process has anything to do, to the
+earliest timer.
 
 WO-1: the same seed and the same program give the same trace (see `trace.py` for what may spoil it).
 WO-2: draws for one purpose do not shift those for another: each has a generator of its own (`rng`).
@@ -160,7 +160,7 @@ class World:
         timers = self._timers
         heappush(timers, (when, self._timer_numbers, timer))
         if self.timers_cancelled > 200 and self.timers_cancelled * 2 > len(timers):
-            timers[:] = [entry for entry in timers if not entry[2]._cancelled]  # type: ignore[attr-defined]
+            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
             heapify(timers)
             self.timers_cancelled = 0
 
@@ -172,6 +172,11 @@ class World:
         if host.alive:
             self.add_timer(when, timer)
         return timer
+
+    @property
+    def has_run(self) -> bool:
+        """True once simulated code has run."""
+        return self.steps > 0
 
     def timers(self) -> list[tuple[float, SimLoop]]:
         """When which loop has a timer, earliest first."""
@@ -218,7 +223,7 @@ class World:
         """Do what is due before this step: rare, and off the hot path."""
         if self.steps >= self._next_collect:
             self._next_collect += COLLECT_STEPS
-            gc.collect()
+            self._act([gc.collect])
         self._act(self._hooks.due_steps(self.steps))
         if self.steps >= self.steps_max:
             raise SimulationStuck(describe(self, f"{self.steps} handles ran, which is the bound (steps_max)"))

@@ -71,13 +71,18 @@ def explain(
     if why:
         text = f"{text}: {why.strip().rstrip('.')}"
     if next_step:
-        next_step = next_step.strip()
-        text = f"{text}. {next_step[:1].upper()}{next_step[1:].rstrip('.')}"
+        text = f"{text}. {_sentence(next_step.strip().rstrip('.'))}"
     lines = [f"{text}."]
     for title, block in (("What happened before:", list(story)), ("Its last output:", list(log_tail))):
         if block:
             lines += [title, *(f"  {line.rstrip()}" for line in block)]
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    """`text` with a capital letter, unless it begins with code (`af.put(...) waits`)."""
+    first = text.split(" ", 1)[0]
+    return text[:1].upper() + text[1:] if first.rstrip(",").isalpha() else text
 
 
 class ActorflowError(Exception):
@@ -302,7 +307,7 @@ class Told(Generic[T]):
         return self._read(error, origin_of(error) or _UNKNOWN)
 
 
-def remote_traceback(error: BaseException, origin: Origin) -> str:
+def traceback_text(error: BaseException, origin: Origin) -> str:
     """The remote part of the traceback of `error` as text, however it is kept."""
     if origin.text or origin.traceback is None:
         return origin.text
@@ -336,7 +341,7 @@ class TaskError(ActorflowError):
     ) -> None:
         super().__init__(message)
         hop = Hop(function_name, task, process_id, pid, actor)
-        self.__dict__["__actorflow__"] = Origin((hop,), None, remote_traceback, cause)
+        self.__dict__["__actorflow__"] = Origin((hop,) if any(hop) else (), None, remote_traceback, cause)
 
     function_name = Told(lambda _, origin: origin.outermost.function_name, "What was called.")
     task = Told(lambda _, origin: origin.outermost.task, "The name of the call, as `af.state` shows it.")
@@ -344,13 +349,13 @@ class TaskError(ActorflowError):
     pid = Told(lambda _, origin: origin.outermost.pid, "The operating system's number of that process.")
     actor = Told(lambda _, origin: origin.outermost.actor, "The actor that ran the call; empty for a task.")
     hops = Told(lambda _, origin: origin.hops, "All remote calls it passed through, outermost first.")
-    remote_traceback = Told(remote_traceback, "The remote part of the traceback, as text.")
+    remote_traceback = Told(traceback_text, "The remote part of the traceback, as text.")
     cause = Told(lambda _, origin: origin.cause, "The exception in its own type, if it came.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, (cls, args, state) = super().__reduce__()
         if origin := origin_of(self):
-            text = remote_traceback(self, origin)
+            text = traceback_text(self, origin)
             state["__actorflow__"] = Origin(origin.hops, None, text, origin.cause)
         return rebuild, (cls, args, state)
 

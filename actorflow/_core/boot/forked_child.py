@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -14,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from actorflow._core.boot.process_title import set_process_title
+from actorflow._core.boot.process_title import libc, set_process_title
 from actorflow._core.io.ports import WorkerSpec
 
 Entry = Callable[[WorkerSpec], None]
@@ -36,11 +34,12 @@ class Birth:
     zygote_pid: int
     stdout_fd: int
     stderr_fd: int
-    keep_fds: tuple[int, ...]
+    foreign_fds: tuple[int, ...]
+    """Open here, and none of a worker's business."""
     handled_signals: tuple[int, ...]
     """The signals for which the zygote has handlers."""
     thread_env: Mapping[str, str]
-    """THREAD_VARIABLES as the user of the node set them."""
+    """THREAD_VARIABLES as the user of the node set them, where the zygote has 1."""
 
 
 def live(birth: Birth, entry: Entry) -> int:
@@ -62,7 +61,7 @@ def live(birth: Birth, entry: Entry) -> int:
 def _take_own_life_in_hand(birth: Birth) -> None:
     """Signals, a session, and a life that ends with the zygote's: no user code may see this half done."""
     # The zygote has one thread: the death of the thread that forked us is the death of the zygote.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != birth.zygote_pid:
         os._exit(EXIT_ORPHANED)
     signal.set_wakeup_fd(-1)
@@ -77,21 +76,13 @@ def _take_own_output(birth: Birth) -> None:
     """Write to the node's pipes, and close whatever else came from the zygote."""
     os.dup2(birth.stdout_fd, 1)
     os.dup2(birth.stderr_fd, 2)
-    close_all_but(birth.keep_fds)
-
-
-def close_all_but(keep_fds: tuple[int, ...]) -> None:
-    """Close every descriptor from 3 on that is not in `keep_fds`."""
-    # Not os.closerange up to the limit: many builds of Python then make a million calls.
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd not in keep_fds:
-            with contextlib.suppress(OSError):  # The one that was open to list them.
-                os.close(fd)
+    for fd in (birth.stdout_fd, birth.stderr_fd, *birth.foreign_fds):
+        os.close(fd)
 
 
 def _settle_in(spec: WorkerSpec, thread_env: Mapping[str, str]) -> None:
     set_process_title(f"actorflow-worker {spec.worker_id}")
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1") | dict(thread_env) | spec.env)
+    os.environ.update({**thread_env, **spec.env})
     if spec.working_dir is not None:
         os.chdir(spec.working_dir)
     known = set(sys.path)

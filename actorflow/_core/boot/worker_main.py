@@ -10,10 +10,10 @@ import threading
 import time
 
 from actorflow._core.boot.protocol_thread import ProtocolThread
-from actorflow._core.io.arena import Arena, MemfdArena
+from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.loops import new_loop
-from actorflow._core.io.ports import WorkerSpec
+from actorflow._core.io.ports import Arena, WorkerSpec
 from actorflow._core.protocol.session import Identity
 from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host

@@ -1,7 +1,7 @@
 """The zygote: a process with everything a worker needs already imported, which forks a worker on command.
 
-It has one thread and no loop, and it proves the first at every fork: a fork copies only the thread that calls
-it, and what the others held (a lock of malloc, of the logging module, of a BLAS) is held for ever in the child.
+It has one thread and no loop, and it proves the first at every fork: a fork copies only the thread that
+calls it, and what others held (a lock of malloc, of the logging module, of a BLAS) stays held for ever.
 
     ZY-1  Only the zygote reaps, and only it sends signals to workers: a number it signals is nobody else's.
     ZY-2  When the node is gone (the link ends), it kills every worker and ends. When the zygote itself is
@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from actorflow._core.boot.forked_child import THREAD_VARIABLES, Birth, Entry, close_all_but, live
+from actorflow._core.boot.forked_child import THREAD_VARIABLES, Birth, Entry, live
 from actorflow._core.boot.process_title import set_process_title
 from actorflow._core.io.zygote_link import (
     REASON_CHARS_MAX,
@@ -52,10 +52,10 @@ END_TIMEOUT_S = 5.0
 def start_zygote(
     modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()
 ) -> ZygoteHandle:
-    """Fork the zygote of this process. The first thing a node does: before any thread, loop or lock of its own.
+    """Fork the zygote of this process. A node does it first of all, before it has a thread, a loop or a lock.
 
-    `entry`, as `module:function`, is what a worker runs with its WorkerSpec. `keep_fds` stay open in all workers,
-    under the same numbers; everything else is closed. Raises RuntimeError when this process has threads.
+    `entry`, as `module:function`, is what a worker runs with its WorkerSpec. `keep_fds` stay open in all
+    workers, under the same numbers; the rest is closed. Raises RuntimeError when this process has threads.
     """
     if sys.platform != "linux":
         raise OSError(f"worker processes need Linux, and this is {sys.platform}")
@@ -92,10 +92,12 @@ class _Zygote:
 
     def __init__(self, link: socket.socket, keep_fds: tuple[int, ...]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        close_all_but((*keep_fds, link.fileno()))
+        for fd in _open_fds().difference(keep_fds, [link.fileno()]):
+            os.close(fd)
         self._pid = os.getpid()
         self._link = link
         self._keep_fds = keep_fds
+        self._foreign_fds: tuple[int, ...] = ()
         self._worker_ids: dict[int, str] = {}
         self._pids: dict[str, int] = {}
         self._failure = ""
@@ -115,7 +117,7 @@ class _Zygote:
         return reader
 
     def prepare(self, modules: Sequence[str], entry: str) -> None:
-        """Import, and freeze what was imported: no collection in a worker then touches (and copies) its pages."""
+        """Import, and freeze what was imported: no collection in a worker then copies the pages of it."""
         set_process_title("actorflow-zygote")
         _renew_standard_streams()
         os.environ.update(
@@ -129,6 +131,7 @@ class _Zygote:
         except Exception:
             # Told to whoever asks for a worker: that is where somebody looks.
             self._failure = f"the zygote could not import what a worker needs:\n{traceback.format_exc()}"
+        self._foreign_fds = tuple(_open_fds().difference(self._keep_fds))
         gc.collect()
         gc.disable()
         gc.freeze()
@@ -175,7 +178,7 @@ class _Zygote:
                     zygote_pid=self._pid,
                     stdout_fd=fds[0],
                     stderr_fd=fds[1],
-                    keep_fds=self._keep_fds,
+                    foreign_fds=self._foreign_fds,
                     handled_signals=self._handled_signals,
                     thread_env=self._thread_env,
                 )
@@ -225,12 +228,26 @@ class _Zygote:
 
 
 def _check_single_threaded() -> None:
-    threads = len(os.listdir("/proc/self/task"))
+    # The kernel counts a task as a link to this directory, beside the usual two.
+    threads = os.stat("/proc/self/task").st_nlink - 2
     if threads != 1:
         raise RuntimeError(
             f"cannot fork safely: process {os.getpid()} has {threads} threads and must have one. "
             "A module it has imported starts threads; import it in the worker instead"
         )
+
+
+def _open_fds() -> set[int]:
+    """The descriptors from 3 on. Listed, not guessed up to the limit: that may be a million."""
+    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False  # The one through which the others were listed.
+    return True
 
 
 def _renew_standard_streams() -> None:

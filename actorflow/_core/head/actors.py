@@ -98,11 +98,11 @@ class Actors:
             peer.send(FindActorReply(message.token, near=near, elsewhere=elsewhere))
             return
         spec = actor.spec
-        peer.send(
-            FindActorReply(
-                message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address
-            )
+        reply = FindActorReply(
+            message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address
         )
+        reply.class_id = spec.class_id
+        peer.send(reply)
 
     def kill(self, peer: Peer, message: KillActor) -> None:
         """End an actor."""

@@ -80,7 +80,7 @@ def _living_row(actor: Actor, clock_offset: float) -> ActorRow:
         "namespace": spec.namespace,
         "job_id": spec.job_id,
         "owner": spec.owner,
-        "node_id": actor.node_id,
+        "node_id": actor.last_node_id,
         "worker_id": actor.worker_id,
         "address": actor.address,
         "incarnation": actor.incarnation,

@@ -101,8 +101,9 @@ class Actor:
     """What the head knows of one actor that is not dead. Written by ActorTable only."""
 
     __slots__ = (
-        "address", "bouncing", "created_at", "ended", "incarnation", "leaving", "losses_in_a_row", "node_id",
-        "ready_at", "restarts", "spec", "state", "story", "watchers", "worker_id",
+        "address", "bouncing", "created_at", "ended", "incarnation", "last_node_id", "leaving",
+        "losses_in_a_row", "node_id", "ready_at", "restarts", "spec", "state", "story", "watchers",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(self, spec: ActorSpec, now: float) -> None:
@@ -116,6 +117,8 @@ class Actor:
         """Incarnations lost since one was alive for long: sets the delay of the next restart."""
         self.node_id: ProcessId = ""
         """Where the current incarnation is, or is being made; empty when it has to be placed."""
+        self.last_node_id: ProcessId = ""
+        """Where the newest incarnation that was placed is or was."""
         self.worker_id: ProcessId = ""
         self.address = ""
         self.leaving: ActorDied | None = None
@@ -177,6 +180,6 @@ class Actor:
             died = ActorDied(died.kind, died.reason, died.error, tell_story(self.story, self.created_at))
         return DeadActor(
             spec.actor_id, spec.class_name, spec.name, spec.namespace, spec.job_id, spec.owner, spec.detached,
-            spec.shared, self.incarnation, self.restarts, spec.max_restarts, self.node_id, self.worker_id,
-            spec.resources, self.created_at, now, died, self.story,
+            spec.shared, self.incarnation, self.restarts, spec.max_restarts, self.last_node_id,
+            self.worker_id, spec.resources, self.created_at, now, died, self.story,
         )  # fmt: skip

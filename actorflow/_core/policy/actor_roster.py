@@ -64,6 +64,10 @@ class Roster:
         """How many actors a job has."""
         return len(self._by_job.get(job_id, ()))
 
+    def hosts(self, process_id: ProcessId, job_id: str) -> bool:
+        """True when an actor of the job lives in this process. Looks at all of them: for ended jobs only."""
+        return any(actor.worker_id == process_id for actor in self.of_job(job_id))
+
     def survivors(self, job_id: str) -> set[ActorId]:
         """Who outlives the job: its detached actors, and whatever they created, to any depth."""
         unseen = [actor for actor in self.of_job(job_id) if actor.spec.detached]
@@ -103,7 +107,7 @@ class Roster:
     def put_on_node(self, actor: Actor, node_id: ProcessId) -> None:
         """Its current incarnation is on that node now."""
         assert not actor.node_id, f"AC-1: actor {actor.spec.actor_id} is on node {actor.node_id} already"
-        actor.node_id = node_id
+        actor.node_id = actor.last_node_id = node_id
         _add(self._by_node, node_id, actor.spec.actor_id)
 
     def take_off_node(self, actor: Actor) -> None:

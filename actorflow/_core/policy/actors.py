@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 
 from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
 from actorflow._core.policy.actor_record import Actor, Event, State, restart_delay_s
 from actorflow._core.policy.actor_roster import Roster
-from actorflow._core.policy.early import EarlyWords
-from actorflow._core.policy.graveyard import DEAD_ACTORS_MAX, DEAD_BYTES_MAX, DeadActor, Graveyard, unknown_actor
+from actorflow._core.policy.early import EarlyWords, Unheard
+from actorflow._core.policy.graveyard import DEAD_ACTORS_MAX, DEAD_BYTES_MAX, DeadActor, Graveyard
 from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
 
 ACTORS_MAX = 1_000_000
@@ -38,11 +39,6 @@ PLACE_TIMEOUT_S = 30.0
 """How long an actor waits for a node that could hold it, when there is none at the moment."""
 STEADY_S = 10.0
 """After an incarnation that was alive this long the next restart is at once again."""
-
-_FORGOTTEN = (
-    "nothing is known of this actor: it was never created, or died so long ago that its end is no longer "
-    "remembered"
-)
 
 
 class ActorTable:
@@ -83,8 +79,9 @@ class ActorTable:
     def wants_node(self, actor_id: ActorId, incarnation: int) -> ActorSpec | None:
         """What a node must hold, or None when this incarnation needs no node any more."""
         actor = self._actors.get(actor_id)
-        wanted = actor is not None and actor.incarnation == incarnation and not actor.node_id
-        return actor.spec if actor is not None and wanted else None
+        if actor is None or actor.incarnation != incarnation or actor.node_id:
+            return None
+        return actor.spec
 
     # -- the beginning
 
@@ -96,19 +93,16 @@ class ActorTable:
         if actor_id in self._actors or actor_id in self._dead:
             return [Answer(creator, CreateActorReply(actor_id)), *self.watch(actor_id, creator, now)]
         holder = self._actors.named(spec.namespace, spec.name)
-        if holder is not None and get_if_exists:
-            existing = holder.spec.actor_id
-            decisions: list[Decision] = [Answer(creator, CreateActorReply(actor_id, existing))]
-            decisions += self._refuse(
-                spec, f"its name {spec.name!r} belongs to actor {existing}, which is used instead", now
-            )
-            return decisions + self.watch(existing, creator, now)
-        if problem := self._problem(spec, holder, job_over):
-            reply = CreateActorReply(actor_id, holder.spec.actor_id if holder is not None else "", problem)
-            return [Answer(creator, reply), *self._refuse(spec, problem, now)]
+        if holder is not None:
+            return self._taken(spec, holder, creator, get_if_exists, now)
+        if problem := self._problem(spec, job_over):
+            return [
+                Answer(creator, CreateActorReply(actor_id, error=problem)),
+                *self._refuse(spec, problem, now),
+            ]
         actor = Actor(spec, now)
         self._actors.enter(actor)
-        decisions = [Answer(creator, CreateActorReply(actor_id))]
+        decisions: list[Decision] = [Answer(creator, CreateActorReply(actor_id))]
         early = self._early.take(actor_id)
         if early is not None and early.watchers:
             for watcher in early.watchers:
@@ -120,15 +114,25 @@ class ActorTable:
         decisions.append(FindNode(actor_id, actor.incarnation, 0.0))
         return decisions
 
-    def _problem(self, spec: ActorSpec, holder: Actor | None, job_over: bool) -> str:
+    def _taken(
+        self, spec: ActorSpec, holder: Actor, creator: ProcessId, get_if_exists: bool, now: float
+    ) -> list[Decision]:
+        """The name belongs to another actor: share that one, or refuse (AC-4)."""
+        existing = holder.spec
+        reply = CreateActorReply(spec.actor_id, existing.actor_id, class_id=existing.class_id)
+        if get_if_exists:
+            reason = f"its name {spec.name!r} belongs to actor {existing.actor_id}, which is used instead"
+            told = self.watch(existing.actor_id, creator, now)
+            return [Answer(creator, reply), *self._refuse(spec, reason, now), *told]
+        reply.error = (
+            f"the name {spec.name!r} in namespace {spec.namespace!r} belongs to actor {existing.class_name} "
+            f"({existing.actor_id}): choose another name, or use get_if_exists=True to share that one"
+        )
+        return [Answer(creator, reply), *self._refuse(spec, reply.error, now)]
+
+    def _problem(self, spec: ActorSpec, job_over: bool) -> str:
         """Why this actor cannot be created; empty when it can."""
-        if holder is not None:
-            return (
-                f"the name {spec.name!r} in namespace {spec.namespace!r} belongs to actor "
-                f"{holder.spec.class_name} ({holder.spec.actor_id}): choose another name, or use "
-                f"get_if_exists=True to share that one"
-            )
-        if job_over and not (spec.detached or self._outlived_job(spec.job_id, spec.owner)):
+        if job_over and not (spec.detached or self._actors.hosts(spec.owner, spec.job_id)):
             return f"its job {spec.job_id} has ended: only detached actors, and what they create, live on"
         if len(self._actors) >= self._actors_max:
             return f"{self._actors_max} actors are alive, the limit of this head: end some that you can spare"
@@ -292,9 +296,9 @@ class ActorTable:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""
-        deadlines = [next(iter(self._waiting.values()))] if self._waiting else []
         early = self._early.next_deadline()
-        return min([*deadlines, early]) if early is not None else (deadlines[0] if deadlines else None)
+        deadlines = [*islice(self._waiting.values(), 1), *([early] if early is not None else [])]
+        return min(deadlines, default=None)
 
     # -- watchers
 
@@ -314,23 +318,11 @@ class ActorTable:
         self._actors.drop_watcher(watcher)
         self._early.drop_watcher(watcher)
 
-    def _tell_forgotten(
-        self, forgotten: list[tuple[ActorId, tuple[ProcessId, ...]]], now: float
-    ) -> list[Decision]:
+    def _tell_forgotten(self, unheard: Unheard, now: float) -> list[Decision]:
         """They did not come in time. Who was told that it is dead must stay right, so it is dead (AC-2)."""
-        decisions: list[Decision] = []
-        for actor_id, watchers in forgotten:
-            if watchers:
-                dead = unknown_actor(actor_id, ActorDied("forgotten", _FORGOTTEN), now)
-                self._dead.bury(dead)
-                decisions.append(Publish(watchers, dead.state()))
-        return decisions
+        return [Publish(watchers, self._dead.bury_unknown(a, now)) for a, watchers in unheard if watchers]
 
     # -- steps
-
-    def _outlived_job(self, job_id: str, owner: ProcessId) -> bool:
-        """True when `owner` is the process of an actor that outlived this job."""
-        return any(actor.worker_id == owner for actor in self._actors.of_job(job_id))
 
     def _current(self, actor_id: ActorId, incarnation: int, node_id: ProcessId) -> Actor | None:
         """The actor, if this is word of its current incarnation from the node that has it (AC-6)."""
@@ -342,19 +334,17 @@ class ActorTable:
     def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float) -> list[Decision]:
         """The current incarnation is gone: decide whether there is another one."""
         self._actors.take_off_node(actor)
-        if actor.leaving is not None:
-            died = (
-                actor.leaving
-                if expected
-                else ActorDied("crashed", f"while it was to end gracefully, {cause}")
-            )
+        died: ActorDied | None = None
+        if actor.leaving is not None and expected:
+            died = actor.leaving
+        elif actor.leaving is not None:
+            died = ActorDied("crashed", f"while it was to end gracefully, {cause}")
+        elif expected and not actor.bouncing:
+            died = ActorDied("exited", cause or "it ended itself")
+        elif spent and not actor.may_restart():
+            died = ActorDied("crashed", actor.why_no_restart(cause))
+        if died is not None:
             return self._die(actor, Event.LOST_FOR_GOOD, died, now)
-        if expected and not actor.bouncing:
-            return self._die(actor, Event.LOST_FOR_GOOD, ActorDied("exited", cause or "it ended itself"), now)
-        if spent and not actor.may_restart():
-            return self._die(
-                actor, Event.LOST_FOR_GOOD, ActorDied("crashed", actor.why_no_restart(cause)), now
-            )
         delay_s = self._restart(actor, cause, spent, now)
         return [
             Publish(actor.watchers, actor.as_state()),

@@ -13,6 +13,11 @@ from actorflow._core.protocol.messages import ActorDied, ActorState
 DEAD_ACTORS_MAX = 100_000
 DEAD_BYTES_MAX = 64 * 1024 * 1024
 
+FORGOTTEN = (
+    "nothing is known of this actor: it was never created, or died so long ago that its end is no longer "
+    "remembered"
+)
+
 Story = list[tuple[float, str, str]]
 """(time, what happened, a detail): what an actor or its errors tell of their past, oldest first."""
 
@@ -47,13 +52,6 @@ class DeadActor(msgspec.Struct, array_like=True, gc=False):
     def state(self) -> ActorState:
         """The last state, as watchers are told it."""
         return ActorState(self.actor_id, "dead", self.incarnation, died=self.died)
-
-
-def unknown_actor(actor_id: ActorId, died: ActorDied, now: float) -> DeadActor:
-    """The record of an actor of which nothing is known but that somebody was told that it is dead."""
-    return DeadActor(
-        actor_id, "", "", "", "", "", False, False, 0, 0, 0, "", "", {}, now, now, died, [(now, "forgotten", "")]
-    )
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -96,6 +94,16 @@ class Graveyard:
         self._bytes += len(data)
         while len(self._by_id) > self._actors_max or self._bytes > self._bytes_max:
             self._bytes -= len(self._by_id.pop(self._order.popleft()))
+
+    def bury_unknown(self, actor_id: ActorId, now: float) -> ActorState:
+        """Remember an actor of which nothing is known; returns what whoever asked for it is told."""
+        died = ActorDied("forgotten", FORGOTTEN)
+        story: Story = [(now, "forgotten", "")]
+        dead = DeadActor(
+            actor_id, "", "", "", "", "", False, False, 0, 0, 0, "", "", {}, now, now, died, story
+        )
+        self.bury(dead)
+        return dead.state()
 
     def find(self, actor_id: ActorId) -> DeadActor | None:
         """What is remembered of the actor, or None."""

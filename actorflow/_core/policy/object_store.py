@@ -1,8 +1,8 @@
 """The object store of a node: who has which extent of the arena, who reads it, who waits for room. Pure.
 
-An extent is written by the process that asked for it, before anyone else hears of it, and belongs to the
-*owner* of the object in it: the same process for a put, the caller for a result. It is freed when its
-owner has freed it and no reader has it pinned.
+An extent belongs to the process that asked for it, which writes it before anyone else hears of it; the
+writer of a result then hands it over to the caller. It is freed when its owner has freed it, or is gone,
+and no reader has it pinned.
 
 ST-1: extents do not overlap, and those in use plus the free space make the arena.
 ST-2: an extent that is pinned keeps its place.
@@ -59,13 +59,12 @@ class Freed:
 class Extent:
     """One allocated range. `size` is what was asked; the range has whole pages."""
 
-    __slots__ = ("freed", "number", "offset", "owner", "pins", "size", "writer")
+    __slots__ = ("freed", "number", "offset", "owner", "pins", "size")
 
-    def __init__(self, number: int, offset: int, size: int, writer: str, owner: str) -> None:
+    def __init__(self, number: int, offset: int, size: int, owner: str) -> None:
         self.number = number
         self.offset = offset
         self.size = size
-        self.writer = writer
         self.owner = owner
         self.freed = False
         self.pins = 0
@@ -74,11 +73,10 @@ class Extent:
 class _Client:
     """What one client has in the store."""
 
-    __slots__ = ("owned", "pinned_bytes", "pins", "waiting", "written")
+    __slots__ = ("owned", "pinned_bytes", "pins", "waiting")
 
     def __init__(self) -> None:
         self.owned: dict[int, None] = {}
-        self.written: dict[int, None] = {}
         self.pins: dict[int, int] = {}
         self.pinned_bytes = 0
         self.waiting: dict[int, None] = {}
@@ -91,7 +89,6 @@ class _Waiter:
     client: str
     token: int
     size: int
-    owner: str
     since: float
 
 
@@ -118,21 +115,18 @@ class ExtentBook:
 
     # -- allocating
 
-    def allocate(
-        self, client: str, token: int, size: int, now: float, *, owner: str = ""
-    ) -> Granted | Denied | None:
-        """Ask for `size` bytes that will belong to `owner` (the client itself by default). None: it waits."""
-        owner = owner or client
+    def allocate(self, client: str, token: int, size: int, now: float) -> Granted | Denied | None:
+        """Ask for `size` bytes that will belong to `client`. None: it waits."""
         if size <= 0:
             return Denied(client, token, f"an extent has at least 1 byte, and {size} were asked for")
         if pages(size) > self._space.total:
             reason = (
-                f"{format_bytes(size)} were asked for, and the object store has {format_bytes(self.size)} in all. "
+                f"{format_bytes(size)} were asked for, and the object store has {format_bytes(self.size)}. "
                 f"Use smaller pieces, or start with more object_store_memory"
             )
             return Denied(client, token, reason)
         if not self._waiters:
-            granted = self._grant(client, token, size, owner)
+            granted = self._grant(client, token, size)
             if granted is not None:
                 return granted
         if len(self._waiters) >= self.waiting_max:
@@ -140,7 +134,7 @@ class ExtentBook:
                 client, token, f"{len(self._waiters)} allocations wait already. {self._numbers({})}"
             )
         self._wait_number += 1
-        self._waiters[self._wait_number] = _Waiter(client, token, size, owner, now)
+        self._waiters[self._wait_number] = _Waiter(client, token, size, now)
         self._client(client).waiting[self._wait_number] = None
         return None
 
@@ -149,7 +143,7 @@ class ExtentBook:
         served = []
         while self._waiters:
             number, waiter = next(iter(self._waiters.items()))
-            granted = self._grant(waiter.client, waiter.token, waiter.size, waiter.owner)
+            granted = self._grant(waiter.client, waiter.token, waiter.size)
             if granted is None:
                 break
             self._forget_waiter(number)
@@ -174,7 +168,19 @@ class ExtentBook:
             denied.append(Denied(waiter.client, waiter.token, reason))
         return denied
 
-    # -- freeing and pinning
+    # -- handing over, freeing and pinning
+
+    def hand_over(self, client: str, number: int, owner: str) -> bool:
+        """The extent belongs to `owner` from now on. False when it is not for the client to give."""
+        extent = self._extents.get(number)
+        if extent is None or extent.freed or extent.owner not in (client, owner):
+            return False
+        if extent.owner != owner:
+            del self._clients[client].owned[number]
+            self._forget_client(client)
+            extent.owner = owner
+            self._client(owner).owned[number] = None
+        return True
 
     def free(self, number: int, now: float) -> Freed | None:
         """The owner needs the extent no more: free it now, or when its last pin goes. Idempotent."""
@@ -221,20 +227,8 @@ class ExtentBook:
             self._extents[number].freed = True
             touched[number] = None
         freed = [self._free_if_unused(self._extents[number], now) for number in touched]
-        for number in record.written:
-            self._extents[number].writer = ""
         self._clients.pop(client, None)
         return [range_ for range_ in freed if range_ is not None]
-
-    def left_by(self, client: str) -> dict[str, list[int]]:
-        """Extents that a client wrote for others, by owner. If it dies, they may not have heard of them."""
-        record = self._clients.get(client)
-        left: dict[str, list[int]] = {}
-        for number in record.written if record is not None else ():
-            extent = self._extents[number]
-            if not extent.freed:
-                left.setdefault(extent.owner, []).append(number)
-        return left
 
     # -- looking
 
@@ -267,30 +261,26 @@ class ExtentBook:
 
     # -- bookkeeping
 
-    def _grant(self, client: str, token: int, size: int, owner: str) -> Granted | None:
+    def _grant(self, client: str, token: int, size: int) -> Granted | None:
         start = self._space.take(pages(size))
         if start is None:
             return None
         self._number += 1
-        extent = Extent(self._number, start * PAGE_BYTES, size, client, owner)
+        extent = Extent(self._number, start * PAGE_BYTES, size, client)
         self._extents[extent.number] = extent
-        self._client(owner).owned[extent.number] = None
-        if client != owner:
-            self._client(client).written[extent.number] = None
+        self._client(client).owned[extent.number] = None
         return Granted(client, token, extent.number, extent.offset, size)
 
     def _free_if_unused(self, extent: Extent, now: float) -> Freed | None:
-        if not extent.freed or extent.pins or extent.number not in self._extents:
+        if not extent.freed or extent.pins:
             return None
         del self._extents[extent.number]
         self._space.give(extent.offset // PAGE_BYTES, pages(extent.size))
         self._progress_at = now
-        for client in {extent.owner, extent.writer}:
-            record = self._clients.get(client)
-            if record is not None:
-                record.owned.pop(extent.number, None)
-                record.written.pop(extent.number, None)
-                self._forget_client(client)
+        owner = self._clients.get(extent.owner)
+        if owner is not None:
+            owner.owned.pop(extent.number, None)
+            self._forget_client(extent.owner)
         return Freed(extent.number, extent.offset, pages(extent.size) * PAGE_BYTES)
 
     def _drop_pins(self, record: _Client, extent: Extent, count: int) -> None:
@@ -317,7 +307,7 @@ class ExtentBook:
 
     def _forget_client(self, client: str) -> None:
         record = self._clients.get(client)
-        if record is not None and not (record.owned or record.written or record.pins or record.waiting):
+        if record is not None and not (record.owned or record.pins or record.waiting):
             del self._clients[client]
 
     def check(self) -> None:
@@ -335,3 +325,5 @@ class ExtentBook:
             pins = sum(record.pins.get(number, 0) for record in self._clients.values())
             assert extent.pins == pins, "ST-2: pins are counted per client"
             assert not extent.freed or extent.pins, "ST-2: a freed extent lives only while it is pinned"
+            owner = self._clients.get(extent.owner)
+            assert extent.freed or (owner is not None and number in owner.owned), "ST-1: everything is owned"

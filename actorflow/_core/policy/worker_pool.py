@@ -100,7 +100,7 @@ class WorkerPool:
         """Ask for a worker with `key`; `decide` gives it, now or later, or refuses."""
         assert purpose is not Purpose.HOST, "WP-5: hosts are the pool's own"
         host = self._host_for(key, detached) if purpose is Purpose.SHARED else None
-        claim = self._new_claim(key, purpose, holder, detached, host)
+        claim = self._new_claim(key, purpose, holder, host)
         if host is None:
             self._queue(claim)
         elif host.worker_id:
@@ -180,12 +180,16 @@ class WorkerPool:
         self._dying_devices.pop(worker_id, None)
 
     def end_job(self, job_id: str) -> list[str]:
-        """The workers that must end with their job; they are DYING from now on. O(workers), once per job."""
+        """The job's driver is gone: the workers of the job that nobody uses. O(workers), once per job.
+
+        Those in use go with their users: leases with their owners, actors when the head says so. Claims too.
+        """
         for key in [key for key in self._prestart if key.job_id == job_id]:
             del self._prestart[key]
             self._dirty[key] = None
         self._failures.forget_job(job_id)
-        ended = [w.worker_id for w in self.workers.values() if w.key.job_id == job_id and not w.detached]
+        unused = (WorkerState.STARTING, WorkerState.IDLE)
+        ended = [w.worker_id for w in self.workers.values() if w.key.job_id == job_id and w.state in unused]
         for worker_id in ended:
             self.doom(worker_id)
         return ended
@@ -247,7 +251,6 @@ class WorkerPool:
         self._leave_state(worker)
         worker.state = _STATE_FOR[claim.purpose]
         worker.since = now
-        worker.detached = claim.detached
         claim.worker_id = worker.worker_id
         if claim.purpose is not Purpose.LEASE:
             self._taken += 1
@@ -269,7 +272,7 @@ class WorkerPool:
             key, _ = self._wanting.popitem(last=False)
             reason = self._failures.given_up(key, now)
             if reason:
-                self._refuse(key, reason)
+                self._refuse(key, "worker_failed", reason)
             elif key.devices and self._devices_are_busy(key):
                 held_up.append(key)
             elif len(self.workers) < self.limits.workers_max:
@@ -284,7 +287,7 @@ class WorkerPool:
                     f"this node runs {len(self.workers)} worker processes, as many as it may, and actors "
                     f'have all of them. Use process="shared" for light actors, or end some'
                 )
-                self._refuse(key, reason)
+                self._refuse(key, "full", reason)
             else:
                 held_up.append(key)
                 self._make_room()
@@ -306,31 +309,26 @@ class WorkerPool:
             oldest = self.workers[next(iter(self._idle_order))]
             self._retire(oldest, "another environment needs its place")
 
-    def _refuse(self, key: WorkerKey, reason: str) -> None:
+    def _refuse(self, key: WorkerKey, kind: str, reason: str) -> None:
         self._prestart.pop(key, None)
         for claim in self._claims.pop(key, OrderedDict[int, Claim]()).values():
             host = claim.host
             if host is None:
-                self._outbox.append(Refuse(claim, reason))
+                self._outbox.append(Refuse(claim, kind, reason))
                 continue
-            self._outbox.extend(Refuse(waiting, reason) for waiting in host.waiting.values())
+            self._outbox.extend(Refuse(waiting, kind, reason) for waiting in host.waiting.values())
             host.waiting.clear()
             if self._hosts.get(host.key) is host:
                 del self._hosts[host.key]
 
     # -- bookkeeping
 
-    def _new_claim(
-        self, key: WorkerKey, purpose: Purpose, holder: object, detached: bool, host: Host | None
-    ) -> Claim:
+    def _new_claim(self, key: WorkerKey, purpose: Purpose, holder: object, host: Host | None) -> Claim:
         self._number += 1
-        return Claim(self._number, key, purpose, holder, detached=detached, host=host)
+        return Claim(self._number, key, purpose, holder, host)
 
     def _queue(self, claim: Claim) -> None:
-        claims = self._claims.get(claim.key)
-        if claims is None:
-            claims = self._claims[claim.key] = OrderedDict()
-        claims[claim.number] = claim
+        self._claims.setdefault(claim.key, OrderedDict())[claim.number] = claim
         self._dirty[claim.key] = None
 
     def _host_for(self, key: WorkerKey, detached: bool) -> Host:
@@ -338,7 +336,7 @@ class WorkerPool:
         host = self._hosts.get(host_key)
         if host is None or host.actors >= self.limits.actors_per_host_max:
             host = self._hosts[host_key] = Host(host_key)
-            self._queue(self._new_claim(key, Purpose.HOST, None, detached, host))
+            self._queue(self._new_claim(key, Purpose.HOST, None, host))
         host.actors += 1
         if host.worker_id:
             self._empty_hosts.pop(host.worker_id, None)
@@ -355,10 +353,7 @@ class WorkerPool:
     def _make_idle(self, worker: Worker, now: float) -> None:
         worker.state = WorkerState.IDLE
         worker.since = now
-        idle = self._idle.get(worker.key)
-        if idle is None:
-            idle = self._idle[worker.key] = OrderedDict()
-        idle[worker.worker_id] = None
+        self._idle.setdefault(worker.key, OrderedDict())[worker.worker_id] = None
         self._idle_order[worker.worker_id] = None
         self._dirty[worker.key] = None
 
@@ -387,15 +382,13 @@ class WorkerPool:
     def check(self) -> None:
         """Assert the invariants; for tests."""
         states, limits = [worker.state for worker in self.workers.values()], self.limits
-        starting = states.count(WorkerState.STARTING)
-        assert starting == len(self._starting) == sum(self._starting_of.values()), "WP-2: starting"
-        assert starting <= limits.starting_max, "WP-2: too many start at one time"
+        assert states.count(WorkerState.STARTING) == len(self._starting), "WP-2: starting"
+        assert len(self._starting) == sum(self._starting_of.values()), "WP-2: starting by key"
+        assert len(self._starting) <= limits.starting_max, "WP-2: too many start at one time"
         assert len(self.workers) <= limits.workers_max, "WP-2: too many workers"
         idle = {worker_id for of_key in self._idle.values() for worker_id in of_key}
-        assert idle == {w.worker_id for w in self.workers.values() if w.state is WorkerState.IDLE}, (
-            "WP-1: idle"
-        )
         assert idle == set(self._idle_order), "WP-1: idle in order"
+        assert len(idle) == states.count(WorkerState.IDLE), "WP-1: idle"
         assert self._dying == states.count(WorkerState.DYING), "WP-1: dying"
         assert self._taken == states.count(WorkerState.ACTOR) + states.count(WorkerState.HOST), "WP-1: taken"
         assert all(host.actors <= limits.actors_per_host_max for host in self._hosts.values()), "WP-5"

@@ -47,23 +47,15 @@ class WorkerState(Enum):
 class Claim:
     """A wish for a worker; `worker_id` is set once it is fulfilled. `holder` is free for the shell."""
 
-    __slots__ = ("detached", "holder", "host", "key", "number", "purpose", "worker_id")
+    __slots__ = ("holder", "host", "key", "number", "purpose", "worker_id")
 
     def __init__(
-        self,
-        number: int,
-        key: WorkerKey,
-        purpose: Purpose,
-        holder: object,
-        *,
-        detached: bool,
-        host: Host | None,
+        self, number: int, key: WorkerKey, purpose: Purpose, holder: object, host: Host | None
     ) -> None:
         self.number = number
         self.key = key
         self.purpose = purpose
         self.holder = holder
-        self.detached = detached
         self.host = host
         self.worker_id = ""
 
@@ -82,16 +74,15 @@ class Host:
 
 
 class Worker:
-    """One worker process as the pool sees it. `detached`: it survives the end of its job."""
+    """One worker process as the pool sees it; `since` it is in its state."""
 
-    __slots__ = ("detached", "host", "key", "since", "state", "worker_id")
+    __slots__ = ("host", "key", "since", "state", "worker_id")
 
     def __init__(self, worker_id: str, key: WorkerKey, now: float) -> None:
         self.worker_id = worker_id
         self.key = key
         self.state = WorkerState.STARTING
         self.since = now
-        self.detached = False
         self.host: Host | None = None
 
 
@@ -122,9 +113,10 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The claim cannot be fulfilled."""
+    """The claim cannot be fulfilled. `kind`: worker_failed (none starts) | full (there is no place)."""
 
     claim: Claim
+    kind: str
     reason: str
 
 

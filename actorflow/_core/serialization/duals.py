@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, MemberDescriptorType
 from typing import Any, SupportsIndex, TypeGuard
 
-from actorflow._core.base.errors import TREE, Origin, TaskError, Told, origin_of, remote_traceback
+from actorflow._core.base.errors import TREE, Origin, TaskError, Told, origin_of, traceback_text
 from actorflow._core.serialization.frames import FrameRecord, clean, frames_of, make_traceback
 
 NEVER_DUAL = (CancelledError, StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt, SystemExit)
@@ -148,8 +148,7 @@ def _group_type(cls: type[BaseException], members: Sequence[BaseException]) -> t
     return cls
 
 
-# The class of an exception may forbid setting attributes (a frozen dataclass), or have code of its own for it.
-# These go round the class.
+# These go round the class of the exception, which may forbid setting attributes (a frozen dataclass).
 
 
 def attributes_of(exc: BaseException) -> dict[str, Any]:
@@ -225,7 +224,7 @@ def _make_dual_type(cls: type[BaseException]) -> type[BaseException] | str:
 def _reduce_dual(exc: BaseException, protocol: SupportsIndex) -> tuple[Any, ...]:
     """Pickle a dual exception that is part of a value. It will be dual again, with its frames."""
     origin = origin_of(exc) or Origin()
-    text = remote_traceback(exc, origin)
+    text = traceback_text(exc, origin)
     frames = list(frames_of(origin.traceback))
     return _revive, (take_apart(exc), members_of(exc), Origin(origin.hops, None, text), frames, notes_of(exc))
 
@@ -264,11 +263,6 @@ def mark(exc: BaseException, origin: Origin) -> None:
 
 
 # Text -------------------------------------------------------------------------------------------------------
-
-
-def type_name(cls: type) -> str:
-    module = cls.__module__
-    return clean(cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}")
 
 
 def text_of(exc: BaseException) -> str:

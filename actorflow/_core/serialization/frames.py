@@ -137,12 +137,12 @@ def make_traceback(frames: Sequence[FrameRecord]) -> TracebackType | None:
     tb = None
     for record in reversed(frames):
         position = (record.lineno, record.end_lineno, record.column, record.end_column)
-        code, lasti = _code_at(record.first_lineno, position)
+        code, lasti = _code_at(_line(record.first_lineno), position)
         filename = _sources.show(record)
         code = code.replace(co_filename=filename, co_name=record.name, co_qualname=record.name)
         # A generator that has not started has a frame, and the frame has no caller.
         generator = FunctionType(code, _globals(record.module))()
-        tb = TracebackType(tb, generator.gi_frame, lasti, record.lineno)
+        tb = TracebackType(tb, generator.gi_frame, lasti, _line(record.lineno))
     return tb
 
 
@@ -153,14 +153,19 @@ def _globals(module: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _code_at(first_lineno: int, position: tuple[int, int, int, int]) -> tuple[CodeType, int]:
-    """Code that begins at a line, and the offset of an instruction in it that has the position; -1 for none."""
+    """Code that begins at a line, and the offset of an instruction in it at the position; -1 for none."""
     if position[2] < 0:
-        return _compile(max(1, first_lineno), (1, 1, 0, 0)), -1
+        return _compile(first_lineno, (first_lineno, first_lineno, 0, 0)), -1
     try:
-        code = _compile(max(1, first_lineno), position)
+        code = _compile(first_lineno, position)
         return code, 2 * list(code.co_positions()).index(position)
     except (ValueError, OverflowError):  # there can be no such position: do without carets
-        return _compile(1, (1, 1, 0, 0)), -1
+        return _code_at(first_lineno, (0, 0, -1, -1))
+
+
+def _line(number: int) -> int:
+    """`number` where it can be a line number; a peer may say anything."""
+    return number if 0 < number < 2**31 else 1
 
 
 def _compile(first_lineno: int, position: tuple[int, int, int, int]) -> CodeType:
@@ -193,15 +198,15 @@ class _Sources:
 
     def show(self, record: FrameRecord) -> str:
         """The file name under which the lines of `record` can be found here from now on."""
+        name = filename = record.filename.replace("\0", "\\0")
         if not record.line or not 0 < record.lineno < self.LINENO_MAX:
-            return record.filename
+            return name
         lines = [line.rstrip() for line in record.line.split("\n")]
-        name = record.filename
         with self._lock:
             for copy in range(1, self.COPIES_MAX + 1):
                 if self._fits(name, record.lineno, lines):
                     break
-                name = f"{record.filename} (remote copy{f' {copy}' if copy > 1 else ''})"
+                name = f"{filename} (remote copy{f' {copy}' if copy > 1 else ''})"
         return name
 
     def _fits(self, name: str, lineno: int, lines: list[str]) -> bool:

@@ -38,7 +38,7 @@ from collections.abc import Callable
 import msgspec
 
 from actorflow._core.base.errors import Hop, Origin, ProtocolError, TaskError, origin_of
-from actorflow._core.serialization.diagnose import explain_unpicklable
+from actorflow._core.serialization.diagnose import explain_unpicklable, type_name
 from actorflow._core.serialization.duals import (
     NEVER_DUAL,
     add_notes,
@@ -53,7 +53,6 @@ from actorflow._core.serialization.duals import (
     set_plainly,
     take_apart,
     text_of,
-    type_name,
     user_type,
 )
 from actorflow._core.serialization.frames import FrameRecord, clean, frames_of, hop_frame, make_traceback
@@ -140,11 +139,11 @@ class _Capture:
         frames = list(frames_of(get_plainly(exc, "__traceback__")))
         suppress_context = get_plainly(exc, "__suppress_context__")
         return ErrorRecord(
-            type_name=type_name(user_type(type(exc))),
+            type_name=clean(type_name(user_type(type(exc)))),
             text=text_of(exc),
             payload=payload,
             problem=problem,
-            frames=[hop_frame(self._hop), *frames] if frames or not linked else [],
+            frames=[hop_frame(self._hop), *frames] if frames or depth == 0 else [],
             hops=earlier if linked else [self._hop, *earlier],
             notes=notes_of(exc),
             members=[self.record(part, depth + 1) for part in members_of(exc)] if depth < CHAIN_MAX else [],

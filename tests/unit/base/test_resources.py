@@ -19,20 +19,28 @@ from actorflow._core.base.resources import (
     to_number,
 )
 
-# What users write --------------------------------------------------------------------------------------------
+# What users write -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("value", "units"),
-    [(0, 0), (1, 10_000), (0.5, 5_000), (0.0001, 1), (0.0003, 3), (1 / 3, 3_333), (2.0, 20_000), (1 / 6, 1_666)],
+    [
+        (0, 0),
+        (1, 10_000),
+        (0.5, 5_000),
+        (0.0001, 1),
+        (0.0003, 3),
+        (1 / 3, 3_333),
+        (2.0, 20_000),
+        (1 / 6, 1_666),
+    ],
 )
 def test_an_amount_is_rounded_down_to_a_unit(value: float, units: int) -> None:
     assert parse_amount("num_cpus", value) == units
 
 
-@pytest.mark.parametrize("parts", range(1, 500))
-def test_n_times_one_nth_fits_into_one(parts: int) -> None:
-    assert parse_amount("num_cpus", 1 / parts) * parts <= UNIT
+def test_n_times_one_nth_fits_into_one() -> None:
+    assert [n for n in range(1, 5000) if parse_amount("num_cpus", 1 / n) * n > UNIT] == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_misspelt_name_finds_its_neighbour() -> None:
     assert nearest_name("tpu_pod", ["CPU", "GPU"]) == ""
 
 
-# Sets --------------------------------------------------------------------------------------------------------
+# Sets -------------------------------------------------------------------------------------------------------
 
 AMOUNTS = st.dictionaries(st.sampled_from(["CPU", "GPU", "disk"]), st.integers(0, 100_000))
 
@@ -139,7 +147,7 @@ def test_a_debt_fits_nothing_but_nothing() -> None:
     assert amounts.names() == ["CPU"]
 
 
-# Devices -----------------------------------------------------------------------------------------------------
+# Devices ----------------------------------------------------------------------------------------------------
 
 
 def test_shares_gather_on_one_device_so_that_others_stay_whole() -> None:

@@ -1,4 +1,4 @@
-"""The life of actors: state, act, compare. Rule numbers are those of SEMANTICS; AC-n those of policy/actors.py."""
+"""The life of actors: state, act, compare. Rules are those of SEMANTICS, AC-n those of policy/actors.py."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def spec(actor_id: str = A, **options: Any) -> ActorSpec:
     job_id = options.pop("job_id", JOB)
     resources = options.pop("resources", {})
     return ActorSpec(
-        actor_id, job_id, owner, "unix:/owner", "class-1", "Counter", b"pickle", b"methods", b"args", None, None, None,
-        resources, namespace=options.pop("namespace", "default"), **options,
+        actor_id, job_id, owner, "unix:/owner", "class-1", "Counter", b"pickle", b"methods", b"args", None,
+        None, None, resources, namespace=options.pop("namespace", "default"), **options,
     )  # fmt: skip
 
 
-def create(table: ActorTable, actor_id: str = A, now: float = 0.0, creator: str = DRIVER, **options: Any) -> list[Decision]:
+def create(
+    table: ActorTable, actor_id: str = A, now: float = 0.0, creator: str = DRIVER, **options: Any
+) -> list[Decision]:
     get_if_exists = options.pop("get_if_exists", False)
     job_over = options.pop("job_over", False)
     return table.create(
@@ -35,7 +37,9 @@ def create(table: ActorTable, actor_id: str = A, now: float = 0.0, creator: str 
     )
 
 
-def alive(table: ActorTable, actor_id: str = A, now: float = 0.0, worker: str = WORKER, **options: Any) -> Actor:
+def alive(
+    table: ActorTable, actor_id: str = A, now: float = 0.0, worker: str = WORKER, **options: Any
+) -> Actor:
     create(table, actor_id, now, **options)
     table.placed(actor_id, 1, NODE, now)
     table.ready(actor_id, 1, NODE, worker, f"unix:/{worker}", now)
@@ -116,7 +120,7 @@ def test_get_if_exists_names_the_actor_that_is_there_and_its_state() -> None:
     table = ActorTable()
     alive(table, name="counter")
     decisions = create(table, B, name="counter", get_if_exists=True, creator="driver-2")
-    assert decisions[0] == Answer("driver-2", CreateActorReply(B, existing=A))
+    assert decisions[0] == Answer("driver-2", CreateActorReply(B, existing=A, class_id="class-1"))
     assert [(s.actor_id, s.state) for s in told(decisions, "driver-2")] == [(A, "alive")]
     assert living(table).watchers == (DRIVER, "driver-2")
 
@@ -327,7 +331,9 @@ def test_a_kill_is_told_at_once_and_late_words_are_fenced() -> None:
     alive(table, max_restarts=-1)
     decisions = table.kill(A, no_restart=True, graceful=False, by="driver driver-1", now=1.0)
     assert decisions[0] == Stop(NODE, A, 1, graceful=False)
-    assert [state.died for state in told(decisions)] == [ActorDied("killed", "it was killed by driver driver-1")]
+    assert [state.died for state in told(decisions)] == [
+        ActorDied("killed", "it was killed by driver driver-1")
+    ]
     assert lose(table, A, 1, 1.1, expected=True) == []
     assert table.kill(A, no_restart=True, graceful=False, by="again", now=1.2) == []
 
@@ -363,7 +369,10 @@ def test_rule_23_a_crash_while_draining_is_told_as_a_crash_and_not_restarted() -
     table.out_of_scope(A, 1.0)
     (state,) = told(lose(table, A, 1, 2.0))
     assert state.died is not None
-    assert (state.died.kind, state.died.reason) == ("crashed", "while it was to end gracefully, killed by SIGKILL")
+    assert (state.died.kind, state.died.reason) == (
+        "crashed",
+        "while it was to end gracefully, killed by SIGKILL",
+    )
 
 
 def test_out_of_scope_before_it_was_placed_ends_at_once() -> None:

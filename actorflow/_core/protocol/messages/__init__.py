@@ -59,7 +59,7 @@ from actorflow._core.protocol.messages.object import (
 )
 from actorflow._core.protocol.messages.session import Hello, NodeInfo, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
-from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, Pin, Pinned, Unpin
+from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, HandOver, Pin, Pinned, Unpin
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
@@ -72,7 +72,7 @@ AnyMessage = (
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
-    | Allocate | Allocated | FreeExtent | Pin | Pinned | Unpin
+    | Allocate | Allocated | HandOver | FreeExtent | Pin | Pinned | Unpin
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
@@ -83,7 +83,7 @@ __all__ = [
     "AddBorrow", "Allocate", "Allocated", "AnyMessage", "Blocked", "BorrowAck", "CallContext", "Cancel",
     "CancelLease", "CheckpointSaved", "CreateActor",
     "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
-    "FreeExtent", "GaveBack",
+    "FreeExtent", "GaveBack", "HandOver",
     "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Message",
     "NodeInfo", "Outcome", "Pin", "Pinned",
     "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",

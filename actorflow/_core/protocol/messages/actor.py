@@ -62,11 +62,13 @@ class CreateActorReply(Message, tag=51):
 
     The creator watches the actor from now on, or the existing one, whose state follows at once. Share a
     handle made with get_if_exists only after this reply: before it, its id may turn out to be another one.
+    `class_id`: the class of the existing one; another than yours is worth a warning (SEMANTICS 23).
     """
 
     actor_id: str
     existing: str = ""
     error: str = ""
+    class_id: str = ""
 
 
 class PlaceActor(Message, tag=52):
@@ -111,8 +113,8 @@ class ActorFailed(Message, tag=55):
 
 
 class ActorLost(Message, tag=56):
-    """node -> head: this incarnation is gone and its process will never answer again. `cause` in words with
-    the last log lines.
+    """node -> head: this incarnation is gone and will never answer again. `cause` in words with the last log
+    lines. worker -> node -> head: a shared actor has ended, its process lives on.
 
     `expected`: it was asked to end (KillActor), or ended itself. `spent`: False when the actor is the victim
     of a co-tenant of its shared process, which does not count against its max_restarts (SEMANTICS 22).
@@ -177,6 +179,7 @@ class FindActorReply(Message, tag=61):
     owner_address: str = ""
     near: list[str] = []
     elsewhere: list[str] = []
+    class_id: str = ""
 
 
 class KillActor(Message, tag=62):

@@ -35,7 +35,11 @@ class LeaseGranted(Message, tag=32):
 
 
 class LeaseRefused(Message, tag=33):
-    """node -> owner: this can never be granted here. `kind`: infeasible | worker_failed | shutdown."""
+    """node -> owner: this will not be granted here.
+
+    `kind`: infeasible (it never can be) | worker_failed (no process could be started) | full (too many
+    requests wait) | too_deep (nested tasks keep more workers than allowed: SEMANTICS 24) | shutdown.
+    """
 
     lease: int
     kind: str
@@ -43,12 +47,20 @@ class LeaseRefused(Message, tag=33):
 
 
 class LeaseLost(Message, tag=34):
-    """node -> owner: the leased worker died; `cause` tells how, `log` its last lines."""
+    """node -> owner: the leased worker died; `cause` tells how in words, `log` has its last lines.
+
+    `exit_code` or `signal` is set when the process has ended and somebody could tell how.
+    """
 
     lease: int
     worker_id: str
     cause: str
     out_of_memory: bool = False
+    log: list[str] = []
+    pid: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory_bytes: int = 0
 
 
 class ReturnLease(Message, tag=35):

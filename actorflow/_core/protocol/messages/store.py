@@ -21,6 +21,17 @@ class Allocated(Message, tag=71):
     error: str = ""
 
 
+class HandOver(Message, tag=76):
+    """writer -> node: this extent is written and belongs to the process `owner` from now on. Idempotent.
+
+    Sent before the reply that names the extent. Until then, and always for a put, an extent belongs to who
+    allocated it. When its owner's connection is lost it is freed.
+    """
+
+    extent: int
+    owner: str
+
+
 class FreeExtent(Message, tag=72):
     """owner of the object -> node: nobody can ask for it any more; free it when the last pin is gone. Idempotent."""
 

@@ -1,0 +1,202 @@
+"""actorflow: actors and tasks on many processes, for people who write `async def`.
+
+    import actorflow as af
+
+    @af.remote
+    def square(x: int) -> int:
+        return x * x
+
+    async def main() -> None:
+        print(await square(3))
+
+    af.run(main)
+
+`import actorflow` loads nothing but this file; each name brings what it needs at its first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actorflow import errors, options, util
+    from actorflow._actor import Actor, ActorClass, Handle, method
+    from actorflow._api import (
+        as_completed,
+        check_cancelled,
+        deref,
+        get,
+        get_actor,
+        get_runtime_context,
+        kill,
+        put,
+        sync,
+        timeout,
+        wait,
+        wait_dead,
+    )
+    from actorflow._core.worker.object_ref import ObjectRef
+    from actorflow._core.worker.streams import Stream
+    from actorflow._groups import TaskGroup, map
+    from actorflow._handle import BoundMethod
+    from actorflow._lifecycle import init, is_initialized, run, shutdown
+    from actorflow._remote_function import RemoteFunction, remote
+    from actorflow.errors import (
+        ActorAlreadyExistsError,
+        ActorDiedError,
+        ActorError,
+        ActorflowError,
+        ActorNotFoundError,
+        ActorUnavailableError,
+        ActorUnschedulableError,
+        AlreadyInitializedError,
+        BackpressureError,
+        CancelIgnored,
+        ClusterConnectionError,
+        ClusterStartError,
+        DeserializationError,
+        ForkedError,
+        GetTimeoutError,
+        InternalError,
+        NodeDiedError,
+        NotInitializedError,
+        NotYetSupportedError,
+        ObjectFreedError,
+        ObjectLostError,
+        ObjectReconstructionFailedError,
+        ObjectStoreFullError,
+        OptionError,
+        OptionTypeError,
+        OutOfDiskError,
+        OutOfMemoryError,
+        OwnerDiedError,
+        PendingCallsLimitExceeded,
+        ProtocolError,
+        RuntimeEnvError,
+        SerializationError,
+        TaskCancelledError,
+        TaskError,
+        TaskTimeoutError,
+        TaskUnschedulableError,
+        WorkerCrashedError,
+    )
+    from actorflow.options import NodeAffinity
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Actor",
+    "ActorAlreadyExistsError",
+    "ActorClass",
+    "ActorDiedError",
+    "ActorError",
+    "ActorNotFoundError",
+    "ActorUnavailableError",
+    "ActorUnschedulableError",
+    "ActorflowError",
+    "AlreadyInitializedError",
+    "BackpressureError",
+    "BoundMethod",
+    "CancelIgnored",
+    "ClusterConnectionError",
+    "ClusterStartError",
+    "DeserializationError",
+    "ForkedError",
+    "GetTimeoutError",
+    "Handle",
+    "InternalError",
+    "NodeAffinity",
+    "NodeDiedError",
+    "NotInitializedError",
+    "NotYetSupportedError",
+    "ObjectFreedError",
+    "ObjectLostError",
+    "ObjectReconstructionFailedError",
+    "ObjectRef",
+    "ObjectStoreFullError",
+    "OptionError",
+    "OptionTypeError",
+    "OutOfDiskError",
+    "OutOfMemoryError",
+    "OwnerDiedError",
+    "PendingCallsLimitExceeded",
+    "ProtocolError",
+    "RemoteFunction",
+    "RuntimeEnvError",
+    "SerializationError",
+    "Stream",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskGroup",
+    "TaskTimeoutError",
+    "TaskUnschedulableError",
+    "WorkerCrashedError",
+    "as_completed",
+    "check_cancelled",
+    "deref",
+    "errors",
+    "get",
+    "get_actor",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "map",
+    "method",
+    "options",
+    "put",
+    "remote",
+    "run",
+    "shutdown",
+    "sync",
+    "timeout",
+    "util",
+    "wait",
+    "wait_dead",
+]
+
+_HOMES = {
+    "actorflow._actor": ("Actor", "ActorClass", "Handle", "method"),
+    "actorflow._api": (
+        "as_completed",
+        "check_cancelled",
+        "deref",
+        "get",
+        "get_actor",
+        "get_runtime_context",
+        "kill",
+        "put",
+        "sync",
+        "timeout",
+        "wait",
+        "wait_dead",
+    ),
+    "actorflow._core.worker.object_ref": ("ObjectRef",),
+    "actorflow._core.worker.streams": ("Stream",),
+    "actorflow._groups": ("TaskGroup", "map"),
+    "actorflow._handle": ("BoundMethod",),
+    "actorflow._lifecycle": ("init", "is_initialized", "run", "shutdown"),
+    "actorflow._remote_function": ("RemoteFunction", "remote"),
+    "actorflow.options": ("NodeAffinity",),
+}
+_MODULES = frozenset({"errors", "options", "util"})
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+# Type checkers must not see this function: with it they would take every name for an existing one.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"actorflow.{name}")
+        if name.startswith("_") or (name not in _HOME_OF and name not in __all__):
+            import difflib
+
+            near = difflib.get_close_matches(name, __all__, n=1)
+            hint = f". Did you mean: {near[0]!r}?" if near else ""
+            raise AttributeError(f"module 'actorflow' has no attribute {name!r}{hint}", name=name)
+        # What has no home of its own is an error.
+        value = getattr(importlib.import_module(_HOME_OF.get(name, "actorflow.errors")), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,90 @@
+"""What a node is told at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from actorflow._core.base.resources import CPU, GPU, UNIT
+from actorflow._core.policy.worker_pool import PoolLimits
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The first four have no default; the rest is right for one machine."""
+
+    address: str
+    """Where drivers and workers reach the node."""
+    head_address: str
+    resources: dict[str, int]
+    """Totals, in units of 1/10000."""
+    worker_address: Callable[[str], str]
+    """Where the worker with this id is to listen."""
+
+    node_id: str = ""
+    """Empty: the node draws its own."""
+    pid: int = 0
+    owner: str = ""
+    """The process id of the driver that this cluster belongs to; when it is gone so is the cluster."""
+    info: dict[str, str] = field(default_factory=dict)
+    """Said to every peer in `Welcome.info`, besides `head`, the head's address."""
+    labels: dict[str, str] = field(default_factory=dict)
+    device_ids: dict[str, list[int]] = field(default_factory=dict)
+    """The ids of the devices by resource; by default 0 to n-1 for GPU."""
+    log_dir: str | None = None
+    """Where each worker that prints has a file; None for no files."""
+
+    prestart: int = 0
+    """Workers that are started for a job when its driver connects."""
+    idle_keep: int | None = None
+    """Idle workers that are kept; None for one per CPU."""
+    idle_timeout_s: float = 1.0
+    """Idle workers over `idle_keep` leave after this time."""
+    starting_max: int | None = None
+    """Workers that start at one time; None for twice the CPUs, and 4 at least."""
+    workers_max: int = 4096
+    actors_per_host_max: int = 50_000
+    extra_workers_max: int | None = None
+    """Nested tasks whose CPU is lent while they wait (SEMANTICS 24); None for 256 and 8 per CPU."""
+    starvation_s: float = 5.0
+    """A request that waited so long may not be overtaken."""
+
+    worker_register_timeout_s: float = 30.0
+    worker_leave_timeout_s: float = 5.0
+    """A worker that was asked to leave and is still there after this time is killed."""
+    worker_silence_s: float = 1.0
+    """How long a broken connection waits for the news of the process's end."""
+    kill_grace_s: float = 5.0
+    """A shared actor that was killed and does not end takes its host along after this time (SEMANTICS 22)."""
+    stop_grace_s: float = 0.5
+    head_timeout_s: float = 10.0
+    owner_timeout_s: float = 30.0
+    """A cluster whose owner has not connected after this time ends."""
+    allocation_patience_s: float = 10.0
+    """An allocation fails after so long without progress (SEMANTICS 16)."""
+    log_backlog_bytes_max: int = 1024 * 1024
+    """Worker output is dropped, and counted, while a driver has more than this unread."""
+
+    def devices(self) -> dict[str, list[int]]:
+        """The ids of all kinds of devices."""
+        gpus = self.resources.get(GPU, 0) // UNIT
+        return {GPU: list(range(gpus))} | self.device_ids if gpus else dict(self.device_ids)
+
+    def cpus(self) -> int:
+        """Whole CPUs, one at least."""
+        return max(1, self.resources.get(CPU, 0) // UNIT)
+
+    def blocked_max(self) -> int:
+        """See `extra_workers_max`."""
+        return self.extra_workers_max if self.extra_workers_max is not None else 256 + 8 * self.cpus()
+
+    def pool_limits(self) -> PoolLimits:
+        """The bounds of the worker pool."""
+        return PoolLimits(
+            idle_keep=self.idle_keep if self.idle_keep is not None else self.cpus(),
+            idle_timeout_s=self.idle_timeout_s,
+            register_timeout_s=self.worker_register_timeout_s,
+            starting_max=self.starting_max if self.starting_max is not None else max(4, 2 * self.cpus()),
+            workers_max=self.workers_max,
+            actors_per_host_max=self.actors_per_host_max,
+        )

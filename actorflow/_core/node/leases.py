@@ -1,0 +1,227 @@
+"""Leases of tasks: asked for, granted, asked back, returned, lost.
+
+NL-1: a request is answered once, by LeaseGranted or LeaseRefused, unless its client cancels it or is gone.
+NL-2: a granted lease ends once: returned by its owner, or told by LeaseLost.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+from actorflow._core.node.context import Client, Death, NodeContext, WorkerProcess, client_of
+from actorflow._core.node.environment import device_texts, parse_env
+from actorflow._core.node.workers import Workers
+from actorflow._core.io.peers import Peer
+from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
+from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
+from actorflow._core.protocol.messages import (
+    Blocked,
+    CancelLease,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRefused,
+    ReclaimLease,
+    RequestLease,
+    ReturnLease,
+    Unblocked,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
+
+    __slots__ = ("_room", "claim", "client", "env", "number", "ticket", "worker")
+
+    def __init__(self, room: Leases, client: Client, number: int, env: str, ticket: Ticket) -> None:
+        self._room = room
+        self.client = client
+        self.number = number
+        self.env = env
+        self.ticket = ticket
+        self.claim: Claim | None = None
+        self.worker: WorkerProcess | None = None
+
+    @property
+    def name(self) -> str:
+        """The function it is for."""
+        return self.ticket.name
+
+    def actor_ids(self) -> list[str]:
+        """See Occupant."""
+        return []
+
+    def admitted(self) -> None:
+        """See Holder."""
+        self._room.admitted(self)
+
+    def fulfilled(self, worker: WorkerProcess) -> None:
+        """See Holder."""
+        self._room.fulfilled(self, worker)
+
+    def refused(self, kind: str, reason: str) -> None:
+        """See Holder."""
+        self._room.refused(self, kind, reason)
+
+    def worker_lost(self, worker: WorkerProcess, death: Death) -> None:
+        """See Occupant."""
+        self._room.worker_lost(self, worker, death)
+
+
+class Leases:
+    """All leases of tasks."""
+
+    def __init__(self, context: NodeContext, workers: Workers) -> None:
+        self._context = context
+        self._workers = workers
+
+    # -- from owners
+
+    def request(self, peer: Peer, message: RequestLease) -> None:
+        """A worker, please. Idempotent by number."""
+        client = client_of(peer)
+        if message.lease in client.leases:
+            return
+        problem = _problem(message)
+        if problem:
+            peer.send(LeaseRefused(message.lease, "infeasible", problem))
+            return
+        answer = self._context.book.request(
+            TicketKind.TASK,
+            peer.process_id,
+            message.resources,
+            self._context.now(),
+            priority=message.priority,
+            name=message.name,
+        )
+        if isinstance(answer, Refused):
+            peer.send(LeaseRefused(message.lease, answer.kind, answer.reason))
+            return
+        lease = Lease(self, client, message.lease, message.env, answer)
+        answer.holder = lease
+        client.leases[message.lease] = lease
+
+    def cancel(self, peer: Peer, message: CancelLease) -> None:
+        """The request is not wanted any more. A grant that crosses it is returned by the owner."""
+        lease = client_of(peer).leases.get(message.lease)
+        if lease is not None and lease.worker is None:
+            self._withdraw(lease)
+
+    def returned(self, peer: Peer, message: ReturnLease) -> None:
+        """The owner is done with its worker."""
+        lease = client_of(peer).leases.get(message.lease)
+        if lease is None:
+            return
+        if lease.worker is None:
+            self._withdraw(lease)
+            return
+        worker, context = lease.worker, self._context
+        del lease.client.leases[lease.number]
+        worker.occupant = None
+        context.pool.release(worker.worker_id, context.now(), retire=message.retire)
+        if message.retire and lease.ticket.devices:
+            worker.owed.append(lease.ticket)  # NW-2: it has memory on the device until it is gone
+        else:
+            context.book.release(lease.ticket)
+
+    # -- from workers
+
+    def blocked(self, peer: Peer, message: Blocked) -> None:
+        """All code of this worker waits for other results."""
+        ticket = self._context.book.ticket_of(peer.process_id)
+        if ticket is not None:
+            self._context.book.block(ticket)
+
+    def unblocked(self, peer: Peer, message: Unblocked) -> None:
+        """It goes on."""
+        ticket = self._context.book.ticket_of(peer.process_id)
+        if ticket is not None:
+            self._context.book.unblock(ticket)
+
+    # -- from the books
+
+    def admitted(self, lease: Lease) -> None:
+        """The resources are there: now a worker."""
+        key = WorkerKey(lease.client.peer.job_id, lease.env, device_texts(lease.ticket.devices))
+        lease.claim = self._context.pool.claim(key, Purpose.LEASE, lease)
+
+    def fulfilled(self, lease: Lease, worker: WorkerProcess) -> None:
+        """The worker is there."""
+        lease.worker = worker
+        worker.occupant = lease
+        self._context.book.assign(lease.ticket, worker.worker_id)
+        granted = LeaseGranted(lease.number, worker.worker_id, worker.address, lease.ticket.devices)
+        lease.client.peer.send(granted)
+
+    def refused(self, lease: Lease, kind: str, reason: str) -> None:
+        """No worker can be had, or the nesting is too deep."""
+        self._forget(lease)
+        lease.client.peer.send(LeaseRefused(lease.number, kind, reason))
+
+    def worker_lost(self, lease: Lease, worker: WorkerProcess, death: Death) -> None:
+        """The worker will never answer again."""
+        worker.owed.append(lease.ticket)
+        lease.client.leases.pop(lease.number, None)
+        exit = death.exit
+        lease.client.peer.send(
+            LeaseLost(
+                lease.number,
+                worker.worker_id,
+                death.cause,
+                log=death.log,
+                pid=worker.pid,
+                exit_code=exit.exit_code if exit is not None else None,
+                signal=exit.signal if exit is not None else None,
+                peak_memory_bytes=exit.peak_memory_bytes if exit is not None else 0,
+            )
+        )
+
+    def client_lost(self, peer: Peer, reason: str) -> None:
+        """An owner is gone: its requests too, and the workers that run its tasks (SEMANTICS 17)."""
+        client = client_of(peer)
+        for ticket in self._context.book.client_lost(peer.process_id):
+            lease = cast(Lease, ticket.holder)
+            if lease.worker is None:
+                self._withdraw(lease)
+            else:
+                gone = f"the {peer.role} {peer.process_id} whose tasks it ran is gone ({reason})"
+                self._workers.kill(lease.worker, gone)
+        client.leases.clear()
+
+    # -- asking back
+
+    def reclaim(self, now: float) -> None:
+        """Ask owners for leases that others wait for."""
+        for ticket in self._context.book.reclaim(now):
+            lease = cast(Lease, ticket.holder)
+            lease.client.peer.send(ReclaimLease(lease.number))
+
+    def refuse_too_deep(self, now: float) -> bool:
+        """End nested tasks that cannot go on; True when there were some (SEMANTICS 24)."""
+        refused = self._context.book.too_deep(now)
+        for ticket, why in refused:
+            cast(Lease, ticket.holder).refused(why.kind, why.reason)
+        return bool(refused)
+
+    def _withdraw(self, lease: Lease) -> None:
+        if lease.claim is not None:
+            self._context.pool.drop(lease.claim)
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        self._context.book.release(lease.ticket)
+        lease.client.leases.pop(lease.number, None)
+
+
+def _problem(message: RequestLease) -> str:
+    """What is wrong with a request that no node could serve; empty when nothing is."""
+    bad = [name for name, units in message.resources.items() if units < 0]
+    if bad:
+        return f"it asks for a negative amount of {', '.join(bad)}"
+    try:
+        parse_env(message.env)
+    except ValueError as error:
+        return str(error)
+    return ""

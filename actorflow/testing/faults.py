@@ -1,0 +1,118 @@
+"""The nemesis: faults at random moments, all drawn from the seed.
+
+nemesis = Nemesis(world, victims=lambda host: host.name.startswith("worker"))
+nemesis.start()
+world.run_until(workload)      # safety: nothing wrong happens under faults
+nemesis.stop()                 # heal
+world.run_until(all_settled)   # liveness: everything ends soon after the last fault
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actorflow.testing.host import Host
+from actorflow.testing.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """How often which fault happens. The chances are weights: 0 switches a fault off."""
+
+    gap_steps_mean: int = 300
+    """Handles between two faults, on average."""
+    faults_max: int = 5
+    kill: float = 1.0
+    reset: float = 1.0
+    delay: float = 1.0
+    pause: float = 1.0
+    delay_max_s: float = 1.0
+    pause_max_s: float = 2.0
+
+
+class Nemesis:
+    """Makes faults until it is stopped or has made `faults_max`.
+
+    `victims` says which processes may be killed or paused; connections and links are fair game everywhere.
+    """
+
+    def __init__(
+        self, world: World, victims: Callable[[Host], bool] | None = None, plan: FaultPlan | None = None
+    ) -> None:
+        self.world = world
+        self.plan = plan or FaultPlan()
+        self.made: list[str] = []
+        """What was done so far, in words."""
+        self._victims = victims or (lambda host: True)
+        self._rng = world.rng("nemesis")
+        self._running = False
+
+    def start(self) -> None:
+        """Begin; the first fault comes after a random number of handles."""
+        self._running = True
+        self._schedule()
+
+    def stop(self) -> None:
+        """No more faults, and none stays: links are healed, paused processes go on. The dead stay dead."""
+        self._running = False
+        self.world.fabric.heal()
+        for host in self.world.living():
+            host.unpause()
+
+    def _schedule(self) -> None:
+        if self._running and len(self.made) < self.plan.faults_max:
+            gap = 1 + int(self._rng.expovariate(1.0 / self.plan.gap_steps_mean))
+            self.world.at_step(self.world.steps + gap, self._strike)
+
+    def _strike(self) -> None:
+        if not self._running:
+            return
+        plan = self.plan
+        faults = [self._kill, self._reset, self._delay, self._pause]
+        weights = [plan.kill, plan.reset, plan.delay, plan.pause]
+        if any(weights):
+            done = self._rng.choices(faults, weights)[0]()
+            if done:
+                self.made.append(done)
+        self._schedule()
+
+    def _victim(self) -> Host | None:
+        hosts = [host for host in self.world.living() if self._victims(host)]
+        return self._rng.choice(hosts) if hosts else None
+
+    def _kill(self) -> str:
+        victim = self._victim()
+        if victim is None:
+            return ""
+        self.world.kill(victim)
+        return f"killed {victim.name}"
+
+    def _pause(self) -> str:
+        victim = self._victim()
+        if victim is None or victim.paused:
+            return ""
+        seconds = self._rng.random() * self.plan.pause_max_s
+        victim.pause()
+        self.world.note(victim.name, f"is paused for {seconds:.6f} s")
+        self.world.at_time(self.world.now + seconds, victim.unpause)
+        return f"paused {victim.name}"
+
+    def _reset(self) -> str:
+        connections = self.world.fabric.connections()
+        if not connections:
+            return ""
+        stream = self._rng.choice(self._rng.choice(connections))
+        self.world.fabric.reset(stream)
+        return f"reset {stream!r}"
+
+    def _delay(self) -> str:
+        connections = self.world.fabric.connections()
+        if not connections:
+            return ""
+        near, far = self._rng.choice(connections)
+        one, other = near.host, far.host
+        fabric, extra_s = self.world.fabric, self._rng.random() * self.plan.delay_max_s
+        fabric.delay(one, other, extra_s)
+        self.world.at_time(self.world.now + extra_s * 2, lambda: fabric.delay(one, other, 0.0))
+        return f"delayed {one.name} and {other.name}"

@@ -1,0 +1,306 @@
+"""The object store's book: extents, pins, waiting for room. No memory is touched."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from actorflow._core.policy.extents import PAGE_BYTES, FreeSpace
+from actorflow._core.policy.object_store import Denied, ExtentBook, Freed, Granted
+
+PAGE = PAGE_BYTES
+
+
+def granted(book: ExtentBook, client: str, size: int, owner: str = "") -> Granted:
+    answer = book.allocate(client, 1, size, 0.0)
+    assert isinstance(answer, Granted), answer
+    assert book.hand_over(client, answer.extent, owner or client)
+    return answer
+
+
+# Free space -------------------------------------------------------------------------------------------------
+
+
+def test_the_best_fit_is_taken_and_neighbours_are_joined() -> None:
+    space = FreeSpace(100)
+    starts = [space.take(10) for _ in range(10)]
+    assert starts == list(range(0, 100, 10))
+    space.give(10, 10)
+    space.give(50, 10)
+    space.give(60, 10)
+    assert space.extents() == [(10, 10), (50, 20)]
+    assert space.take(9) == 10, "the smaller piece, though both fit"
+    assert space.take(11) == 50
+    assert space.largest() == 9
+    assert space.take(10) is None
+
+
+def test_a_piece_that_fits_exactly_is_found_among_all_others() -> None:
+    space = FreeSpace(1_000_000)
+    sizes = list(range(1, 1000))
+    random.Random(7).shuffle(sizes)
+    starts = {}
+    for size in sizes:
+        starts[size] = space.take(size)
+        space.take(1)
+    for size in sizes:
+        space.give(starts[size], size)
+    for size in (17, 500, 999, 33):
+        assert space.take(size) == starts[size]
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_everything_given_back_is_one_piece_again(sizes: list[int], rng: random.Random) -> None:
+    space = FreeSpace(100_000)
+    taken = [(start, size) for size in sizes if (start := space.take(size)) is not None]
+    rng.shuffle(taken)
+    for start, size in taken:
+        space.give(start, size)
+    assert space.extents() == [(0, 100_000)]
+    assert (space.free, space.largest()) == (100_000, 100_000)
+
+
+# Allocating and freeing -------------------------------------------------------------------------------------
+
+
+def test_extents_are_page_aligned_and_their_numbers_are_new() -> None:
+    book = ExtentBook(10 * PAGE)
+    first, second = granted(book, "a", 1), granted(book, "a", PAGE + 1)
+    assert (first.offset, second.offset) == (0, PAGE)
+    assert book.free(first.extent, 0.0) == Freed(first.extent, 0, PAGE)
+    third = granted(book, "a", PAGE)
+    assert third.offset == 0
+    assert third.extent not in (first.extent, second.extent)
+    assert book.used_bytes() == 3 * PAGE
+    book.check()
+
+
+def test_free_is_idempotent_and_waits_for_the_last_pin() -> None:
+    book = ExtentBook(10 * PAGE)
+    extent = granted(book, "a", PAGE).extent
+    assert book.pin("b", extent)
+    assert book.pin("b", extent)
+    assert book.free(extent, 0.0) is None
+    assert book.free(extent, 0.0) is None
+    assert not book.pin("c", extent), "ST-3: nobody can ask for it any more"
+    assert book.unpin("b", extent, 0.0) is None
+    assert book.unpin("nobody", extent, 0.0) is None
+    assert book.unpin("b", extent, 0.0) == Freed(extent, 0, PAGE)
+    assert book.unpin("b", extent, 0.0) is None
+    assert not book.pin("b", 99)
+
+
+def test_a_lost_client_drops_its_pins_and_its_extents_but_not_what_others_read() -> None:
+    book = ExtentBook(10 * PAGE)
+    mine, read_by_b, result = (
+        granted(book, "a", 1),
+        granted(book, "a", 1),
+        granted(book, "worker", 1, owner="a"),
+    )
+    theirs = granted(book, "b", 1)
+    book.pin("b", read_by_b.extent)
+    book.pin("a", theirs.extent)
+    freed = book.client_lost("a", 0.0)
+    assert sorted(range_.extent for range_ in freed) == [mine.extent, result.extent]
+    book.check()
+    [last] = book.client_lost("b", 0.0)[:1]
+    assert {last.extent} <= {read_by_b.extent, theirs.extent}
+    assert book.used_bytes() == 0
+    assert book.client_lost("a", 0.0) == []
+
+
+def test_a_result_belongs_to_its_writer_until_it_is_handed_over() -> None:
+    book = ExtentBook(10 * PAGE)
+    half_written, result = granted(book, "w", 1), granted(book, "w", 1, owner="a")
+    assert book.hand_over("w", result.extent, "a"), "idempotent"
+    assert not book.hand_over("w", result.extent, "b"), "it is not the writer's any more"
+    assert not book.hand_over("w", 99, "a")
+    assert [range_.extent for range_ in book.client_lost("w", 0.0)] == [half_written.extent]
+    assert [range_.extent for range_ in book.client_lost("a", 0.0)] == [result.extent]
+    assert book.used_bytes() == 0
+
+
+# Full -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(11 * PAGE, ["44 KiB", "40 KiB", "object_store_memory"]), (0, ["1 byte"])]
+)
+def test_what_can_never_fit_is_denied_at_once(size: int, words: list[str]) -> None:
+    answer = ExtentBook(10 * PAGE).allocate("a", 7, size, 0.0)
+    assert isinstance(answer, Denied)
+    assert [word for word in words if word not in answer.reason] == []
+
+
+def test_st_4_those_who_wait_are_served_in_order() -> None:
+    book = ExtentBook(10 * PAGE)
+    _, second = granted(book, "a", 4 * PAGE), granted(book, "a", 4 * PAGE)
+    assert book.allocate("b", 1, 5 * PAGE, 0.0) is None
+    assert book.allocate("c", 2, PAGE, 0.0) is None, "it would fit, but somebody came before"
+    assert book.used_bytes() == 8 * PAGE, "SEMANTICS 16: to wait is to hold nothing"
+    assert book.serve(0.0) == []
+    book.free(second.extent, 1.0)
+    assert [(g.client, g.token) for g in book.serve(1.0)] == [("b", 1), ("c", 2)]
+    assert book.waiting == 0
+
+
+def test_semantics_16_no_progress_for_ten_seconds_is_an_error_that_lists_holder_and_waiter() -> None:
+    book = ExtentBook(10 * PAGE, patience_s=10.0)
+    big = granted(book, "d1", 9 * PAGE)
+    book.pin("d1", big.extent)
+    assert book.allocate("w1", 5, 3 * PAGE, 0.0) is None
+    assert book.expire(9.9) == []
+    [denied] = book.expire(10.0, {"d1": "driver d1", "w1": "worker w1"})
+    assert (denied.client, denied.token) == ("w1", 5)
+    expected = [
+        "12 KiB asked for by worker w1",
+        "within 10 s",
+        "has 40 KiB",
+        "36 KiB used",
+        "36 KiB pinned (36 KiB by driver d1)",
+    ]
+    expected.append("largest free piece is 4 KiB")
+    assert [words for words in expected if words not in denied.reason] == []
+    assert book.waiting == 0
+
+
+def test_progress_gives_the_waiting_more_time() -> None:
+    book = ExtentBook(10 * PAGE, patience_s=10.0)
+    first, second = granted(book, "a", PAGE), granted(book, "a", 9 * PAGE)
+    assert book.allocate("b", 1, 10 * PAGE, 0.0) is None
+    book.free(first.extent, 8.0)
+    assert book.expire(12.0) == []
+    book.free(second.extent, 13.0)
+    assert len(book.serve(13.0)) == 1
+
+
+def test_the_queue_has_a_bound_and_a_lost_client_leaves_it() -> None:
+    book = ExtentBook(PAGE, waiting_max=2)
+    granted(book, "a", PAGE)
+    assert book.allocate("b", 1, PAGE, 0.0) is None
+    assert book.allocate("c", 2, PAGE, 0.0) is None
+    full = book.allocate("d", 3, PAGE, 0.0)
+    assert isinstance(full, Denied)
+    assert "2 allocations wait" in full.reason
+    book.client_lost("b", 0.0)
+    book.client_lost("a", 0.0)
+    assert [g.token for g in book.serve(0.0)] == [2]
+    book.check()
+
+
+# Everything at once -----------------------------------------------------------------------------------------
+
+CLIENTS = st.sampled_from(["a", "b", "c"])
+
+
+class Store(RuleBasedStateMachine):
+    """ST-1 to ST-4 under any order of events, against a model of who owns and who reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.owner: dict[int, str] = {}
+        self.place: dict[int, tuple[int, int]] = {}
+        self.freed: set[int] = set()
+        self.pins: dict[tuple[str, int], int] = {}
+        self.waiting: list[int] = []
+        self.token = 0
+        self.seen = 0
+
+    @initialize(size=st.integers(1, 64))
+    def start(self, size: int) -> None:
+        self.book = ExtentBook(size * PAGE + 17, waiting_max=4)
+
+    def took(self, answers: list[Granted]) -> None:
+        for answer in answers:
+            assert answer.extent > self.seen, "ST-3"
+            self.seen = answer.extent
+            self.owner[answer.extent] = answer.client
+            self.place[answer.extent] = (answer.offset, answer.size)
+
+    def gone(self, freed: list[Freed]) -> None:
+        for range_ in freed:
+            assert range_.extent in self.freed, "ST-2: only what its owner freed"
+            assert not any(n == range_.extent for _, n in self.pins), "ST-2: not while pinned"
+            assert self.place.pop(range_.extent)[0] == range_.offset
+            self.freed.discard(range_.extent)
+            del self.owner[range_.extent]
+        served = self.book.serve(self.now)
+        assert [g.token for g in served] == self.waiting[: len(served)], "ST-4"
+        del self.waiting[: len(served)]
+        self.took(served)
+
+    @rule(client=CLIENTS, size=st.integers(1, 70 * PAGE))
+    def allocate(self, client: str, size: int) -> None:
+        self.token += 1
+        answer = self.book.allocate(client, self.token, size, self.now)
+        if isinstance(answer, Granted):
+            assert not self.waiting, "ST-4"
+            self.took([answer])
+        elif answer is None:
+            self.waiting.append(self.token)
+            self.clients_waiting = getattr(self, "clients_waiting", {}) | {self.token: client}
+
+    @precondition(lambda self: self.place)
+    @rule(data=st.data(), client=CLIENTS, owner=CLIENTS)
+    def hand_over(self, data: st.DataObject, client: str, owner: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.place)))
+        before = self.owner[number]
+        may = before in (client, owner) and number not in self.freed
+        assert self.book.hand_over(client, number, owner) == may
+        if may:
+            self.owner[number] = owner
+
+    @precondition(lambda self: self.place)
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.place)))
+        self.freed.add(number)
+        freed = self.book.free(number, self.now)
+        self.gone([freed] if freed else [])
+
+    @precondition(lambda self: self.place)
+    @rule(data=st.data(), client=CLIENTS)
+    def pin(self, data: st.DataObject, client: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.place)))
+        assert self.book.pin(client, number) == (number not in self.freed), "ST-3"
+        if number not in self.freed:
+            self.pins[client, number] = self.pins.get((client, number), 0) + 1
+
+    @precondition(lambda self: self.pins)
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        client, number = data.draw(st.sampled_from(sorted(self.pins)))
+        self.pins[client, number] -= 1
+        if not self.pins[client, number]:
+            del self.pins[client, number]
+        freed = self.book.unpin(client, number, self.now)
+        self.gone([freed] if freed else [])
+
+    @rule(client=CLIENTS)
+    def lose(self, client: str) -> None:
+        waiting = getattr(self, "clients_waiting", {})
+        self.waiting = [token for token in self.waiting if waiting[token] != client]
+        self.pins = {key: count for key, count in self.pins.items() if key[0] != client}
+        self.freed |= {number for number, owner in self.owner.items() if owner == client}
+        self.gone(self.book.client_lost(client, self.now))
+
+    @rule(seconds=st.sampled_from([1.0, 11.0]))
+    def time(self, seconds: float) -> None:
+        self.now += seconds
+        denied = [d.token for d in self.book.expire(self.now)]
+        assert denied == self.waiting[: len(denied)]
+        del self.waiting[: len(denied)]
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "book"):
+            self.book.check()
+            assert {e.number for e in self.book.extents()} == set(self.place)
+            assert self.book.waiting == len(self.waiting)
+
+
+Store.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+TestStore = Store.TestCase
