@@ -14,10 +14,12 @@
 `import actorflow` loads nothing but this file; each name brings what it needs at its first use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
+TYPE_CHECKING = False  # type checkers know the name and take it for True; typing itself need not be loaded
 if TYPE_CHECKING:
+    from typing import Any
+
     from actorflow import errors, options, util
     from actorflow._actor import Actor, ActorClass, Handle, method
     from actorflow._api import (
@@ -184,9 +186,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Type checkers must not see this function: with it they would take every name for an existing one.
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> "Any":
         if name in _MODULES:
-            return importlib.import_module(f"actorflow.{name}")
+            return import_module(f"actorflow.{name}")
         if name.startswith("_") or (name not in _HOME_OF and name not in __all__):
             import difflib
 
@@ -194,7 +196,7 @@ if not TYPE_CHECKING:
             hint = f". Did you mean: {near[0]!r}?" if near else ""
             raise AttributeError(f"module 'actorflow' has no attribute {name!r}{hint}", name=name)
         # What has no home of its own is an error.
-        value = getattr(importlib.import_module(_HOME_OF.get(name, "actorflow.errors")), name)
+        value = getattr(import_module(_HOME_OF.get(name, "actorflow.errors")), name)
         globals()[name] = value
         return value
 

@@ -58,7 +58,7 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
     core = _core()
     entries = [ref._entry for ref in checked]
     if any(entry.outcome is None for entry in entries):
-        waiting = core.wait_many(entries, len(entries))
+        waiting = core.objects.wait_many(entries, len(entries))
         if timeout is None:
             await waiting
         else:
@@ -70,7 +70,7 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
                 raise GetTimeoutError(
                     f"{done} of {len(entries)} results were there after {timeout:g} s. The calls go on: wait again, or cancel them"
                 ) from None
-    values = [await core.open(entry) for entry in entries]
+    values = [await core.objects.open(entry) for entry in entries]
     return values[0] if single else values
 
 
@@ -89,7 +89,7 @@ async def wait(
     core = _core()
     entries = [ref._entry for ref in checked]
     if sum(entry.outcome is not None for entry in entries) < num_returns:
-        waiting = core.wait_many(entries, num_returns)
+        waiting = core.objects.wait_many(entries, num_returns)
         if timeout is None:
             await waiting
         else:
@@ -103,7 +103,7 @@ async def wait(
     return ready, pending
 
 
-class as_completed(AsyncIterator[ObjectRef[T]]):  # noqa: N801  # the name is asyncio's
+class as_completed(AsyncIterator[ObjectRef[T]]):  # the name is asyncio's
     """An async iterator over references in the order in which they are done. Leaving the loop cancels nothing.
 
     `timeout` in seconds for the whole iteration; then GetTimeoutError.

@@ -8,14 +8,11 @@ the runtime's ActorState alive: when the last of them is gone, so is this proces
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import pickle
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack
-
-import cloudpickle
 
 from actorflow._core.base.errors import OptionError, PendingCallsLimitExceeded
 from actorflow._core.base.targets import CallKind, MethodTarget
@@ -50,10 +47,9 @@ def make_interface(
     max_task_retries: int,
 ) -> Interface:
     """Return the interface of a class, its blob included."""
-    rows = [
-        (target.name, target.kind, _spoken(target.options), target.parameters, target.defined)
-        for target in methods.values()
-    ]
+    import cloudpickle  # needed at the first call, not to define a class
+
+    rows = [(target.name, target.kind, _spoken(target.options), target.parameters, target.defined) for target in methods.values()]
     # cloudpickle: retry_exceptions may name types of the user's `__main__`.
     return read_interface(cloudpickle.dumps((name, rows, groups, max_pending_calls, max_task_retries), 5))
 
@@ -73,9 +69,7 @@ def read_interface(blob: bytes) -> Interface:
 def _spoken(options: MethodOptions) -> dict[str, Any]:
     """The options that are not as they are by default."""
     return {
-        field.name: value
-        for field in dataclasses.fields(options)
-        if (value := getattr(options, field.name)) != field.default
+        field.name: value for field in dataclasses.fields(options) if (value := getattr(options, field.name)) != field.default
     }
 
 
@@ -297,6 +291,8 @@ def _no_method(interface: Interface, name: str) -> str:
     """The words for a method that a handle does not have."""
     if name.startswith("_"):
         return f"{interface.name}.{name} is private: a handle has only the public methods of its class"
+    import difflib
+
     text = f"the actor class {interface.name} has no method {name!r}"
     if near := difflib.get_close_matches(name, interface.methods, n=3):
         return f"{text}. Did you mean {' or '.join(map(repr, near))}?"
@@ -304,7 +300,5 @@ def _no_method(interface: Interface, name: str) -> str:
         return f"{text}. Write `await af.{name}(handle)`: what is done to an actor is a function."
     if name in ("remote", "options"):
         return f"{text}: this is a handle to an actor that exists. Write `handle.method.{name}(...)`."
-    have = (
-        f"It has {', '.join(sorted(interface.methods))}." if interface.methods else "It has no public method."
-    )
+    have = f"It has {', '.join(sorted(interface.methods))}." if interface.methods else "It has no public method."
     return f"{text}. {have} Values are read by a method too: a handle has no other attributes."

@@ -222,7 +222,7 @@ def _options(given: dict[str, Any]) -> InitOptions:
         values["address"] = os.environ.get(ADDRESS_VARIABLE, "")
     for name in ("memory", "object_store_memory"):
         if values[name] is not None:
-            values[name] = parse_bytes(values[name])
+            values[name] = parse_bytes(name, values[name])
     values["resources"] = tuple(sorted((values["resources"] or {}).items()))
     if values["mode"] not in MODES:
         raise OptionError(f"af.init(mode={values['mode']!r}): known modes are {', '.join(map(repr, MODES))}")

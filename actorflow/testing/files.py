@@ -38,7 +38,7 @@ class Files(Protocol):
     async def replace(self, path: str, data: bytes) -> None:
         """Give a file a new content, durably, all or nothing. Raises OSError."""
 
-    def list(self, prefix: str) -> list[str]:
+    def paths(self, prefix: str) -> list[str]:
         """The paths that begin with `prefix`, sorted."""
 
     def remove(self, path: str) -> None:
@@ -125,7 +125,7 @@ class SimFiles:
         file.synced_bytes = len(data)
         file.durable = True
 
-    def list(self, prefix: str) -> list[str]:
+    def paths(self, prefix: str) -> list[str]:
         """See Files."""
         return sorted(path for path in self.disk.files if path.startswith(prefix))
 

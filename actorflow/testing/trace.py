@@ -5,8 +5,9 @@ the cure:
 
 * iteration over a `set` (or anything else ordered by `hash` or `id`): of strings it depends on
   PYTHONHASHSEED, of objects on their addresses. Iterate over dicts and lists; a dict keeps the order of
-  insertion. Futures and tasks of a simulated loop hash by a number of their world, so sets of those are
-  safe (`asyncio.wait`, `TaskGroup`). * state of modules and classes: all simulated processes share it, and it outlives a run. A cache that only
+  insertion. Futures and tasks of a simulated loop hash by a number of their world, so sets of those are safe
+  (`asyncio.wait`, `TaskGroup`).
+* state of modules and classes: all simulated processes share it, and it outlives a run. A cache that only
   saves time is harmless; one that changes what is said (a measured average) is not.
 * `time`, `random`, `uuid`, `secrets`, `os.urandom`: use the clock
   and the generator of the ports. * an address in a text that is sent (`<object at 0x7f...>`). * the

@@ -78,35 +78,35 @@ class UnsupportedCalls(asyncio.AbstractEventLoop):
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> NoReturn:
         _refuse("add_reader")
 
-    def remove_reader(self, *args: Any) -> NoReturn:
+    def remove_reader(self, fd: Any) -> NoReturn:
         _refuse("remove_reader")
 
     def add_writer(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> NoReturn:
         _refuse("add_writer")
 
-    def remove_writer(self, *args: Any) -> NoReturn:
+    def remove_writer(self, fd: Any) -> NoReturn:
         _refuse("remove_writer")
 
-    async def sock_recv(self, *args: Any) -> NoReturn:
+    async def sock_recv(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_recv")
 
-    async def sock_recv_into(self, *args: Any) -> NoReturn:
+    async def sock_recv_into(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_recv_into")
 
-    async def sock_recvfrom(self, *args: Any) -> NoReturn:
+    async def sock_recvfrom(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_recvfrom")
 
-    async def sock_recvfrom_into(self, *args: Any) -> NoReturn:
+    async def sock_recvfrom_into(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_recvfrom_into")
 
-    async def sock_sendto(self, *args: Any) -> NoReturn:
+    async def sock_sendto(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_sendto")
 
-    async def sock_sendall(self, *args: Any) -> NoReturn:
+    async def sock_sendall(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_sendall")
 
-    async def sock_connect(self, *args: Any) -> NoReturn:
+    async def sock_connect(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_connect")
 
-    async def sock_accept(self, *args: Any) -> NoReturn:
+    async def sock_accept(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("sock_accept")

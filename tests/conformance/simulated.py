@@ -1,7 +1,7 @@
-"""The simulated adapters as the conformance suites want them: each factory gives the adapter and a way to run code.
+"""The simulated adapters as conformance suites want them: the adapter, and a way to run code beside it.
 
-The suites are written against `Rig`: code of a test is a coroutine that runs on the adapter's own loop. A real rig
-runs it with `asyncio.run`, this one under virtual time.
+The code of a test is a coroutine that runs on the adapter's own loop. Against a real adapter it is run by a
+real loop; a `Rig` runs it under virtual time.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import importlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from actorflow.testing import (
     World,
     block_on,
 )
-from actorflow.testing.executor import load_greenlet
+from actorflow.testing.executor import block, load_greenlet
 
 NAME = contextvars.ContextVar("NAME", default="nobody")
 Wake = Callable[[], None]
@@ -40,13 +41,26 @@ def executor(request: pytest.FixtureRequest, host: Host) -> SimExecutor:
 
 def wake_later(host: Host, seconds: float) -> Callable[[Wake], None]:
     """A `register` whose wake comes after a while, from the protocol's loop."""
-    return lambda wake: host.world.at_host(host, host.world.now + seconds, wake) and None
+
+    def register(wake: Wake) -> None:
+        host.world.at_host(host, host.world.now + seconds, wake)
+
+    return register
+
+
+def sleep(host: Host, seconds: float) -> Callable[[], None]:
+    """A callable that blocks for a while."""
+
+    def body() -> None:
+        block(wake_later(host, seconds), None)
+
+    return body
 
 
 def test_callables_run_in_order(world: World, executor: SimExecutor) -> None:
     seen: list[int] = []
     for number in range(10):
-        executor.submit(lambda number=number: seen.append(number))
+        executor.submit(partial(seen.append, number))
     assert seen == []
     world.run_for(1)
     assert seen == list(range(10))
@@ -127,7 +141,7 @@ def test_other_hosts_and_the_own_protocol_go_on_meanwhile(
 
     host.run(tick("protocol"))
     world.host("other").run(tick("other"))
-    executor.submit(lambda: executor.block(wake_later(host, 10), None) and None)
+    executor.submit(sleep(host, 10.0))
     world.run_for(5)
     assert sorted(ticks) == ["other"] * 3 + ["protocol"] * 3
 
@@ -136,7 +150,7 @@ def test_sx_3_blocked_code_blocks_a_loop_of_its_own_but_not_a_shared_one(
     world: World, host: Host, executor: SimExecutor
 ) -> None:
     seen: list[float] = []
-    executor.submit(lambda: executor.block(wake_later(host, 5.0), None) and None)
+    executor.submit(sleep(host, 5.0))
     executor.loop.call_soon_threadsafe(lambda: executor.loop.call_later(1, lambda: seen.append(world.now)))
     world.run_for(10)
     assert len(seen) == 1
@@ -170,7 +184,7 @@ def test_the_running_loop_and_the_context_are_the_hosts(
 
 
 def test_what_a_callable_raises_fails_the_simulation(world: World, executor: SimExecutor) -> None:
-    executor.submit(lambda: 1 / 0 and None)
+    executor.submit(partial(divmod, 1, 0))
     with pytest.raises(SimulationFailed, match="ZeroDivisionError"):
         world.run_for(1)
 

@@ -77,7 +77,7 @@ def test_a_file_that_was_never_synced_may_vanish() -> None:
             machine = Machine(world)
             machine.files.append("log", b"x")
             machine.disk.crash()
-            there.add(bool(machine.files.list("")))
+            there.add(bool(machine.files.paths("")))
     assert there == {True, False}
 
 
@@ -102,12 +102,12 @@ def test_fi_4_the_death_of_a_process_loses_nothing(machine: Machine) -> None:
     assert after.read("log") == b"unsynced"
 
 
-def test_list_and_remove(machine: Machine) -> None:
+def test_paths_and_remove(machine: Machine) -> None:
     for path in ("a/2", "b/1", "a/1"):
         machine.files.append(path, b"x")
-    assert machine.files.list("a/") == ["a/1", "a/2"]
+    assert machine.files.paths("a/") == ["a/1", "a/2"]
     machine.files.remove("a/1")
-    assert machine.files.list("") == ["a/2", "b/1"]
+    assert machine.files.paths("") == ["a/2", "b/1"]
     for action in (machine.files.read, machine.files.remove):
         with pytest.raises(FileNotFoundError):
             action("a/1")

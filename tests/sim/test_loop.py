@@ -6,6 +6,7 @@ import gc
 import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def world() -> Iterator[World]:
 
 
 def test_handles_of_one_host_run_in_order(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
     for number in range(20):
         host.loop.call_soon(seen.append, number)
     world.run_until(lambda: len(seen) == 20)
@@ -52,7 +53,7 @@ def test_an_hour_passes_in_no_time(world: World) -> None:
 
 
 def test_timers_fire_in_order_of_time_and_then_of_creation(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
     for name, delay in [("d", 2.0), ("a", 1.0), ("b", 1.0), ("c", 1.5)]:
         host.loop.call_later(delay, seen.append, name)
     world.run_for(3)
@@ -60,7 +61,7 @@ def test_timers_fire_in_order_of_time_and_then_of_creation(world: World) -> None
 
 
 def test_a_cancelled_timer_does_not_fire_and_does_not_move_the_clock(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
     host.loop.call_later(5, seen.append, "cancelled").cancel()
     host.loop.call_later(1, seen.append, "kept")
     while world.step():
@@ -226,7 +227,7 @@ def test_a_task_whose_exception_nobody_retrieves_fails_the_simulation(world: Wor
 
 
 def test_an_exception_handler_of_the_loop_is_respected(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
     host.loop.set_exception_handler(lambda loop, context: seen.append(context["exception"]))
     host.loop.call_soon(lambda: 1 / 0)
     world.run_for(1)
@@ -285,7 +286,7 @@ def test_lo_3_another_process_cannot_be_called(world: World) -> None:
 
 def test_lo_3_another_thread_wants_call_soon_threadsafe(world: World) -> None:
     host = world.host("a")
-    user, seen = host.new_loop("user"), []
+    user, seen = host.new_loop("user"), list[int]()
     host.loop.call_soon(lambda: user.call_soon_threadsafe(seen.append, 1))
     world.run_for(1)
     assert seen == [1]
@@ -295,7 +296,7 @@ def test_lo_3_another_thread_wants_call_soon_threadsafe(world: World) -> None:
 
 
 def test_in_loop_thread_tells_the_two_loops_of_a_host_apart(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
     user = host.new_loop("user")
     for loop in (host.loop, user):
         loop.call_soon(lambda: seen.append(host.ports.in_loop_thread()))
@@ -428,7 +429,7 @@ def test_signals_call_their_handler_or_do_their_default(world: World) -> None:
 
 
 def test_a_stopped_process_does_nothing_until_it_continues(world: World) -> None:
-    host, seen = world.host("a"), []
+    host, seen = world.host("a"), list[Any]()
 
     async def tick() -> None:
         while True:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,7 @@ def test_a_kill_at_every_step_leaves_a_value_or_a_typed_error(victim: str, sim_s
     outcomes: set[str] = set()
     for step in range(steps_of_a_clean_run(sim_seed)):
         with World(sim_seed) as world:
-            world.at_step(step, lambda world=world: kill_if_there(world, victim))
+            world.at_step(step, partial(kill_if_there, world, victim))
             try:
                 toy = Toy(world)
             except SimulationStuck:  # it died before it listened
@@ -213,7 +214,8 @@ def test_a_kill_at_every_step_leaves_a_value_or_a_typed_error(victim: str, sim_s
 
 @pytest.mark.parametrize("kind", ["step", "handle", "message", "time"])
 def test_each_kind_of_hook_strikes_at_its_point(world: World, kind: str) -> None:
-    toy, struck = Toy(world), []
+    toy, struck = Toy(world), list[tuple[float, ...]]()
+    wanted: tuple[int, float]
 
     def strike() -> None:
         struck.append((world.steps, toy.server.loop.ran, world.messages, world.now))

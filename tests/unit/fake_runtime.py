@@ -33,6 +33,8 @@ class FakeRef:
         self.cancels = 0
         self.steps_to_cancel = cancel_takes
         """Turns of the loop from `cancel()` to the end of the call."""
+        self.ends_in: BaseException = TaskCancelledError("cancelled")
+        """What a cancelled call ends in."""
 
     def settle(self, value: Any) -> None:
         if self._future.done():
@@ -52,13 +54,13 @@ class FakeRef:
             task = asyncio.ensure_future(self._end_later())
             self._future.add_done_callback(lambda _: task)
         else:
-            self.settle(TaskCancelledError("cancelled"))
+            self.settle(self.ends_in)
         return True
 
     async def _end_later(self) -> None:
         for _ in range(self.steps_to_cancel):
             await asyncio.sleep(0)
-        self.settle(TaskCancelledError("cancelled"))
+        self.settle(self.ends_in)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return asyncio.shield(self._future).__await__()

@@ -18,8 +18,6 @@ class FunctionTarget:
     kind: CallKind
     function_id: str = ""
     pickle: bytes = b""
-    run_us: float = -1.0
-    """Moving average of the time one call runs; negative until the first result. It sets how deep calls are pipelined."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import sys
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.boot.zygote import start_zygote
-from actorflow._core.io.arena import ArenaServer, MemfdArena
+from actorflow._core.io.arena import MemfdArena
 
 log = logging.getLogger("actorflow")
 

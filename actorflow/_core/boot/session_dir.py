@@ -101,9 +101,7 @@ class SessionDir:
         give_up_at = time.monotonic() + LOCK_TIMEOUT_S
         while (fd := _try_lock(self.path / "lock")) is None:
             if time.monotonic() >= give_up_at:
-                raise ClusterStartError.explain(
-                    which=str(self.path), what="is in use", why="another node process holds its lock"
-                )
+                raise ClusterStartError.explain(which=str(self.path), what="is in use", why="another node process holds its lock")
             time.sleep(LOCK_RETRY_S)
         self._lock_fd = fd
 

@@ -49,9 +49,7 @@ END_TIMEOUT_S = 5.0
 """How long the zygote waits for the workers it has killed: only one stuck in the kernel takes time."""
 
 
-def start_zygote(
-    modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()
-) -> ZygoteHandle:
+def start_zygote(modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()) -> ZygoteHandle:
     """Fork the zygote of this process. A node does it first of all, before it has a thread, a loop or a lock.
 
     `entry`, as `module:function`, is what a worker runs with its WorkerSpec. `keep_fds` stay open in all
@@ -104,9 +102,7 @@ class _Zygote:
         self._thread_env = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         self._wakeups = self._listen_for_deaths()
         self._handled_signals = tuple(
-            number
-            for number in signal.valid_signals()
-            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None)
+            number for number in signal.valid_signals() if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None)
         )
 
     def _listen_for_deaths(self) -> int:
@@ -120,9 +116,7 @@ class _Zygote:
         """Import, and freeze what was imported: no collection in a worker then copies the pages of it."""
         set_process_title("actorflow-zygote")
         _renew_standard_streams()
-        os.environ.update(
-            dict.fromkeys(THREAD_VARIABLES, "1")
-        )  # A BLAS makes its threads when it is imported.
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # A BLAS makes its threads when it is imported.
         try:
             for name in modules:
                 importlib.import_module(name)

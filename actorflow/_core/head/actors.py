@@ -38,9 +38,7 @@ NAMESPACE_DEFAULT = "default"
 class Actors:
     """The one writer of the actor table and of the checkpoints."""
 
-    def __init__(
-        self, ports: Ports, config: HeadConfig, directory: Directory, nodes: Nodes, jobs: Jobs
-    ) -> None:
+    def __init__(self, ports: Ports, config: HeadConfig, directory: Directory, nodes: Nodes, jobs: Jobs) -> None:
         self._ports = ports
         self._directory = directory
         self._nodes = nodes
@@ -98,9 +96,7 @@ class Actors:
             peer.send(FindActorReply(message.token, near=near, elsewhere=elsewhere))
             return
         spec = actor.spec
-        reply = FindActorReply(
-            message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address
-        )
+        reply = FindActorReply(message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address)
         reply.class_id = spec.class_id
         peer.send(reply)
 
@@ -124,9 +120,7 @@ class Actors:
         """Keep the state of an actor for its next incarnation."""
         actor = self.table.living().get(message.actor_id)
         current = actor.incarnation if actor is not None else None
-        error = self._checkpoints.save(
-            message.actor_id, message.incarnation, message.number, message.data, current=current
-        )
+        error = self._checkpoints.save(message.actor_id, message.incarnation, message.number, message.data, current=current)
         peer.send(CheckpointSaved(message.actor_id, message.incarnation, message.number, error))
 
     # -- from nodes
@@ -147,9 +141,7 @@ class Actors:
     def failed(self, peer: Peer, message: ActorFailed) -> None:
         """A constructor raised, or the node can never hold the actor."""
         now = self._ports.monotonic()
-        self._perform(
-            self.table.failed(message.actor_id, message.incarnation, node_id_of(peer), message.died, now)
-        )
+        self._perform(self.table.failed(message.actor_id, message.incarnation, node_id_of(peer), message.died, now))
 
     def lost(self, peer: Peer, message: ActorLost) -> None:
         """An incarnation is gone."""
@@ -167,9 +159,9 @@ class Actors:
 
     # -- from the head's other rooms
 
-    def node_joined(self) -> None:
+    def node_joined(self, node_id: ProcessId) -> None:
         """A node came, or has other resources now."""
-        self._perform(self.table.node_joined())
+        self._perform(self.table.node_joined(node_id))
 
     def node_lost(self, node_id: ProcessId, reason: str) -> None:
         """A node is gone with all that was on it."""
@@ -196,9 +188,7 @@ class Actors:
                 decisions += self._find_node_later(decision)
             elif isinstance(decision, Place):
                 checkpoint = self._checkpoints.newest(decision.spec.actor_id)
-                self._nodes.send(
-                    decision.node_id, PlaceActor(decision.spec, decision.incarnation, checkpoint)
-                )
+                self._nodes.send(decision.node_id, PlaceActor(decision.spec, decision.incarnation, checkpoint))
             elif isinstance(decision, Answer):
                 self._directory.send(decision.to, decision.reply)
             elif isinstance(decision, Stop):
@@ -228,9 +218,7 @@ class Actors:
         choice = self._nodes.pick(Request(spec.resources))
         if isinstance(choice, Picked):
             return self.table.placed(actor_id, incarnation, choice.node_id, now)
-        return self.table.not_placed(
-            actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now
-        )
+        return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)
 
     def _forget(self, decision: Forget) -> None:
         self._checkpoints.drop(decision.actor_id)

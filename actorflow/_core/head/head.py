@@ -139,8 +139,13 @@ class Head:
     # -- steps
 
     def _node_info(self, peer: Peer, message: NodeInfo) -> None:
-        if self._nodes.info(peer, message):
-            self._actors.node_joined()
+        old = self._nodes.replaced_by(peer, message)
+        if old is not None:
+            # What it said on the old connection may be lost: it begins anew.
+            self._node_lost(old, "it connected again")
+            old.close(abort=True)
+        self._nodes.info(peer, message)
+        self._actors.node_joined(message.node_id)
 
     def _node_lost(self, peer: Peer, reason: str) -> None:
         node_id = self._nodes.lost(peer, reason)

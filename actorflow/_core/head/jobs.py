@@ -24,9 +24,7 @@ class Jobs:
         if not peer.job_id:
             return
         now = self._ports.monotonic()
-        for decision in self.table.driver_connected(
-            peer.job_id, peer.process_id, peer.namespace, peer.pid, now
-        ):
+        for decision in self.table.driver_connected(peer.job_id, peer.process_id, peer.namespace, peer.pid, now):
             if isinstance(decision, Refuse):
                 log.warning("driver %s is refused: %s", peer.process_id, decision.reason)
                 peer.close(abort=True)

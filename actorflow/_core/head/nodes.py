@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.membership import Membership, NotPicked, Picked, Request
 from actorflow._core.protocol.messages import AnyMessage, NodeInfo
-
-log = logging.getLogger(__name__)
 
 
 class Nodes:
@@ -22,27 +18,17 @@ class Nodes:
         self.membership = Membership()
         """To be read by others, written here."""
 
-    def info(self, peer: Peer, message: NodeInfo) -> bool:
-        """A node says what it is and has. False when it is refused, and its connection closed."""
-        known = self._peers.get(message.node_id)
-        if known is not None and known is not peer and not known.lost:
-            log.error(
-                "a second node says that it is %s: %r is refused, %r stays", message.node_id, peer, known
-            )
-            peer.close(abort=True)
-            return False
+    def info(self, peer: Peer, message: NodeInfo) -> None:
+        """A node says what it is and has."""
         now = self._ports.monotonic()
-        if not self.membership.joined(
-            message.node_id, message.address, message.resources, message.labels, now
-        ):
-            log.warning(
-                "node %s was given up and comes back under its old id: it is refused", message.node_id
-            )
-            peer.close(abort=True)
-            return False
+        self.membership.joined(message.node_id, message.address, message.resources, message.labels, now)
         self._peers[message.node_id] = peer
         peer.state = message.node_id
-        return True
+
+    def replaced_by(self, peer: Peer, message: NodeInfo) -> Peer | None:
+        """The older connection of the node, when it connects again before the old one is seen to be lost."""
+        known = self._peers.get(message.node_id)
+        return known if known is not peer else None
 
     def lost(self, peer: Peer, reason: str) -> ProcessId | None:
         """The connection is gone; returns the node that is lost with it, if it had said who it is."""

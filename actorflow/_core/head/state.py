@@ -75,9 +75,7 @@ class StateDesk:
             error = f"there is no kind of state {message.kind!r}: known are {known}"
             peer.send(StateReply(message.token, b"[]", error=error))
         elif len(self._gatherings) >= self._queries_max:
-            error = (
-                f"{self._queries_max} state queries are under way, the limit of this head: ask again later"
-            )
+            error = f"{self._queries_max} state queries are under way, the limit of this head: ask again later"
             peer.send(StateReply(message.token, b"[]", error=error))
         else:
             self._ask_nodes(peer, message)

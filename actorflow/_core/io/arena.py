@@ -78,9 +78,7 @@ class MemfdArena:
     def create(cls, size: int) -> Self:
         """Make a new, empty arena of `size` bytes, rounded up to whole pages. Raises OSError."""
         if not hasattr(os, "memfd_create"):
-            raise OSError(
-                errno.ENOSYS, f"shared memory needs Linux (memfd_create), and this is {sys.platform}"
-            )
+            raise OSError(errno.ENOSYS, f"shared memory needs Linux (memfd_create), and this is {sys.platform}")
         import fcntl  # Not on Windows, where this module must import.
 
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -152,9 +150,7 @@ class MemfdArena:
         # Python asks for a writable buffer before it tells an address, so the mapping starts writable.
         mapping = mmap.mmap(self._fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         base = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapping))
-        if not writable and _libc().mprotect(
-            ctypes.c_void_p(base), ctypes.c_size_t(self.size), mmap.PROT_READ
-        ):
+        if not writable and _libc().mprotect(ctypes.c_void_p(base), ctypes.c_size_t(self.size), mmap.PROT_READ):
             raise OSError(ctypes.get_errno(), "cannot make the arena's mapping read-only")  # AR-1
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_DONTDUMP)
@@ -204,9 +200,7 @@ def fetch_arena(path: str, timeout_s: float = FETCH_TIMEOUT_S) -> MemfdArena:
         sock.connect(path)
         pid, user_id = peer_credentials(sock)
         if user_id != os.geteuid():
-            raise PermissionError(
-                errno.EACCES, f"process {pid} of user {user_id} offers the arena, not ours", path
-            )
+            raise PermissionError(errno.EACCES, f"process {pid} of user {user_id} offers the arena, not ours", path)
         data, fds, _, _ = socket.recv_fds(sock, _SIZE.size, 1, socket.MSG_CMSG_CLOEXEC)
     if len(data) != _SIZE.size or len(fds) != 1:
         for fd in fds:

@@ -70,6 +70,4 @@ class MainThreadExecutor:
         except (SystemExit, KeyboardInterrupt):
             raise  # As asyncio's own callbacks: these end the loop.
         except BaseException as error:
-            self.loop.call_exception_handler(
-                {"message": f"{fn!r} failed on the user's thread", "exception": error}
-            )
+            self.loop.call_exception_handler({"message": f"{fn!r} failed on the user's thread", "exception": error})

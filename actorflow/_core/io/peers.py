@@ -182,8 +182,8 @@ class Peers:
         self._handler = handler
         self._schedule = schedule or self._schedule_on_loop
         self._listeners: list[Listener] = []
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._open: set[Peer] = set()
+        self._connecting: dict[asyncio.Task[None], None] = {}
+        self._open: dict[Peer, None] = {}
 
     async def listen(self, address: str) -> None:
         """Accept peers at `address`. Raises OSError."""
@@ -204,8 +204,8 @@ class Peers:
 
     def _start(self, peer: Peer) -> None:
         task = self._ports.loop.create_task(self._connect(peer), name=f"connect {peer.address}")
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting[task] = None
+        task.add_done_callback(lambda done: self._connecting.pop(done, None))
 
     async def _connect(self, peer: Peer) -> None:
         try:
@@ -213,13 +213,13 @@ class Peers:
         except OSError as error:
             peer.connection_lost(f"cannot connect to {peer.address}: {error}")
             return
-        self._open.add(peer)
+        self._open[peer] = None
         peer.attached(stream)
 
     def _accept(self, stream: Stream) -> Peer:
         peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=True)
-        self._open = {open_peer for open_peer in self._open if not open_peer.lost} if len(self._open) > 64 else self._open
-        self._open.add(peer)
+        self._open = {open_peer: None for open_peer in self._open if not open_peer.lost} if len(self._open) > 64 else self._open
+        self._open[peer] = None
         peer.attached(stream)
         return peer
 

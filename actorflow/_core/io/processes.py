@@ -198,9 +198,7 @@ class ZygoteProcesses:
             except BlockingIOError:
                 return
             if not data:
-                logger.error(
-                    "the zygote (pid %d) died: this node can start no more workers", self._zygote.pid
-                )
+                logger.error("the zygote (pid %d) died: this node can start no more workers", self._zygote.pid)
                 self._unlink("the zygote died, and its workers with it")
                 return
             report = decode_report(data)

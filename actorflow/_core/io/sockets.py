@@ -69,9 +69,7 @@ def bind_unix(path: str) -> socket.socket:
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
     """Return the process id and the user id of the other side, as the kernel knows them."""
-    pid, uid, _ = _CREDENTIALS.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    )
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, uid
 
 

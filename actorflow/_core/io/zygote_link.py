@@ -94,8 +94,7 @@ def send_packet(link: socket.socket, message: ToZygote | FromZygote, fds: tuple[
     data = _encode(message)
     if len(data) > PACKET_BYTES_MAX:
         raise ValueError(
-            f"the environment and the module search path of a worker take {len(data)} bytes, "
-            f"and {PACKET_BYTES_MAX} is the limit"
+            f"the environment and the module search path of a worker take {len(data)} bytes, and {PACKET_BYTES_MAX} is the limit"
         )
     if fds:
         socket.send_fds(link, [data], list(fds))

@@ -149,7 +149,7 @@ class Leases:
 
     def fulfilled(self, lease: Lease, worker: WorkerProcess) -> None:
         """The worker is there."""
-        lease.worker = worker
+        lease.worker, lease.claim = worker, None
         worker.occupant = lease
         self._context.book.assign(lease.ticket, worker.worker_id)
         granted = LeaseGranted(lease.number, worker.worker_id, worker.address, lease.ticket.devices)

@@ -1,7 +1,7 @@
 """Worker processes: born, connected, asked to leave, killed, and told to those whom their end concerns.
 
-NW-1: the end of a worker is told once to its occupant: when the process is reaped, or when it has lost its connection
-      and is not reaped within `worker_silence_s`.
+NW-1: the end of a worker is told once to its occupant: when the process is reaped, or when it has lost
+      its connection and is not reaped within `worker_silence_s`.
 NW-2: tickets of a worker are released when its process is gone.
 """
 

@@ -167,9 +167,7 @@ class Actor:
     def as_state(self) -> ActorState:
         """What watchers are told."""
         died = self.ended if self.state is State.RESTARTING else None
-        return ActorState(
-            self.spec.actor_id, self.state.value, self.incarnation, self.worker_id, self.address, died
-        )
+        return ActorState(self.spec.actor_id, self.state.value, self.incarnation, self.worker_id, self.address, died)
 
     def as_dead(self, now: float) -> DeadActor:
         """What is kept when it is dead."""

@@ -32,6 +32,7 @@ from actorflow._core.policy.actor_record import Actor, Event, State, restart_del
 from actorflow._core.policy.actor_roster import Roster
 from actorflow._core.policy.early import EarlyWords, Unheard
 from actorflow._core.policy.graveyard import DEAD_ACTORS_MAX, DEAD_BYTES_MAX, DeadActor, Graveyard
+from actorflow._core.policy.membership import LOST_NODES_MAX
 from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
 
 ACTORS_MAX = 1_000_000
@@ -44,7 +45,7 @@ STEADY_S = 10.0
 class ActorTable:
     """All actors. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_place_timeout_s", "_waiting")
+    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_left_behind", "_place_timeout_s", "_waiting")
 
     def __init__(
         self,
@@ -61,6 +62,8 @@ class ActorTable:
         self._early = EarlyWords()
         self._waiting: OrderedDict[ActorId, float] = OrderedDict()
         """Actors no node could hold when it was tried, and until when they wait; in order of that time."""
+        self._left_behind: OrderedDict[ProcessId, list[tuple[ActorId, int]]] = OrderedDict()
+        """The incarnations that were on nodes when these were lost, in case a node comes back."""
 
     # -- looking
 
@@ -85,9 +88,7 @@ class ActorTable:
 
     # -- the beginning
 
-    def create(
-        self, spec: ActorSpec, creator: ProcessId, *, get_if_exists: bool, job_over: bool, now: float
-    ) -> list[Decision]:
+    def create(self, spec: ActorSpec, creator: ProcessId, *, get_if_exists: bool, job_over: bool, now: float) -> list[Decision]:
         """Somebody wants an actor. Idempotent by its id; the creator becomes its watcher."""
         actor_id = spec.actor_id
         if actor_id in self._actors or actor_id in self._dead:
@@ -114,9 +115,7 @@ class ActorTable:
         decisions.append(FindNode(actor_id, actor.incarnation, 0.0))
         return decisions
 
-    def _taken(
-        self, spec: ActorSpec, holder: Actor, creator: ProcessId, get_if_exists: bool, now: float
-    ) -> list[Decision]:
+    def _taken(self, spec: ActorSpec, holder: Actor, creator: ProcessId, get_if_exists: bool, now: float) -> list[Decision]:
         """The name belongs to another actor: share that one, or refuse (AC-4)."""
         existing = holder.spec
         reply = CreateActorReply(spec.actor_id, existing.actor_id, class_id=existing.class_id)
@@ -160,9 +159,7 @@ class ActorTable:
         self._waiting.pop(actor_id, None)
         return [Place(node_id, incarnation, actor.spec)]
 
-    def not_placed(
-        self, actor_id: ActorId, incarnation: int, reason: str, *, infeasible: bool, now: float
-    ) -> list[Decision]:
+    def not_placed(self, actor_id: ActorId, incarnation: int, reason: str, *, infeasible: bool, now: float) -> list[Decision]:
         """No node could be picked. Final when no known node can ever hold a new actor; the others wait."""
         if self.wants_node(actor_id, incarnation) is None:
             return []
@@ -174,9 +171,15 @@ class ActorTable:
             actor.tell(now, "waits for a node", reason)
         return []
 
-    def node_joined(self) -> list[Decision]:
-        """A node came, or has other resources now: those who wait try again."""
-        return [FindNode(actor_id, self._actors[actor_id].incarnation, 0.0) for actor_id in self._waiting]
+    def node_joined(self, node_id: ProcessId) -> list[Decision]:
+        """A node came, came back, or has other resources now: those who wait try again.
+
+        One that comes back may still run the incarnations that were given up with it: they are ended first.
+        """
+        left = self._left_behind.pop(node_id, ())
+        stops = [Stop(node_id, actor_id, incarnation, graceful=False) for actor_id, incarnation in left]
+        waiting = [(actor_id, self._actors[actor_id].incarnation) for actor_id in self._waiting]
+        return [*stops, *(FindNode(actor_id, incarnation, 0.0) for actor_id, incarnation in waiting)]
 
     # -- word from nodes
 
@@ -199,9 +202,7 @@ class ActorTable:
         actor.worker_id, actor.address, actor.ready_at = worker_id, address, now
         return [Publish(actor.watchers, actor.as_state())]
 
-    def failed(
-        self, actor_id: ActorId, incarnation: int, node_id: ProcessId, died: ActorDied, now: float
-    ) -> list[Decision]:
+    def failed(self, actor_id: ActorId, incarnation: int, node_id: ProcessId, died: ActorDied, now: float) -> list[Decision]:
         """The constructor raised, or the node can never hold it: the end, whatever max_restarts says."""
         actor = self._current(actor_id, incarnation, node_id)
         if actor is None:
@@ -228,16 +229,18 @@ class ActorTable:
         """A node is gone, with every incarnation on it."""
         decisions: list[Decision] = []
         words = f"its node {node_id} was lost: {cause}"
-        for actor in self._actors.on_node(node_id):
+        actors = self._actors.on_node(node_id)
+        self._left_behind[node_id] = [(actor.spec.actor_id, actor.incarnation) for actor in actors]
+        if len(self._left_behind) > LOST_NODES_MAX:
+            self._left_behind.popitem(last=False)
+        for actor in actors:
             decisions += self._lose(actor, words, expected=False, spent=True, now=now)
         assert not self._actors.on_node(node_id), f"AC-1: actors are still on node {node_id}, which is lost"
         return decisions
 
     # -- the end
 
-    def kill(
-        self, actor_id: ActorId, *, no_restart: bool, graceful: bool, by: str, now: float
-    ) -> list[Decision]:
+    def kill(self, actor_id: ActorId, *, no_restart: bool, graceful: bool, by: str, now: float) -> list[Decision]:
         """End the actor, or with no_restart=False its current incarnation. Idempotent."""
         died = ActorDied("killed", f"it was killed by {by}")
         actor = self._actors.get(actor_id)
@@ -258,9 +261,7 @@ class ActorTable:
         actor = self._actors.get(actor_id)
         if actor is None or actor.spec.detached:
             return []
-        died = ActorDied(
-            "out_of_scope", "the last handle to it is gone; keep a handle, or use lifetime='detached'"
-        )
+        died = ActorDied("out_of_scope", "the last handle to it is gone; keep a handle, or use lifetime='detached'")
         return self._end(actor, Event.UNREFERENCED, died, True, now)
 
     def owner_lost(self, owner: ProcessId, cause: str, now: float) -> list[Decision]:

@@ -31,17 +31,13 @@ class CheckpointStore:
 
     __slots__ = ("_by_actor", "_bytes_max", "_total_bytes", "_total_bytes_max")
 
-    def __init__(
-        self, bytes_max: int = CHECKPOINT_BYTES_MAX, total_bytes_max: int = CHECKPOINTS_BYTES_MAX
-    ) -> None:
+    def __init__(self, bytes_max: int = CHECKPOINT_BYTES_MAX, total_bytes_max: int = CHECKPOINTS_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._total_bytes_max = total_bytes_max
         self._by_actor: dict[ActorId, Checkpoint] = {}
         self._total_bytes = 0
 
-    def save(
-        self, actor_id: ActorId, incarnation: int, number: int, data: bytes, *, current: int | None
-    ) -> str:
+    def save(self, actor_id: ActorId, incarnation: int, number: int, data: bytes, *, current: int | None) -> str:
         """Keep what `incarnation` wrote; `current` is the incarnation the actor is at, None when it is dead.
 
         Returns why it is refused; an empty string when it, or a newer one of its incarnation, is kept.

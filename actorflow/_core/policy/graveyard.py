@@ -13,10 +13,7 @@ from actorflow._core.protocol.messages import ActorDied, ActorState
 DEAD_ACTORS_MAX = 100_000
 DEAD_BYTES_MAX = 64 * 1024 * 1024
 
-FORGOTTEN = (
-    "nothing is known of this actor: it was never created, or died so long ago that its end is no longer "
-    "remembered"
-)
+FORGOTTEN = "nothing is known of this actor: it was never created, or died so long ago that its end is no longer remembered"
 
 Story = list[tuple[float, str, str]]
 """(time, what happened, a detail): what an actor or its errors tell of their past, oldest first."""
@@ -99,9 +96,7 @@ class Graveyard:
         """Remember an actor of which nothing is known; returns what whoever asked for it is told."""
         died = ActorDied("forgotten", FORGOTTEN)
         story: Story = [(now, "forgotten", "")]
-        dead = DeadActor(
-            actor_id, "", "", "", "", "", False, False, 0, 0, 0, "", "", {}, now, now, died, story
-        )
+        dead = DeadActor(actor_id, "", "", "", "", "", False, False, 0, 0, 0, "", "", {}, now, now, died, story)
         self.bury(dead)
         return dead.state()
 

@@ -97,9 +97,7 @@ class JobTable:
         yield from reversed(self._running.values())
         yield from reversed(self._ended.values())
 
-    def driver_connected(
-        self, job_id: str, driver_id: ProcessId, namespace: str, pid: int, now: float
-    ) -> list[JobDecision]:
+    def driver_connected(self, job_id: str, driver_id: ProcessId, namespace: str, pid: int, now: float) -> list[JobDecision]:
         """A driver says that it works on this job. Idempotent by the driver's id."""
         if job_id in self._ended:
             reason = f"job {job_id} has ended ({self._ended[job_id].reason}); begin a new one with af.init()"

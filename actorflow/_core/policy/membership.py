@@ -1,9 +1,9 @@
 """The nodes of the cluster, and which of them gets an actor.
 
-A node is known from its first `NodeInfo` until its connection is lost. A node that comes back is a new
-process with a new id: it never takes up its old life.
+A node is known from its first `NodeInfo` until its connection is lost. It may come back, under the same id, and
+begins anew: what it had was given up when it was lost, and ActorTable has it stopped there.
 
-ME-1: a node that was lost never joins again under its id.
+ME-1: a node is living or lost, never both.
 ME-2: a pick is a living node whose totals hold what was asked.
 """
 
@@ -78,18 +78,14 @@ class Membership:
         """The ids of the living, in the order they joined."""
         return list(self._living)
 
-    def joined(
-        self, node_id: ProcessId, address: str, resources: dict[str, int], labels: dict[str, str], now: float
-    ) -> bool:
-        """A node says what it is and has, first or again. False when its id was lost before (ME-1)."""
-        if node_id in self._lost:
-            return False
+    def joined(self, node_id: ProcessId, address: str, resources: dict[str, int], labels: dict[str, str], now: float) -> None:
+        """A node says what it is and has: for the first time, again, or as one that was lost and comes back."""
+        self._lost.pop(node_id, None)
         node = self._living.get(node_id)
         if node is None:
             self._living[node_id] = Node(node_id, address, resources, labels, now)
         else:
             node.address, node.resources, node.labels = address, resources, labels
-        return True
 
     def lost(self, node_id: ProcessId, reason: str, now: float) -> bool:
         """The connection to a node is gone, and the node with it. False when it was not known."""

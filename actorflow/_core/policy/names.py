@@ -40,8 +40,7 @@ class NameBook:
         holder = space.setdefault(name, actor_id)
         if holder != actor_id:
             raise InternalError(
-                f"NA-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id}, "
-                f"but {holder} holds it"
+                f"NA-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id}, but {holder} holds it"
             )
 
     def free(self, namespace: str, name: str, actor_id: ActorId) -> None:
@@ -50,8 +49,7 @@ class NameBook:
         holder = space.pop(name, None)
         if holder != actor_id:
             raise InternalError(
-                f"NA-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, "
-                f"which {holder} holds"
+                f"NA-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
             )
         if not space:
             del self._spaces[namespace]
@@ -74,6 +72,4 @@ class NameBook:
     def elsewhere(self, namespace: str, name: str) -> list[str]:
         """Other namespaces that have exactly this name: the usual reason why a name is not found."""
         spaces = islice(self._spaces.items(), NEAR_SCAN_MAX)
-        return list(
-            islice((space for space, names in spaces if space != namespace and name in names), NEAR_MAX)
-        )
+        return list(islice((space for space, names in spaces if space != namespace and name in names), NEAR_MAX))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -130,9 +130,7 @@ class ExtentBook:
             if granted is not None:
                 return granted
         if len(self._waiters) >= self.waiting_max:
-            return Denied(
-                client, token, f"{len(self._waiters)} allocations wait already. {self._numbers({})}"
-            )
+            return Denied(client, token, f"{len(self._waiters)} allocations wait already. {self._numbers(str)}")
         self._wait_number += 1
         self._waiters[self._wait_number] = _Waiter(client, token, size, now)
         self._client(client).waiting[self._wait_number] = None
@@ -151,8 +149,8 @@ class ExtentBook:
             served.append(granted)
         return served
 
-    def expire(self, now: float, names: Mapping[str, str] | None = None) -> list[Denied]:
-        """Allocations that give up after `patience_s` without progress. `names`: what to call the clients."""
+    def expire(self, now: float, name: Callable[[str], str] = str) -> list[Denied]:
+        """Allocations that give up after `patience_s` without progress. `name`: what to call a client."""
         if now - self._progress_at < self.patience_s:
             return []
         denied = []
@@ -161,10 +159,8 @@ class ExtentBook:
             if now - waiter.since < self.patience_s:
                 break
             self._forget_waiter(number)
-            asked = (
-                f"{format_bytes(waiter.size)} asked for by {(names or {}).get(waiter.client, waiter.client)}"
-            )
-            reason = f"{asked} did not come free within {self.patience_s:g} s. {self._numbers(names or {})}"
+            asked = f"{format_bytes(waiter.size)} asked for by {name(waiter.client)}"
+            reason = f"{asked} did not come free within {self.patience_s:g} s. {self._numbers(name)}"
             denied.append(Denied(waiter.client, waiter.token, reason))
         return denied
 
@@ -245,13 +241,11 @@ class ExtentBook:
         """All extents in use, oldest first."""
         return list(self._extents.values())
 
-    def _numbers(self, names: Mapping[str, str]) -> str:
+    def _numbers(self, name: Callable[[str], str]) -> str:
         """The state of the store in a sentence: SEMANTICS 16 wants holder and waiter named."""
         pinned = sum(extent.size for extent in self._extents.values() if extent.pins)
-        holders = heapq.nlargest(
-            NAMED_MAX, ((c.pinned_bytes, name) for name, c in self._clients.items() if c.pinned_bytes)
-        )
-        who = ", ".join(f"{format_bytes(size)} by {names.get(name, name)}" for size, name in holders)
+        holders = heapq.nlargest(NAMED_MAX, ((c.pinned_bytes, client) for client, c in self._clients.items() if c.pinned_bytes))
+        who = ", ".join(f"{format_bytes(size)} by {name(client)}" for size, client in holders)
         return (
             f"The object store has {format_bytes(self.size)}: {format_bytes(self.used_bytes())} used, "
             f"{format_bytes(pinned)} pinned{f' ({who})' if who else ''}, the largest free piece is "

@@ -92,7 +92,7 @@ class ActorCalls:
         """Send the call, or queue it behind those before it (SEMANTICS 20)."""
         call.place = client
         if client.state == "dead":
-            self._core.settle_error(call, self._dead_error(client))
+            self._core.caller.settle_error(call, self._dead_error(client))
             return
         if client.state == "alive" and not client.queue and not call.waiting_for:
             self._push(client, call)
@@ -122,7 +122,7 @@ class ActorCalls:
         call.state = CallState.PUSHED
         seq = call.entry.index
         inflight[seq] = call
-        context = self._core.context_of(call, peer)
+        context = self._core.caller.context_of(call, peer)
         peer.send(
             ActorCall(seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args, call.buffers, context)
         )
@@ -140,9 +140,9 @@ class ActorCalls:
         """End a call that is queued or pushed."""
         client: ActorClient = call.place
         if call.state is CallState.PUSHED and client.peer is not None:
-            self._core.send_cancel(client.peer, call)
+            self._core.caller.send_cancel(client.peer, call)
         else:
-            self._core.settle_cancelled(call)
+            self._core.caller.settle_cancelled(call)
             self.pump(client)
 
     # -- waiting
@@ -222,9 +222,9 @@ class ActorCalls:
         again = []
         for call in client.inflight.values():
             if call.cancelled:
-                self._core.settle_cancelled(call)
+                self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
-                self._core.settle_error(
+                self._core.caller.settle_error(
                     call,
                     ActorUnavailableError(
                         f"{client!r}.{call.target.name}: the call was under way when the actor was lost ({reason}); it may or may not "
@@ -248,9 +248,9 @@ class ActorCalls:
         for call in calls:
             if call.state is not CallState.DONE:
                 if call.cancelled:
-                    self._core.settle_cancelled(call)
+                    self._core.caller.settle_cancelled(call)
                 else:
-                    self._core.settle_error(call, self._dead_error(client))
+                    self._core.caller.settle_error(call, self._dead_error(client))
         self._wake(client, "alive", "dead", "room")
         endings, client.endings = client.endings, []
         for ending in endings:
@@ -272,7 +272,7 @@ class ActorCalls:
         if died is not None and died.error is not None:
             return self._core.error_of(died.error)
         if died is not None and died.kind == "refused":
-            return self._core.refused_error(died.reason)
+            return self._core.directory.refused_error(died.reason)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}")
 

@@ -33,7 +33,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         client.max_pending_calls = options.max_pending_calls
         if options.lifetime is None:
             lifetime = core.references.owned.new()
-            core.lifetimes[lifetime.index] = client.actor_id
+            core.objects.lifetimes[lifetime.index] = client.actor_id
             client.lifetime = core.references.handle(lifetime)
         for pinned in call.pins:
             pinned.pins += 1
@@ -42,7 +42,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
             creation.move(large)
         for entry in unsettled(call.deps or ()):
             call.waiting_for += 1
-            core.when_settled(entry, lambda _settled: creation.ready())
+            core.caller.when_settled(entry, lambda _settled: creation.ready())
         if not call.waiting_for:
             creation.send()
     return client

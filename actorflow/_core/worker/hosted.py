@@ -62,7 +62,7 @@ class HostedActor:
             if restore is None:
                 log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
             else:
-                await _finish(restore(values.loads(checkpoint)))
+                await resolved(restore(values.loads(checkpoint)))
         if hasattr(self.instance, "__aenter__"):
             await self.instance.__aenter__()
             self._exit = self.instance.__aexit__
@@ -95,7 +95,7 @@ class HostedActor:
         cause = "its last handle is gone, or it was asked to stop"
         if self._exit is not None:
             try:
-                await _finish(self._exit(None, None, None))
+                await resolved(self._exit(None, None, None))
             except Exception as error:
                 # The actor is gone either way; its exit hook must not keep the process.
                 log.exception("%s: its exit hook failed", self.label)
@@ -122,7 +122,7 @@ def is_async_class(cls: type) -> bool:
     return False
 
 
-async def _finish(value: Any) -> Any:
+async def resolved(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 

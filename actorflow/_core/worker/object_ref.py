@@ -39,11 +39,11 @@ class ObjectRef(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         entry = self._entry
         if entry.outcome is None:
-            yield from self._core.wait_settled(entry).__await__()
+            yield from self._core.objects.wait_settled(entry).__await__()
         outcome = entry.outcome
         if type(outcome) is Inline:
-            return self._core.open_inline(entry, outcome)  # type: ignore[no-any-return]
-        return (yield from self._core.open(entry).__await__())  # type: ignore[no-any-return]
+            return self._core.objects.open_inline(entry, outcome)  # type: ignore[no-any-return]
+        return (yield from self._core.objects.open(entry).__await__())  # type: ignore[no-any-return]
 
     def done(self) -> bool:
         """True when the value, or the error, is known in this process."""
@@ -55,7 +55,7 @@ class ObjectRef(Generic[T]):
         A call that has not started never will; running `async def` code gets CancelledError; running `def` code goes on unless it looks
         at `af.check_cancelled()`. Whoever awaits the ref gets TaskCancelledError. `force` also ends the worker process of a task.
         """
-        return self._core.cancel_entry(self._entry, force=force)
+        return self._core.caller.cancel_entry(self._entry, force=force)
 
     def future(self) -> concurrent.futures.Future[T]:
         """A `concurrent.futures.Future` with the same end, for code that wants one; cancelling it does not cancel the call."""

@@ -103,7 +103,7 @@ async def _send(host: Host, incoming: Incoming, producer: Producer, item: Any) -
         if asyncio._get_running_loop() is loop:
             sent.set_result(None)
         else:
-            loop.call_soon_threadsafe(_finish, sent)
+            loop.call_soon_threadsafe(finish, sent)
 
     arguments.pack_result(host.core, incoming, item, packed)
     if not sent.done():
@@ -111,6 +111,6 @@ async def _send(host: Host, incoming: Incoming, producer: Producer, item: Any) -
         await sent
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership
-from actorflow._core.protocol.messages import AddBorrow, BorrowAck, DropBorrow, Fetch, Fetched, Outcome, RefGroup
+from actorflow._core.protocol.messages import (
+    AddBorrow,
+    BorrowAck,
+    DropBorrow,
+    Fetch,
+    Fetched,
+    Outcome,
+    RefGroup,
+)
 from actorflow._core.worker.object_ref import ObjectRef
 
 if TYPE_CHECKING:
@@ -99,7 +107,7 @@ class References:
         for group in groups:
             if group.owner == me:
                 for index in group.indices:
-                    entries.append(self.owned.entries.get(index) or self._core.ghost(index))
+                    entries.append(self.owned.entries.get(index) or self._core.objects.ghost(index))
             else:
                 get = self.borrowed.get
                 owner, address = group.owner, group.address
@@ -207,7 +215,7 @@ class References:
         elif entry.outcome is not None:
             self._answer_fetch(peer, entry)
         else:
-            self._core.when_settled(entry, lambda settled: self._answer_fetch(peer, settled))
+            self._core.caller.when_settled(entry, lambda settled: self._answer_fetch(peer, settled))
 
     def _answer_fetch(self, peer: Peer, entry: Owned) -> None:
         if peer.lost or entry.outcome is None:
@@ -232,11 +240,11 @@ class References:
         if entry is None or entry.outcome is not None:
             self._return_unwanted(peer, message.outcome)
             return
-        outcome: Outcome = message.outcome if message.outcome is not None else self._core.freed_outcome(entry)
+        outcome: Outcome = message.outcome if message.outcome is not None else self._core.objects.freed_outcome(entry)
         if outcome.refs:
             entry.pins += 1
             self.adopt(outcome.refs, peer.process_id, lambda: self.unpin_all((entry,)))
-        self._core.settled_borrow(entry, outcome)
+        self._core.caller.settled_borrow(entry, outcome)
 
     def _return_unwanted(self, peer: Peer, outcome: Outcome | None) -> None:
         if outcome is not None and outcome.refs:
@@ -248,7 +256,7 @@ class References:
         outcome = entry.outcome
         if outcome is not None and outcome.refs:
             self.unpin_all(self.entries_of(outcome.refs))
-        self._core.freed(entry)
+        self._core.objects.freed(entry)
 
     def free(self, entry: Owned) -> None:
         """The entry has just left the table."""
@@ -260,7 +268,7 @@ class References:
         if entry.outcome is not None:
             if entry.outcome.refs:
                 self.unpin_all(self.entries_of(entry.outcome.refs))
-            self._core.forget_outcome(entry)
+            self._core.objects.forget_outcome(entry)
 
     def _pay_back(self) -> None:
         owing, self._owing = self._owing, {}

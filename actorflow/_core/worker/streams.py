@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actorflow._core.policy.ownership import Owned
+from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.messages import StreamClose, StreamCredit
+from actorflow._core.worker.calls import CallState
 from actorflow._core.worker.object_ref import ObjectRef
-from actorflow._core.worker.wakers import Waiter
+from actorflow._core.worker.tasks import Lease
+from actorflow._core.worker.wakers import FutureWaiter, Waiter
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
+    from actorflow._core.io.peers import Peer
     from actorflow._core.worker.calls import Call
     from actorflow._core.worker.core import Core
 
@@ -63,14 +67,14 @@ class Stream(Generic[T]):
 
     def __del__(self) -> None:
         if not self._state.ended:
-            self._core.dropped_streams.append(self._state)
+            self._core.streams.dropped.append(self._state)
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self  # type: ignore[return-value]
+        return self
 
     async def __anext__(self) -> T:
         """The next value; raises StopAsyncIteration at the end, or the generator's error in its place."""
-        return await self._core.open_and_drop(await self._core.next_item(self._state))  # type: ignore[no-any-return]
+        return await self._core.streams.open_and_drop(await self._core.streams.next_item(self._state))  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -87,7 +91,7 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """Stop the producer and drop what has not been taken."""
-        self._core.close_stream(self._state)
+        self._core.streams.close_stream(self._state)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,7 +117,7 @@ class _Refs(Generic[T]):
         return self
 
     async def __anext__(self) -> ObjectRef[T]:
-        return ObjectRef(self._core, await self._core.next_item(self._stream._state))
+        return ObjectRef(self._core, await self._core.streams.next_item(self._stream._state))
 
 
 def credit_after(state: StreamState) -> StreamCredit | None:
@@ -129,3 +133,120 @@ def credit_after(state: StreamState) -> StreamCredit | None:
 def close_message(state: StreamState) -> StreamClose:
     """Tell the producer to stop."""
     return StreamClose(state.call.entry.index)
+
+
+class StreamCalls:
+    """The streams that one process consumes."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.dropped: deque[StreamState] = deque()
+        """Streams whose last handle is gone; closed when dropped handles are counted (SEMANTICS 18)."""
+
+
+    def make(self, call: Call) -> Stream[Any]:
+        call.stream = StreamState(call)
+        call.entry.pins += 1
+        call.entry.seen = True
+        return Stream(self._core, call.stream)
+
+    def _stream_of(self, seq: int, attempt: int) -> StreamState | None:
+        entry = self._core.references.owned.entries.get(seq)
+        call = entry.call if entry is not None else None
+        if call is None or call.attempt != attempt:
+            return None
+        state: StreamState | None = call.stream
+        return state
+
+    def on_item(self, peer: Peer, message: m.StreamItem) -> None:
+        state = self._stream_of(message.seq, message.attempt)
+        outcome = message.outcome
+
+        def registered() -> None:
+            if message.hold:
+                peer.send(m.Release(message.hold))
+
+        pins = self._core.references.adopt(outcome.refs, peer.process_id, registered)
+        if state is None or state.closed or message.index < state.received:
+            # Closed, or a retried generator that begins again: what was received already is dropped.
+            self._core.references.unpin_all(pins)
+            if type(outcome) is m.Stored:
+                self._core.store.free(outcome)
+            return
+        state.received = message.index + 1
+        entry = self._core.references.owned.new()
+        entry.outcome, entry.local, entry.seen = outcome, 1, True
+        state.items.append(entry)
+        state.wake()
+
+    def on_end(self, peer: Peer, message: m.StreamEnd) -> None:
+        entry = self._core.references.owned.entries.get(message.seq)
+        call: Call | None = entry.call if entry is not None else None
+        if call is None or call.attempt != message.attempt or call.state is not CallState.PUSHED:
+            return
+        if type(call.place) is Lease:
+            self._core.tasks.completed(call, 1_000_000)
+        else:
+            self._core.actors.completed(call)
+        if type(message.error) is m.Failed and call.retries_left and self._core.caller.try_again(call, message.error):
+            return
+        self._core.caller.finish(call, message.error or m.Inline(b""))
+
+    def end(self, state: StreamState, outcome: m.Outcome) -> None:
+        state.ended = True
+        if type(outcome) is m.Failed:
+            state.error = self._core.error_of(outcome)
+        state.call.entry.pins -= 1
+        state.wake()
+
+    async def next_item(self, state: StreamState) -> Owned:
+        """The next entry, with one handle counted; StopAsyncIteration or the error at the end."""
+        while True:
+            gate = self._core.gates.current()
+            with self._core.lock:
+                if state.items:
+                    entry = state.items.popleft()
+                    credit = credit_after(state)
+                    if credit is not None and not state.ended:
+                        self._send_to_producer(state, credit)
+                    return entry
+                if state.ended or state.closed:
+                    error, state.error = state.error, None
+                    if error is not None and not state.closed:
+                        raise error
+                    raise StopAsyncIteration
+                waiter = FutureWaiter(gate)
+                state.waiters.append(waiter)
+            await self._core.caller.blocked(waiter.future)
+
+    async def open_and_drop(self, entry: Owned) -> Any:
+        """The value of an item that nobody else refers to."""
+        try:
+            return await self._core.objects.open(entry)
+        finally:
+            self._core.dropped.append(entry)
+
+    def _send_to_producer(self, state: StreamState, message: m.StreamCredit | m.StreamClose) -> None:
+        place = state.call.place
+        peer = place.peer if place is not None and state.call.state is CallState.PUSHED else None
+        if peer is not None and not peer.lost:
+            peer.send(message)
+
+    def close_stream(self, state: StreamState) -> None:
+        """Stop the producer; drop what has not been taken."""
+        with self._core.lock:
+            if state.closed:
+                return
+            state.closed = True
+            while state.items:
+                self._core.dropped.append(state.items.popleft())
+            if not state.ended:
+                if state.call.state is CallState.PUSHED:
+                    self._send_to_producer(state, close_message(state))
+                else:
+                    self._core.caller.cancel_call(state.call, force=False)
+            state.wake()
+
+    def drain(self) -> None:
+        while self.dropped:
+            self.close_stream(self.dropped.popleft())

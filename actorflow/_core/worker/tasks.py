@@ -74,6 +74,8 @@ class TaskSubmitter:
         self._requests: dict[int, LeaseClass] = {}
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
+        self._run_us: dict[str, float] = {}
+        """Moving average of the time one call of a function runs, by its id: it sets how deep calls are pipelined."""
 
     # -- submitting
 
@@ -107,7 +109,7 @@ class TaskSubmitter:
             self._withdraw(klass)
 
     def _pick(self, klass: LeaseClass, call: Call) -> Lease | None:
-        run_us = call.target.run_us  # type: ignore[union-attr]  # tasks have function targets
+        run_us = self._run_us.get(call.target.function_id, -1.0)  # type: ignore[union-attr]  # tasks have function targets
         retriable = call.retries_left != 0
         best: Lease | None = None
         for lease in klass.leases.values():
@@ -124,16 +126,16 @@ class TaskSubmitter:
         peer = lease.peer
         core = self._core
         if target.function_id not in peer.defined:
-            core.define(peer, target)
+            core.caller.define(peer, target)
         call.state = CallState.PUSHED
         call.place = lease
         inflight = lease.inflight
         first = not inflight
         seq = call.entry.index
         inflight[seq] = call
-        lease.load_us += max(target.run_us, 0.0)
+        lease.load_us += self._run_us.get(target.function_id, 0.0)
         peer.send(
-            TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, core.context_of(call, peer))
+            TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, core.caller.context_of(call, peer))
         )
         if first:
             core.flush_now(peer)
@@ -160,9 +162,9 @@ class TaskSubmitter:
     def cancel(self, call: Call, *, force: bool) -> None:
         """End a call that is queued or pushed. Its outcome follows."""
         if call.state is CallState.PUSHED:
-            self._core.send_cancel(call.place.peer, call)
+            self._core.caller.send_cancel(call.place.peer, call)
         else:
-            self._core.settle_cancelled(call)
+            self._core.caller.settle_cancelled(call)
 
     # -- the life of a lease
 
@@ -199,7 +201,7 @@ class TaskSubmitter:
                     error = TaskUnschedulableError(f"{call.target.name} can never be scheduled: {message.reason}")
                 else:
                     error = WorkerCrashedError(f"no worker could be started for {call.target.name}: {message.reason}")
-                self._core.settle_error(call, error)
+                self._core.caller.settle_error(call, error)
 
     def on_reclaim(self, peer: Peer, message: ReclaimLease) -> None:
         """Somebody waits: give it back when what is on its way is done."""
@@ -239,10 +241,10 @@ class TaskSubmitter:
         for position, call in enumerate(lease.inflight.values()):
             # Workers run tasks in order: only the first can be the one that died with it, so only it spends a retry.
             if call.cancelled:
-                self._core.settle_cancelled(call)
+                self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
                 name = call.target.name
-                self._core.settle_error(
+                self._core.caller.settle_error(
                     call,
                     kind(
                         f"{name} (attempt {call.attempt + 1}) was lost with its worker {lease.worker_id}: {cause}. "
@@ -279,9 +281,9 @@ class TaskSubmitter:
             call = lease.inflight.pop(seq, None)
             if call is None:
                 continue
-            lease.load_us -= max(call.target.run_us, 0.0)  # type: ignore[union-attr]
+            lease.load_us -= self._run_us.get(call.target.function_id, 0.0)  # type: ignore[union-attr]
             if call.cancelled:
-                self._core.settle_cancelled(call)
+                self._core.caller.settle_cancelled(call)
                 continue
             call.attempt += 1
             call.state = CallState.QUEUED
@@ -291,7 +293,8 @@ class TaskSubmitter:
         running = next(iter(lease.inflight.values()), None)
         if running is not None:
             # What runs there is long, whatever its average said.
-            running.target.run_us = max(running.target.run_us, 20_000.0)  # type: ignore[union-attr]
+            function: str = running.target.function_id  # type: ignore[union-attr]
+            self._run_us[function] = max(self._run_us.get(function, 0.0), 20_000.0)
         self._pump(lease.klass)
 
     def completed(self, call: Call, run_us: int) -> None:
@@ -300,10 +303,10 @@ class TaskSubmitter:
         lease.inflight.pop(call.entry.index, None)
         target: Any = call.target
         if lease.inflight:
-            lease.load_us = max(lease.load_us - max(target.run_us, 0.0), 0.0)
+            lease.load_us = max(lease.load_us - self._run_us.get(target.function_id, 0.0), 0.0)
         else:
             lease.load_us = 0.0
-        target.run_us = average(target.run_us, run_us)
+        self._run_us[target.function_id] = average(self._run_us.get(target.function_id, -1.0), run_us)
         klass = lease.klass
         klass.full = False
         self._core.pump_later(klass)
@@ -354,7 +357,7 @@ class TaskSubmitter:
     def fail_all(self, error: Exception) -> None:
         """The cluster is gone: nothing will run any more."""
         for call in self.pending():
-            self._core.settle_error(call, error)
+            self._core.caller.settle_error(call, error)
         for klass in self._classes.values():
             klass.queue.clear()
         self._leases.clear()

@@ -40,9 +40,7 @@ def spec(actor_id: str, owner: str, **options: Any) -> ActorSpec:
 class Party:
     """A process that is connected to the head and remembers what it is told."""
 
-    def __init__(
-        self, cluster: Cluster, role: str, name: str, job_id: str, namespace: str, host: str
-    ) -> None:
+    def __init__(self, cluster: Cluster, role: str, name: str, job_id: str, namespace: str, host: str) -> None:
         self.name = name
         self.host = cluster.world.host(host)
         self.received: list[AnyMessage] = []
@@ -85,17 +83,13 @@ class Cluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.world.close()
 
     def run(self, seconds: float = 0.5) -> None:
         self.world.run_for(seconds)
 
-    def party(
-        self, role: str, name: str, job_id: str = "job-1", namespace: str = "", host: str = ""
-    ) -> Party:
+    def party(self, role: str, name: str, job_id: str = "job-1", namespace: str = "", host: str = "") -> Party:
         party = Party(self, role, name, job_id, namespace, host or name)
         self.run()
         return party

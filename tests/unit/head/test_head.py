@@ -292,9 +292,7 @@ def test_detached_actors_outlive_their_job(cluster: Cluster) -> None:
     cluster.run()
     other.take(ActorState)
     cluster.kill(driver)
-    assert [(s.actor_id, s.died and s.died.kind) for s in other.take(ActorState)] == [
-        ("actor-a", "job_ended")
-    ]
+    assert [(s.actor_id, s.died and s.died.kind) for s in other.take(ActorState)] == [("actor-a", "job_ended")]
     assert cluster.kills(node) == [("actor-a", 1, False)]
     node.send(ActorLost("actor-b", 1, "killed by SIGKILL", expected=True))
     cluster.run()
@@ -368,9 +366,7 @@ def test_rows_of_the_heads_own_tables(cluster: Cluster) -> None:
     nodes, jobs, actors = (json.loads(reply.rows) for reply in driver.take(StateReply))
     for rows, columns in ((nodes, NodeRow), (jobs, JobRow), (actors, ActorRow)):
         assert all(list(row) == list(columns.__annotations__) for row in rows)
-    assert [(row["node_id"], row["state"], row["resources"]) for row in nodes] == [
-        ("node-1", "alive", {"CPU": 4})
-    ]
+    assert [(row["node_id"], row["state"], row["resources"]) for row in nodes] == [("node-1", "alive", {"CPU": 4})]
     assert [(row["job_id"], row["namespace"], row["actors"]) for row in jobs] == [("job-1", "blue", 1)]
     alive, dead = actors
     assert (alive["state"], alive["name"], alive["resources"]) == ("alive", "counter", {"CPU": 0.5})

@@ -69,9 +69,7 @@ class Histories(RuleBasedStateMachine):
                         key = (watcher, state.actor_id)
                         # A repeated watch is answered from memory: dead may be told twice, but nothing
                         # after it.
-                        assert self.last_told.get(key) != "dead" or state.state == "dead", (
-                            "AC-2: told after death"
-                        )
+                        assert self.last_told.get(key) != "dead" or state.state == "dead", "AC-2: told after death"
                         self.last_told[key] = state.state
                         assert (state.died is None) == (state.state in ("pending", "alive"))
                     if state.died is not None and state.died.kind == "forgotten":
@@ -107,9 +105,7 @@ class Histories(RuleBasedStateMachine):
         max_restarts=st.integers(-1, 2),
         get_if_exists=st.booleans(),
     )
-    def create(
-        self, owner: str, job: str, name: str, detached: bool, max_restarts: int, get_if_exists: bool
-    ) -> None:
+    def create(self, owner: str, job: str, name: str, detached: bool, max_restarts: int, get_if_exists: bool) -> None:
         if owner in self.gone or len(self.table.living()) >= LIVING_MAX:
             return
         self.made += 1
@@ -120,16 +116,12 @@ class Histories(RuleBasedStateMachine):
             namespace="default", detached=detached, max_restarts=max_restarts,
         )  # fmt: skip
         holder = self.table.living().named("default", name)
-        decisions = self.table.create(
-            spec, owner, get_if_exists=get_if_exists, job_over=job in self.ended_jobs, now=self.now
-        )
+        decisions = self.table.create(spec, owner, get_if_exists=get_if_exists, job_over=job in self.ended_jobs, now=self.now)
         assert isinstance(decisions[0], Answer)
         refused = bool(decisions[0].reply.error or decisions[0].reply.existing)
         if actor_id in self.forgotten:
             assert not refused
-            assert not any(isinstance(d, FindNode) for d in decisions), (
-                "AC-2: somebody was told that it is dead"
-            )
+            assert not any(isinstance(d, FindNode) for d in decisions), "AC-2: somebody was told that it is dead"
             self.dead[actor_id] = "forgotten"
         else:
             assert refused or holder is None, "AC-4: two actors with one name"
@@ -191,9 +183,7 @@ class Histories(RuleBasedStateMachine):
         if isinstance(before, Actor) and before.leaving is None and (before.bouncing or not expected):
             limit = before.spec.max_restarts
             must_restart = not spent or limit < 0 or self.spent[actor_id] < limit
-        decisions = self.table.lost(
-            actor_id, incarnation, node, "ended", expected=expected, spent=spent, now=self.now
-        )
+        decisions = self.table.lost(actor_id, incarnation, node, "ended", expected=expected, spent=spent, now=self.now)
         restarts = any(isinstance(d, FindNode) for d in decisions)
         assert restarts == must_restart, "AC-3, SEMANTICS 22 and 23"
         if restarts:
@@ -202,9 +192,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 50), no_restart=st.booleans(), graceful=st.booleans())
     def kill(self, index: int, no_restart: bool, graceful: bool) -> None:
-        decisions = self.table.kill(
-            self.some(index), no_restart=no_restart, graceful=graceful, by="a test", now=self.now
-        )
+        decisions = self.table.kill(self.some(index), no_restart=no_restart, graceful=graceful, by="a test", now=self.now)
         self.do(decisions)
 
     @rule(index=st.integers(0, 50))
@@ -341,4 +329,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(stateful_step_count=60)
+TestHistories.settings = settings(max_examples=max(200, settings().max_examples), stateful_step_count=60)

@@ -27,19 +27,13 @@ def spec(actor_id: str = A, **options: Any) -> ActorSpec:
     )  # fmt: skip
 
 
-def create(
-    table: ActorTable, actor_id: str = A, now: float = 0.0, creator: str = DRIVER, **options: Any
-) -> list[Decision]:
+def create(table: ActorTable, actor_id: str = A, now: float = 0.0, creator: str = DRIVER, **options: Any) -> list[Decision]:
     get_if_exists = options.pop("get_if_exists", False)
     job_over = options.pop("job_over", False)
-    return table.create(
-        spec(actor_id, **options), creator, get_if_exists=get_if_exists, job_over=job_over, now=now
-    )
+    return table.create(spec(actor_id, **options), creator, get_if_exists=get_if_exists, job_over=job_over, now=now)
 
 
-def alive(
-    table: ActorTable, actor_id: str = A, now: float = 0.0, worker: str = WORKER, **options: Any
-) -> Actor:
+def alive(table: ActorTable, actor_id: str = A, now: float = 0.0, worker: str = WORKER, **options: Any) -> Actor:
     create(table, actor_id, now, **options)
     table.placed(actor_id, 1, NODE, now)
     table.ready(actor_id, 1, NODE, worker, f"unix:/{worker}", now)
@@ -331,9 +325,7 @@ def test_a_kill_is_told_at_once_and_late_words_are_fenced() -> None:
     alive(table, max_restarts=-1)
     decisions = table.kill(A, no_restart=True, graceful=False, by="driver driver-1", now=1.0)
     assert decisions[0] == Stop(NODE, A, 1, graceful=False)
-    assert [state.died for state in told(decisions)] == [
-        ActorDied("killed", "it was killed by driver driver-1")
-    ]
+    assert [state.died for state in told(decisions)] == [ActorDied("killed", "it was killed by driver driver-1")]
     assert lose(table, A, 1, 1.1, expected=True) == []
     assert table.kill(A, no_restart=True, graceful=False, by="again", now=1.2) == []
 

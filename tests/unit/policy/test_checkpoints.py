@@ -18,9 +18,7 @@ def test_rule_21_the_newest_checkpoint_of_the_current_incarnation_is_kept() -> N
 def test_rule_21_an_older_incarnation_is_refused() -> None:
     store = CheckpointStore()
     store.save(A, 2, 1, b"second life", current=2)
-    assert store.save(A, 1, 9, b"first life", current=2) == (
-        "incarnation 1 wrote it, and the actor is at incarnation 2"
-    )
+    assert store.save(A, 1, 9, b"first life", current=2) == ("incarnation 1 wrote it, and the actor is at incarnation 2")
     assert store.newest(A) == b"second life"
 
 
@@ -45,9 +43,7 @@ def test_cp3_what_is_too_large_is_refused_and_nothing_is_lost() -> None:
     store.save(A, 1, 1, b"x" * 10, current=1)
     error = store.save(A, 1, 2, b"y" * 11, current=1)
     assert error.startswith("it has 11 B, a checkpoint may have 10 B: ")
-    assert store.save("actor-b", 1, 1, b"z" * 6, current=1).startswith(
-        "with it the checkpoints of all actors would"
-    )
+    assert store.save("actor-b", 1, 1, b"z" * 6, current=1).startswith("with it the checkpoints of all actors would")
     assert store.newest(A) == b"x" * 10
     assert store.save(A, 1, 3, b"y" * 9, current=1) == "", "its own old one makes room"
     assert store.save("actor-b", 1, 1, b"z" * 6, current=1) == ""

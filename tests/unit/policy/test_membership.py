@@ -34,9 +34,7 @@ def test_labels_must_match() -> None:
 
 
 def test_without_a_node_nothing_is_infeasible() -> None:
-    assert Membership().pick(ask(CPU=1)) == NotPicked(
-        "the cluster has no node at the moment", infeasible=False
-    )
+    assert Membership().pick(ask(CPU=1)) == NotPicked("the cluster has no node at the moment", infeasible=False)
 
 
 def test_what_no_node_can_hold_is_said_with_the_numbers() -> None:

@@ -152,7 +152,7 @@ def test_semantics_16_no_progress_for_ten_seconds_is_an_error_that_lists_holder_
     book.pin("d1", big.extent)
     assert book.allocate("w1", 5, 3 * PAGE, 0.0) is None
     assert book.expire(9.9) == []
-    [denied] = book.expire(10.0, {"d1": "driver d1", "w1": "worker w1"})
+    [denied] = book.expire(10.0, {"d1": "driver d1", "w1": "worker w1"}.__getitem__)
     assert (denied.client, denied.token) == ("w1", 5)
     expected = [
         "12 KiB asked for by worker w1",

@@ -1,0 +1,324 @@
+"""The node: it lends the resources of one machine, and keeps its worker processes and its shared memory.
+
+This module only wires: processes come and go, each message goes to the room that serves it, and after
+each event `_pump` carries out what the books decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from actorflow._core.base.ids import new_id
+from actorflow._core.io.peers import Peer, Peers
+from actorflow._core.io.ports import Arena, Ports, Processes, ProcessExit
+from actorflow._core.node.actors import Actors
+from actorflow._core.node.config import NodeConfig
+from actorflow._core.node.context import Client, Holder, NodeContext, client_of
+from actorflow._core.node.head_link import HeadLink
+from actorflow._core.node.jobs import Jobs
+from actorflow._core.node.leases import Leases
+from actorflow._core.node.logs import Logs
+from actorflow._core.node.state import State
+from actorflow._core.node.store import Store
+from actorflow._core.node.workers import Workers
+from actorflow._core.policy.leases import LeaseBook
+from actorflow._core.policy.worker_pool import WorkerPool
+from actorflow._core.policy.worker_records import Decision, Refuse, Retire, Spawn, WorkerKey
+from actorflow._core.protocol.messages import (
+    ActorFailed,
+    ActorLost,
+    ActorReady,
+    Allocate,
+    AnyMessage,
+    Blocked,
+    CancelLease,
+    FreeExtent,
+    HandOver,
+    KillActor,
+    Message,
+    NodeInfo,
+    Pin,
+    PlaceActor,
+    RequestLease,
+    ReturnLease,
+    Shutdown,
+    StateQuery,
+    StateReply,
+    Unblocked,
+    Unpin,
+)
+from actorflow._core.protocol.session import Identity
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+"""How often time is looked at while something waits for it; a node at rest has no timer."""
+
+Handler = Callable[[Peer, Any], None]
+
+HEAD = frozenset({"head"})
+DRIVER = frozenset({"driver"})
+WORKER = frozenset({"worker"})
+PROCESS = DRIVER | WORKER
+
+
+class Node:
+    """The node role of one machine. All methods on the ports' loop.
+
+    `on_driver_gone(reason)` is called once, when the cluster's owner is gone, says so, or never comes.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        config: NodeConfig,
+        processes: Processes,
+        arena: Arena,
+        on_driver_gone: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.node_id = config.node_id or new_id(ports.rng)
+        self._ports = ports
+        self._processes = processes
+        self._on_driver_gone: Callable[[str], None] | None = on_driver_gone
+        self._clients: dict[str, Peer] = {}
+        self._stopping = False
+        self._ticking: asyncio.TimerHandle | None = None
+        self._owner_timer: asyncio.TimerHandle | None = None
+        info = {**config.info, "head": config.head_address}
+        identity = Identity("node", self.node_id, address=config.address, pid=config.pid, info=info)
+        self._peers = Peers(ports, identity, self)
+        about = NodeInfo(self.node_id, config.address, config.resources, config.labels)
+        self._head = HeadLink(ports, config.head_address, about)
+        self._book = LeaseBook(
+            config.resources,
+            config.devices(),
+            starvation_s=config.starvation_s,
+            blocked_max=config.blocked_max(),
+        )
+        self._pool = WorkerPool(config.pool_limits())
+        context = NodeContext(ports, config, self.node_id, self._head, self._book, self._pool)
+        self._jobs = Jobs()
+        self._logs = Logs(context, self._jobs)
+        self._workers = Workers(context, processes, self._jobs, self._logs)
+        self._leases = Leases(context, self._workers)
+        self._actors = Actors(context, self._workers)
+        self._store = Store(context, arena, self._clients.get)
+        self._state = State(context, self._workers, self._connected)
+        self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = self._table()
+
+    def _table(self) -> dict[type[Message], tuple[frozenset[str], Handler]]:
+        leases, actors, store = self._leases, self._actors, self._store
+        return {
+            RequestLease: (PROCESS, leases.request),
+            CancelLease: (PROCESS, leases.cancel),
+            ReturnLease: (PROCESS, leases.returned),
+            Blocked: (WORKER, leases.blocked),
+            Unblocked: (WORKER, leases.unblocked),
+            PlaceActor: (HEAD, actors.place),
+            KillActor: (HEAD, actors.kill),
+            ActorReady: (WORKER, actors.ready),
+            ActorFailed: (WORKER, actors.failed),
+            ActorLost: (WORKER, actors.left),
+            Allocate: (PROCESS, store.allocate),
+            HandOver: (PROCESS, store.hand_over),
+            FreeExtent: (PROCESS, store.free),
+            Pin: (PROCESS, store.pin),
+            Unpin: (PROCESS, store.unpin),
+            StateQuery: (HEAD, self._state.query),
+            StateReply: (PROCESS, self._state.reply),
+            Shutdown: (DRIVER, self._shutdown),
+        }
+
+    # -- life
+
+    async def start(self) -> None:
+        """Be ready to spawn, join the head, listen. Raises OSError, and TimeoutError when no head answers."""
+        await self._processes.start(self)
+        self._head.connect(self._peers)
+        async with asyncio.timeout(self.config.head_timeout_s):
+            await self._head.ready
+        await self._peers.listen(self.config.address)
+        if self.config.owner:
+            self._owner_timer = self._ports.loop.call_later(self.config.owner_timeout_s, self._owner_late)
+
+    async def stop(self, reason: str) -> None:
+        """Send the workers away, wait until their processes are gone, and close every connection."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._on_driver_gone = None
+        for timer in (self._ticking, self._owner_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head.close()
+        self._actors.stop()
+        self._state.stop()
+        for worker in self._workers.all():
+            if worker.peer is not None:
+                worker.peer.send(Shutdown(reason))
+                worker.peer.flush()
+        await self._processes.stop(self.config.stop_grace_s)
+        self._workers.stop()
+        self._logs.close()
+        self._peers.close()
+
+    def _shutdown(self, peer: Peer, message: Shutdown) -> None:
+        if self.config.owner in ("", peer.process_id):
+            self._driver_gone(message.reason or f"driver {peer.process_id} has shut it down")
+        else:
+            log.warning("%r wants to end a cluster that belongs to driver %s", peer, self.config.owner)
+
+    def _owner_late(self) -> None:
+        self._owner_timer = None
+        if self.config.owner not in self._clients:
+            self._driver_gone(f"its driver did not connect within {self.config.owner_timeout_s:g} s")
+
+    def _driver_gone(self, reason: str) -> None:
+        tell, self._on_driver_gone = self._on_driver_gone, None
+        if tell is not None:
+            tell(reason)
+
+    # -- PeerHandler
+
+    def peer_ready(self, peer: Peer) -> None:
+        """A process is connected."""
+        if self._head.is_head(peer):
+            self._head.peer_ready()
+            return
+        if peer.role not in PROCESS or peer.process_id in self._clients or self._stopping:
+            log.warning("%r has no business here, or is here already: its connection is closed", peer)
+            peer.close(abort=True)
+            return
+        worker = self._workers.connected(peer) if peer.role == "worker" else None
+        if peer.role == "driver" or worker is not None:
+            peer.state = Client(peer, worker)
+            self._clients[peer.process_id] = peer
+        if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart:
+            self._pool.prestart(WorkerKey(peer.job_id), self.config.prestart)
+        self._pump()
+
+    def messages_received(self, peer: Peer, messages: list[AnyMessage]) -> None:
+        """Each message goes to its room."""
+        handlers = self._handlers
+        role = peer.role if peer.state is not None or self._head.is_head(peer) else ""
+        for message in messages:
+            roles, handle = handlers.get(type(message), _NOBODY)
+            if role not in roles:
+                log.error(
+                    "%r said %s, which is not for it to say; its connection is closed",
+                    peer,
+                    type(message).__name__,
+                )
+                peer.close(abort=True)
+                break
+            handle(peer, message)
+        self._pump()
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        """A process is gone, and what hangs on it."""
+        if self._head.is_head(peer):
+            self._head.peer_lost(reason)
+            return
+        if self._stopping or self._clients.get(peer.process_id) is not peer:
+            return
+        del self._clients[peer.process_id]
+        worker = client_of(peer).worker
+        if worker is not None:
+            self._workers.disconnected(peer, worker, reason)
+        self._state.process_lost(peer.process_id)
+        self._leases.client_lost(peer, reason)
+        self._store.client_lost(peer.process_id)
+        if peer.role == "driver" and self._jobs.driver_lost(peer):
+            self._workers.end_job(peer.job_id, f"its job has ended: driver {peer.process_id} is gone ({reason})")
+        if peer.process_id == self.config.owner:
+            self._driver_gone(f"its driver {peer.process_id} is gone: {reason}")
+        self._pump()
+
+    # -- ProcessEvents
+
+    def process_started(self, worker_id: str, pid: int) -> None:
+        """A worker process exists."""
+        self._workers.started(worker_id, pid)
+
+    def process_exited(self, exit: ProcessExit) -> None:
+        """A worker process is reaped."""
+        if not self._stopping:
+            self._workers.exited(exit)
+            self._pump()
+
+    def process_output(self, worker_id: str, stream: str, data: bytes) -> None:
+        """A worker has printed something."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            self._logs.output(worker, stream, data)
+            self._arm()
+
+    # -- deciding
+
+    def _pump(self) -> None:
+        """Carry out what the books decide, until they decide nothing more."""
+        if self._stopping:
+            return
+        book, pool, rng = self._book, self._pool, self._ports.rng
+        now = self._ports.monotonic()
+        while True:
+            granted = book.admit(now)
+            for ticket in granted:
+                cast(Holder, ticket.holder).admitted()
+            decisions = pool.decide(now, rng)
+            for decision in decisions:
+                self._carry_out(decision)
+            if not granted and not decisions and not self._leases.refuse_too_deep(now):
+                break
+        self._arm()
+
+    def _carry_out(self, decision: Decision) -> None:
+        if isinstance(decision, Spawn):
+            self._workers.spawn(decision)
+        elif isinstance(decision, Retire):
+            self._workers.retire(decision)
+        elif isinstance(decision, Refuse):
+            cast(Holder, decision.claim.holder).refused(decision.kind, decision.reason)
+        else:
+            worker = self._workers.get(decision.worker_id)
+            assert worker is not None, "WP-1: the pool uses living workers"
+            cast(Holder, decision.claim.holder).fulfilled(worker)
+
+    def _arm(self) -> None:
+        """Look at the clock again in a while, if anything waits for it."""
+        waits = self._book.waiting or self._pool.has_deadlines or self._store.book.waiting or self._logs.behind
+        if waits and self._ticking is None and not self._stopping:
+            self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = None
+        now = self._ports.monotonic()
+        self._leases.reclaim(now)
+        self._pool.expire(now)
+        self._store.expire(now, self._name)
+        self._logs.catch_up()
+        self._pump()
+
+    def _connected(self) -> Iterator[Peer]:
+        return iter(self._clients.values())
+
+    def _name(self, process_id: str) -> str:
+        """A process as errors call it."""
+        peer = self._clients.get(process_id)
+        if peer is None:
+            return f"process {process_id}"
+        worker = client_of(peer).worker
+        if worker is not None and worker.occupant is not None:
+            return f"{worker.occupant.name} on {worker.label()}"
+        return f"{peer.role} {process_id} (pid {peer.pid})"
+
+
+def _nobody(peer: Peer, message: AnyMessage) -> None:
+    raise AssertionError(f"{type(message).__name__} has no room")
+
+
+_NOBODY: tuple[frozenset[str], Handler] = (frozenset(), _nobody)

@@ -1,0 +1,445 @@
+"""Making calls: from the arguments to the outcome. Everything here runs under the ports' lock, on the thread that calls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actorflow._core.base.errors import ActorflowError, TaskCancelledError, TaskTimeoutError
+from actorflow._core.policy.ownership import Borrowed, Owned
+from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
+from actorflow._core.serialization.values import Pickled
+from actorflow._core.worker.actors import ActorClient
+from actorflow._core.worker.calls import Call, CallState, pack, unsettled
+from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.streams import STREAM_WINDOW
+from actorflow._core.worker.tasks import Lease
+from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
+
+if TYPE_CHECKING:
+    from actorflow._core.base.targets import ActorTarget, FunctionTarget, MethodTarget
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.core import Core
+    from actorflow._core.worker.references import Entry
+
+
+class Caller:
+    """The calls that one process makes."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # -- making calls
+
+    def define(self, peer: Peer, target: FunctionTarget | ActorTarget) -> None:
+        """Ship a function to a worker that has not seen it."""
+        assert isinstance(getattr(target, "function_id", None), str)
+        peer.defined.add(target.function_id)  # type: ignore[union-attr]
+        peer.send(m.Define(target.function_id, target.name, target.pickle))  # type: ignore[union-attr]
+
+    @staticmethod
+    def _prepare(target: FunctionTarget) -> None:
+        """Pickle a function at its first use."""
+        target.pickle = values.dumps(target.fn, f"function {target.name}").data
+        target.function_id = hashlib.sha256(target.pickle).hexdigest()[:24]
+
+    def _new_call(
+        self, target: FunctionTarget | MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any, *, direct: bool
+    ) -> tuple[Call, Pickled | None]:
+        """Make the call and its entries, pins included. The caller holds the lock when it goes on."""
+        if self._core.closed is not None:
+            raise self._core.closed
+        call = Call(None, target, options)  # type: ignore[arg-type]  # the entry follows, when nothing can fail any more
+        large = pack(call, args, kwargs)
+        with self._core.lock:
+            owned = self._core.references.owned
+            entry = call.entry = owned.new()
+            entry.call = call
+            if direct:
+                entry.pins = 1
+                entry.seen = True
+            returns = options.num_returns
+            if type(returns) is int and returns > 1:
+                call.more = [owned.new() for _ in range(returns - 1)]
+                for more in call.more:
+                    more.call = call
+            if call.pins:
+                for pinned in call.pins:
+                    pinned.pins += 1
+        return call, large
+
+    def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
+        """Send the call, or wait for what it needs. Under the lock."""
+        timeout_s = self._time_left(call.options.timeout)
+        if timeout_s is not None:
+            self._arm_timeout(call, timeout_s)
+        if actor is not None:
+            call.place = actor
+        if large is not None:
+            self._move_arguments(call, large)
+        if call.deps:
+            for entry in unsettled(call.deps):
+                call.waiting_for += 1
+                self.when_settled(entry, lambda settled, call=call: self._argument_ready(call))
+        if actor is not None:
+            self._core.actors.submit(actor, call)
+        elif not call.waiting_for:
+            self._enqueue_task(call)
+
+    def _enqueue_task(self, call: Call) -> None:
+        failed = self._failed_argument(call)
+        if failed is not None:
+            self.finish(call, failed)
+        else:
+            self._core.tasks.enqueue(call)
+
+    @staticmethod
+    def _failed_argument(call: Call) -> m.Failed | None:
+        for entry in call.deps or ():
+            if type(entry.outcome) is m.Failed:
+                if type(entry) is Owned:
+                    entry.seen = True
+                return entry.outcome
+        return None
+
+    def _argument_ready(self, call: Call) -> None:
+        call.waiting_for -= 1
+        if call.waiting_for or call.state is CallState.DONE:
+            return
+        if type(call.place) is not ActorClient:
+            self._enqueue_task(call)
+            return
+        failed = self._failed_argument(call)
+        if failed is not None:
+            self.finish(call, failed)
+        self._core.actors.pump(call.place)
+
+    def _move_arguments(self, call: Call, large: Pickled) -> None:
+        """Arguments over the inline bound become an object of their own (SEMANTICS 15): copied now, moved when there is room."""
+        stored = call.stored = self._core.references.owned.new()
+        stored.pins, stored.seen = 1, True
+        call.waiting_for += 1
+        copied = values.owned_bytes(large)
+
+        def moved(result: m.Stored | Exception) -> None:
+            if isinstance(result, Exception):
+                self.settle_entry(stored, self._core.failed(result))
+                call.deps = [*(call.deps or ()), stored]
+            else:
+                result.refs = None
+                self.settle_entry(stored, result)
+            self._argument_ready(call)
+
+        self._core.store.write(Pickled(copied.data, copied.buffers, None), moved)
+
+    def context_of(self, call: Call, peer: Peer) -> m.CallContext | None:
+        """What this call carries beyond its arguments; None for most."""
+        options = call.options
+        group = getattr(options, "concurrency_group", "") or ""
+        if not (call.pins or call.stored or call.stream or call.timer or call.more or group or options.num_returns == 0):
+            return None
+        context = m.CallContext(group=group, num_returns=1 + len(call.more or ()))
+        if options.num_returns == 0:
+            context.num_returns = 0
+        if call.timer is not None:
+            context.timeout_s = max(call.timer[1] - self._core.ports.monotonic(), 0.0)
+        if call.deps:
+            context.deps = [entry.outcome for entry in call.deps]  # type: ignore[misc]  # all are settled by now
+        if call.refs:
+            context.refs = self._core.references.groups(call.refs)
+        if call.stored is not None:
+            context.stored = call.stored.outcome  # type: ignore[assignment]
+        if call.stream is not None:
+            context.stream_window = STREAM_WINDOW
+        return context
+
+    def _time_left(self, timeout_s: float | None) -> float | None:
+        """The smaller of the call's own timeout and what the enclosing deadline leaves (SEMANTICS 7)."""
+        enclosing = deadline_var.get()
+        if enclosing is None:
+            return timeout_s
+        left = max(enclosing - self._core.ports.monotonic(), 0.0)
+        return left if timeout_s is None else min(left, timeout_s)
+
+    def _arm_timeout(self, call: Call, timeout_s: float) -> None:
+        call.timer = (timeout_s, self._core.ports.monotonic() + timeout_s)
+        self._core.later(timeout_s, lambda: self._timed_out(call))
+
+    def _timed_out(self, call: Call) -> None:
+        if call.state is CallState.DONE:
+            return
+        where = {CallState.WAITING: "while it waited for its arguments", CallState.QUEUED: "before it was sent"}
+        error = TaskTimeoutError(
+            f"{call.target.name} did not end within its timeout of {call.timer[0]:g} s: it was cancelled "
+            f"{where.get(call.state, 'while it ran')}"
+        )
+        failed = self._core.failed(error)
+        self.cancel_call(call, force=False)
+        if call.state is not CallState.DONE:
+            # The caller hears of it now; the remote end goes on (SEMANTICS 4).
+            self._settle_entries(call, failed)
+        elif call.entry.outcome is not None:
+            call.entry.outcome = failed
+
+    def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
+        """See Runtime."""
+        if not target.function_id:
+            self._prepare(target)
+        call, large = self._new_call(target, args, kwargs, options, direct=False)
+        call.retries_left = options.max_retries
+        return self._started(call, large, None)
+
+    def submit_method(
+        self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
+    ) -> Any:
+        """See Runtime."""
+        if actor.max_pending_calls > 0:
+            with self._core.lock:
+                self._core.actors.check_room(actor)
+        call, large = self._new_call(method, args, kwargs, options, direct=False)
+        retries = options.max_task_retries
+        call.retries_left = actor.max_task_retries if retries is None else retries
+        return self._started(call, large, actor)
+
+    def _started(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> Any:
+        call.entry.site = sys._getframe(3)
+        call.entry.site = (call.entry.site.f_code.co_filename, call.entry.site.f_lineno)
+        with self._core.lock:
+            if call.target.kind in ("generator", "async_generator"):
+                stream = self._core.streams.make(call)
+                self._start(call, large, actor)
+                return stream
+            refs = [self._core.references.handle(entry) for entry in (call.entry, *(call.more or ()))]
+            self._start(call, large, actor)
+        if call.options.num_returns == 0:
+            return None
+        return refs[0] if call.more is None else refs
+
+    def call(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
+        """See Runtime."""
+        if target.kind in ("generator", "async_generator"):
+            return self.submit(target, args, kwargs, options)
+        return self._call_task(target, args, kwargs, options)
+
+    async def _call_task(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
+        if not target.function_id:
+            self._prepare(target)
+        call, large = self._new_call(target, args, kwargs, options, direct=True)
+        call.retries_left = options.max_retries
+        return await self._run_direct(call, large, None)
+
+    def call_method(
+        self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
+    ) -> Any:
+        """See Runtime."""
+        if method.kind in ("generator", "async_generator"):
+            return self.submit_method(actor, method, args, kwargs, options)
+        return self._call_method(actor, method, args, kwargs, options)
+
+    async def _call_method(
+        self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
+    ) -> Any:
+        while actor.max_pending_calls > 0 and actor.pending() >= actor.max_pending_calls:
+            await self._core.directory.wait_room(actor, options)
+        call, large = self._new_call(method, args, kwargs, options, direct=True)
+        retries = options.max_task_retries
+        call.retries_left = actor.max_task_retries if retries is None else retries
+        return await self._run_direct(call, large, actor)
+
+    async def _run_direct(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> Any:
+        """Send and wait: no handle is ever made. Cancelling cancels the call, always (SEMANTICS 1)."""
+        entry = call.entry
+        waiter = FutureWaiter(self._core.gates.current())
+        with self._core.lock:
+            entry.waiters = [waiter]
+            self._start(call, large, actor)
+        try:
+            if entry.outcome is None:
+                await self.blocked(waiter.future)
+            outcome = entry.outcome
+            if type(outcome) is m.Inline:
+                if outcome.refs is None:
+                    return values.loads(outcome.data, outcome.buffers)
+                return self._core.objects.open_inline(entry, outcome)
+            results = [self._core.objects.open(entry), *map(self._core.objects.open, call.more or ())]
+            return await results[0] if len(results) == 1 else [await result for result in results]
+        except asyncio.CancelledError:
+            if entry.outcome is None:
+                with self._core.lock:
+                    self.cancel_call(call, force=False)
+            raise
+        finally:
+            with self._core.lock:
+                self._core.references.unpin_all((entry,))
+
+    async def blocked(self, future: asyncio.Future[None]) -> None:
+        """Wait; in a worker this may give the CPU back (SEMANTICS 24)."""
+        if self._core.host is None:
+            await future
+        else:
+            await self._core.host.wait_blocked(future)
+
+    # -- the end of calls
+
+    def on_reply(self, peer: Peer, message: m.Reply) -> None:
+        entry = self._core.references.owned.entries.get(message.seq)
+        call: Call | None = entry.call if entry is not None else None
+        outcome = message.outcome
+        if call is None or message.attempt != call.attempt or call.state is not CallState.PUSHED:
+            self._drop_reply(peer, message)
+            return
+        if message.borrowed:
+            for index in message.borrowed:
+                self._core.references.owned.lend(index, peer.process_id)
+        if type(call.place) is Lease:
+            self._core.tasks.completed(call, message.run_us)
+        else:
+            self._core.actors.completed(call)
+        if type(outcome) is m.Failed and call.retries_left and self.try_again(call, outcome):
+            return
+        if outcome.refs or message.more or message.hold:
+            self._adopt_reply(peer, call, message)
+        else:
+            self.finish(call, outcome)
+
+    def _adopt_reply(self, peer: Peer, call: Call, message: m.Reply) -> None:
+        """The result contains references: hold the arguments until every owner has counted us (SEMANTICS 13)."""
+        pins, call.pins = call.pins, ()
+
+        def registered() -> None:
+            if message.hold:
+                peer.send(m.Release(message.hold))
+            self._core.references.unpin_all(pins)
+
+        outcomes = [message.outcome, *(message.more or ())]
+        groups = [group for outcome in outcomes for group in outcome.refs or ()]
+        self._core.references.adopt(groups, peer.process_id, registered)
+        self.finish(call, message.outcome, message.more)
+
+    def _drop_reply(self, peer: Peer, message: m.Reply) -> None:
+        """A late or double answer (SEMANTICS 6): let go of whatever it brought."""
+        groups = [group for outcome in (message.outcome, *(message.more or ())) for group in outcome.refs or ()]
+        if groups:
+            self._core.references.unpin_all(self._core.references.adopt(groups, peer.process_id, lambda: None))
+        if message.hold:
+            peer.send(m.Release(message.hold))
+        for outcome in (message.outcome, *(message.more or ())):
+            if type(outcome) is m.Stored:
+                self._core.store.free(outcome)
+
+    def try_again(self, call: Call, outcome: m.Failed) -> bool:
+        wanted = call.options.retry_exceptions
+        if not wanted or call.cancelled:
+            return False
+        error = self._core.error_of(outcome)
+        if wanted is not True and not isinstance(error, tuple(wanted)):
+            return False
+        if call.retries_left > 0:
+            call.retries_left -= 1
+        if type(call.place) is Lease:
+            call.retries_left += 1 if call.retries_left >= 0 else 0
+            self._core.tasks.retry(call)
+        else:
+            call.attempt += 1
+            call.state = CallState.QUEUED
+            self._core.actors.submit(call.place, call)
+        return True
+
+    def finish(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:
+        """The call is over, for good. Under the lock."""
+        call.state = CallState.DONE
+        if call.stream is not None and not call.stream.ended:
+            self._core.streams.end(call.stream, outcome)
+        self._settle_entries(call, outcome, more)
+        pins, call.pins = call.pins, ()
+        if pins:
+            self._core.references.unpin_all(pins)
+        if call.stored is not None:
+            stored, call.stored = call.stored, None
+            if stored.outcome is None:
+                stored.outcome = m.Inline(b"")
+            self._core.references.unpin_all((stored,))
+
+    def _settle_entries(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:
+        self.settle_entry(call.entry, outcome)
+        for position, entry in enumerate(call.more or ()):
+            self.settle_entry(entry, more[position] if more is not None and position < len(more) else outcome)
+
+    def settle_entry(self, entry: Owned, outcome: m.Outcome) -> None:
+        if not self._core.references.owned.settle(entry, outcome):
+            return
+        entry.call = None
+        waiters = entry.waiters
+        if waiters:
+            entry.waiters = None
+            for waiter in waiters:
+                waiter.settled(entry)
+        if not entry.local and self._core.references.owned.settled_free(entry):
+            self._core.references.free(entry)
+
+    def settle_error(self, call: Call, error: BaseException) -> None:
+        """End a call with an error of ours."""
+        if call.state is not CallState.DONE:
+            self.finish(call, self._core.failed(error))
+
+    def settle_cancelled(self, call: Call) -> None:
+        """End a call that will not run (any more)."""
+        self.settle_error(call, TaskCancelledError(f"{call.target.name} was cancelled before it ended"))
+
+    def settled_borrow(self, entry: Borrowed, outcome: m.Outcome) -> None:
+        """The outcome of somebody else's object is known here."""
+        entry.outcome = outcome
+        waiters, entry.waiters = entry.waiters, None
+        for waiter in waiters or ():
+            waiter.settled(entry)
+
+    def when_settled(self, entry: Entry, fn: Callable[[Any], None]) -> None:
+        """Call `fn(entry)` when the outcome is there. Under the lock."""
+        self.add_waiter(entry, Callback(fn))
+
+    def add_waiter(self, entry: Entry, waiter: Waiter) -> None:
+        """Register a waiter with an unsettled entry; what is borrowed is asked of its owner. Under the lock."""
+        if entry.outcome is not None:
+            waiter.settled(entry)
+            return
+        if entry.waiters is None:
+            entry.waiters = []
+        entry.waiters.append(waiter)
+        if type(entry) is Borrowed and not entry.fetching:
+            entry.fetching = True
+            peer = self._core.peer(entry.owner, entry.address)
+            peer.send(m.Fetch(entry.index))
+
+    # -- cancelling
+
+    def cancel_entry(self, entry: Entry, *, force: bool) -> bool:
+        """`ref.cancel()`: acts for all who wait (SEMANTICS 3). False when there was nothing left to cancel."""
+        if type(entry) is Borrowed:
+            raise ActorflowError("only the owner of a reference can cancel its call; this process has borrowed it")
+        with self._core.lock:
+            call = entry.call
+            if call is None:
+                return False
+            self.cancel_call(call, force=force)
+            return True
+
+    def cancel_call(self, call: Call, *, force: bool) -> None:
+        """Under the lock. Queued: settled here. Pushed: the worker is asked, and its answer settles it."""
+        if call.cancelled or call.state is CallState.DONE:
+            return
+        call.cancelled = True
+        if type(call.place) is ActorClient:
+            self._core.actors.cancel(call)
+        elif call.state is CallState.WAITING:
+            self.settle_cancelled(call)
+        else:
+            self._core.tasks.cancel(call, force=force)
+
+    def send_cancel(self, peer: Peer, call: Call) -> None:
+        """Ask the worker."""
+        peer.send(m.Cancel(call.entry.index, call.attempt))
+        self._core.flush_now(peer)

@@ -1,0 +1,81 @@
+"""The worlds of the conformance suites: to put an adapter to the test, add a factory to its port's list."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.conformance.leaks import nothing_is_left
+from tests.conformance.real_worlds import (
+    LoopFactory,
+    RealArenaWorld,
+    RealExecutorWorld,
+    RealNetworkWorld,
+    RealProcessWorld,
+)
+from tests.conformance.simulated_worlds import (
+    SimulatedArenaWorld,
+    SimulatedExecutorWorld,
+    SimulatedNetworkWorld,
+    SimulatedProcessWorld,
+)
+from tests.conformance.worlds import ArenaWorld, ExecutorWorld, NetworkWorld, ProcessWorld
+
+SEEDS = (1, 2, 3)
+
+
+@contextmanager
+def real_network(loop_factory: LoopFactory) -> Iterator[NetworkWorld]:
+    # Not pytest's tmp_path: its names may be too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="af-") as directory:
+        with closing(RealNetworkWorld(loop_factory, Path(directory))) as world:
+            yield world
+
+
+NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
+    "asyncio": lambda: real_network(asyncio.new_event_loop),
+    "uvloop": lambda: real_network(uvloop.new_event_loop),
+    **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedNetworkWorld(seed)) for seed in SEEDS},
+}
+ARENAS: dict[str, Callable[[], AbstractContextManager[ArenaWorld]]] = {
+    "memfd": lambda: closing(RealArenaWorld(asyncio.new_event_loop)),
+    "simulated": lambda: closing(SimulatedArenaWorld(1)),
+}
+PROCESSES: dict[str, Callable[[], AbstractContextManager[ProcessWorld]]] = {
+    "asyncio": lambda: closing(RealProcessWorld(asyncio.new_event_loop)),
+    "uvloop": lambda: closing(RealProcessWorld(uvloop.new_event_loop)),
+    **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedProcessWorld(seed)) for seed in SEEDS},
+}
+EXECUTORS: dict[str, Callable[[], AbstractContextManager[ExecutorWorld]]] = {
+    "asyncio": lambda: closing(RealExecutorWorld(asyncio.new_event_loop)),
+    "uvloop": lambda: closing(RealExecutorWorld(uvloop.new_event_loop)),
+    **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedExecutorWorld(seed)) for seed in SEEDS},
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network_world(request: pytest.FixtureRequest) -> Iterator[NetworkWorld]:
+    with nothing_is_left(), NETWORKS[request.param]() as world:
+        yield world
+
+
+@pytest.fixture(params=ARENAS)
+def arena_world(request: pytest.FixtureRequest) -> Iterator[ArenaWorld]:
+    with nothing_is_left(), ARENAS[request.param]() as world:
+        yield world
+
+
+@pytest.fixture(params=PROCESSES)
+def process_world(request: pytest.FixtureRequest) -> Iterator[ProcessWorld]:
+    with nothing_is_left(), PROCESSES[request.param]() as world:
+        yield world
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor_world(request: pytest.FixtureRequest) -> Iterator[ExecutorWorld]:
+    with nothing_is_left(), EXECUTORS[request.param]() as world:
+        yield world
