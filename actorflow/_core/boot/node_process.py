@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.boot.zygote import start_zygote
-from actorflow._core.io.arena import MemfdArena
+from actorflow._core.io.arena import ArenaServer, MemfdArena
 
-log = logging.getLogger("actorflow")
+if TYPE_CHECKING:
+    from actorflow._core.io.zygote_link import ZygoteHandle
 
-STOP_GRACE_S = 0.5
-"""How long workers have between the word to leave and SIGKILL when the cluster ends."""
+ARENA_VARIABLE = "_ACTORFLOW_ARENA"
+"""Workers inherit the descriptor of the arena with the fork, and read here which it is: `number:bytes`."""
 
 
 def run(config: LocalClusterConfig) -> int:
     """Run the process until its driver is gone. Returns the exit code."""
     arena = MemfdArena.create(config.arena_bytes)
-    # Workers inherit the descriptor of the arena with the fork, and read here where it is.
-    os.environ["_ACTORFLOW_ARENA"] = f"{arena.fileno()}:{arena.size}"
+    os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
     zygote = start_zygote(keep_fds=[arena.fileno()])
+    # The terminal's Ctrl-C is for the driver; the node ends when the driver is gone (SEMANTICS 26, 27).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    session = SessionDir(path_of(config))
+    session = SessionDir(Path(config.session_dir))
     session.hold_lock()
 
     from actorflow._core.io.loops import new_loop
@@ -35,19 +38,52 @@ def run(config: LocalClusterConfig) -> int:
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(config, session, arena, zygote, loop))
+        loop.run_until_complete(serve(config, session, arena, zygote))
     finally:
-        loop.close()
         session.remove()
+        loop.close()
     return 0
 
 
-def path_of(config: LocalClusterConfig) -> object:
-    """The session's directory."""
-    from pathlib import Path
+async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdArena, zygote: ZygoteHandle) -> None:
+    """Start the roles, say that they are ready, and wait for the end of the owner."""
+    from actorflow._core.head.config import HeadConfig
+    from actorflow._core.head.head import Head
+    from actorflow._core.io.processes import ZygoteProcesses
+    from actorflow._core.io.real import real_ports
+    from actorflow._core.node.config import NodeConfig
+    from actorflow._core.node.node import Node
 
-    return Path(config.session_dir)
+    loop = asyncio.get_running_loop()
+    ports = real_ports(loop, lock=False)
+    ended: asyncio.Future[str] = loop.create_future()
 
+    def end(reason: str) -> None:
+        if not ended.done():
+            ended.set_result(reason)
 
-async def _serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdArena, zygote: object, loop: asyncio.AbstractEventLoop) -> None:
-    raise SystemExit(f"{config} {session} {arena} {zygote} {loop} {sys.path}")
+    loop.add_signal_handler(signal.SIGTERM, end, "the node process was asked to end (SIGTERM)")
+    head_address = f"unix:{session.path}/head.sock"
+    head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
+    settings = NodeConfig(
+        address=session.node_address,
+        head_address=head_address,
+        resources=config.resources,
+        worker_address=session.worker_address,
+        pid=os.getpid(),
+        owner=config.driver_id,
+        log_dir=str(session.logs),
+        prestart=config.prestart,
+    )
+    node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end)
+    async with contextlib.AsyncExitStack() as stack:
+        server = ArenaServer(loop, session.arena_path, arena)
+        stack.callback(server.close)
+        await head.start()
+        stack.push_async_callback(head.stop)
+        await node.start()
+        session.publish(session.node_address)
+        os.write(config.ready_fd, b"ready")
+        os.close(config.ready_fd)
+        reason = await ended
+        await node.stop(reason)

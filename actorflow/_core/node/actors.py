@@ -30,7 +30,7 @@ from actorflow._core.protocol.messages import (
 )
 
 TICKET_CLIENT = "actors"
-"""The client of all actors' tickets in the lease book: their lives are the head's business, not their creators'."""
+"""The client of all actors' tickets in the lease book: the head decides on their lives, not who made them."""
 
 
 class Stage(Enum):
@@ -210,7 +210,7 @@ class Actors:
             peer.send(ActorExit(actor.actor_id, actor.exit is Exit.GRACEFUL))
 
     def failed(self, peer: Peer, message: ActorFailed) -> None:
-        """A constructor raised. A dedicated worker goes with it: nobody knows what the constructor has left."""
+        """A constructor raised. A dedicated worker ends too: nobody knows what the constructor left there."""
         actor = self._on_worker(peer, message.actor_id, message.incarnation)
         if actor is None:
             return
@@ -231,7 +231,7 @@ class Actors:
     # -- ends
 
     def dedicated_lost(self, actor: Actor, worker: WorkerProcess, death: Death) -> None:
-        """The process of a dedicated actor is gone. An exit with code 0 that nobody asked for: it ended itself."""
+        """The process of a dedicated actor is gone. Exit code 0 that nobody asked for: it ended itself."""
         worker.owed.append(actor.ticket)
         itself = death.exit is not None and death.exit.exit_code == 0 and not worker.ending
         expected = itself or actor.exit is not Exit.NO
@@ -246,7 +246,7 @@ class Actors:
             if actor.exit is not Exit.NO:
                 self._lost(actor, death.cause, expected=True)
             elif culprits:
-                cause = f"its process was ended because {names}, which lived there too, did not stop when killed"
+                cause = f"its process was ended because {names}, which shared it, did not stop when killed"
                 self._lost(actor, cause, expected=False, spent=False)
             else:
                 self._lost(actor, death.with_log(), expected=False)

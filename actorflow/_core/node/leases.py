@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import cast
 
+from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import Client, Death, NodeContext, WorkerProcess, client_of
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
-from actorflow._core.io.peers import Peer
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
 from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
 from actorflow._core.protocol.messages import (

@@ -59,7 +59,7 @@ class LogFiles:
             if len(self._open) >= self._open_max:
                 self._open.popitem(last=False)[1].close()
             self._directory.mkdir(parents=True, exist_ok=True)
-            file = self._open[name] = open(self._directory / name, "ab", buffering=0)
+            file = self._open[name] = open(self._directory / name, "ab", buffering=0)  # noqa: SIM115 - kept
         else:
             self._open.move_to_end(name)
         return file

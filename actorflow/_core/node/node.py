@@ -233,7 +233,7 @@ class Node:
         self._leases.client_lost(peer, reason)
         self._store.client_lost(peer.process_id)
         if peer.role == "driver" and self._jobs.driver_lost(peer):
-            self._workers.end_job(peer.job_id, f"its job has ended: driver {peer.process_id} is gone ({reason})")
+            self._workers.end_job(peer.job_id, f"its job is over: driver {peer.process_id} is gone ({reason})")
         if peer.process_id == self.config.owner:
             self._driver_gone(f"its driver {peer.process_id} is gone: {reason}")
         self._pump()

@@ -41,7 +41,7 @@ class Directory:
 
     # -- actors
 
-    def create_actor(self._core, target: ActorTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> ActorClient:
+    def create_actor(self, target: ActorTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> ActorClient:
         """See Runtime."""
 
         return create_actor(self._core, target, args, kwargs, options)

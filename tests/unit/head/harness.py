@@ -63,7 +63,7 @@ class Party:
 
     def take(self, kind: type[M]) -> list[M]:
         """What came of this kind since the last time."""
-        taken = [message for message in self.received if isinstance(message, kind)]
+        taken: list[M] = [message for message in self.received if isinstance(message, kind)]
         self.received = [message for message in self.received if not isinstance(message, kind)]
         return taken
 

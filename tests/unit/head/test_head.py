@@ -309,15 +309,18 @@ def test_a_process_that_connects_again_is_not_lost(cluster: Cluster) -> None:
     assert cluster.kills(node) == [(A, 1, False)]
 
 
-def test_a_second_node_with_the_same_id_is_refused_and_the_first_stays(cluster: Cluster) -> None:
+def test_a_node_that_connects_again_begins_anew(cluster: Cluster) -> None:
     node, driver = cluster.node(), cluster.driver()
-    impostor = cluster.party("node", "node-1", job_id="", host="impostor")
-    impostor.send(NodeInfo("node-1", "unix:/other", {}))
+    cluster.make_alive(driver, node, "actor-a", max_restarts=1)
+    again = cluster.party("node", "node-1", job_id="", host="node-1, again")
+    again.send(NodeInfo("node-1", "unix:/node-1", {"CPU": 40_000}), ActorReady("actor-a", 1, "w", "unix:/w"))
     cluster.run()
-    assert impostor.lost
-    cluster.make_alive(driver, node)
-    cluster.kill(node)
-    assert driver.states() == ["alive", "dead"]
+    assert node.lost, "the old connection is closed"
+    assert cluster.kills(again) == [("actor-a", 1, False)] * 2, "once for having been there, once for its word"
+    assert cluster.answer_ready(again).incarnation == 2
+    assert driver.states() == ["alive", "restarting", "alive"]
+    cluster.kill(again)
+    assert driver.states() == ["dead"]
 
 
 def test_a_driver_of_an_ended_job_is_refused(cluster: Cluster) -> None:

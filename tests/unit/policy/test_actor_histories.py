@@ -229,7 +229,7 @@ class Histories(RuleBasedStateMachine):
     @rule(node=st.sampled_from(NODES))
     def node_joined(self, node: str) -> None:
         self.nodes.add(node)
-        self.do(self.table.node_joined())
+        self.do(self.table.node_joined(node))
 
     @rule(watcher=st.sampled_from(WATCHERS), index=st.integers(0, 50), unknown=st.booleans())
     def watch(self, watcher: str, index: int, unknown: bool) -> None:
@@ -311,7 +311,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def who_has_no_place_is_being_placed(self) -> None:
         """Nobody is left behind: an actor without a node has a search under way, or waits for a node."""
-        waiting = {d.actor_id for d in self.table.node_joined() if isinstance(d, FindNode)}
+        waiting = {d.actor_id for d in self.table.node_joined("another") if isinstance(d, FindNode)}
         for actor in self.table.living():
             key = (actor.spec.actor_id, actor.incarnation)
             assert actor.node_id or key in self.finding or actor.spec.actor_id in waiting

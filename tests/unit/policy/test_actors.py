@@ -180,7 +180,7 @@ def test_an_actor_waits_for_the_first_node_but_not_for_ever() -> None:
     table = ActorTable()
     create(table, now=1.0)
     assert table.not_placed(A, 1, "no node", infeasible=False, now=1.0) == []
-    assert table.node_joined() == [FindNode(A, 1, 0.0)]
+    assert table.node_joined(NODE) == [FindNode(A, 1, 0.0)]
     assert table.next_deadline() == 1.0 + PLACE_TIMEOUT_S
     assert table.tick(1.0 + PLACE_TIMEOUT_S - 0.1) == []
     (state,) = told(table.tick(1.0 + PLACE_TIMEOUT_S))
@@ -193,7 +193,9 @@ def test_a_restart_waits_for_a_node_that_may_come_back() -> None:
     alive(table, max_restarts=1)
     assert table.node_lost(NODE, "reset", 1.0)[-1] == FindNode(A, 2, 0.0)
     assert table.not_placed(A, 2, "it asks for 9 CPU", infeasible=True, now=1.0) == []
-    assert table.node_joined() == [FindNode(A, 2, 0.0)]
+    stop = Stop(NODE, A, 1, graceful=False)
+    assert table.node_joined(NODE) == [stop, FindNode(A, 2, 0.0)], "what was given up is ended before anything"
+    assert table.node_joined(NODE) == [FindNode(A, 2, 0.0)]
 
 
 def test_a_place_found_too_late_is_not_used() -> None:
