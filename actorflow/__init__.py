@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # type checkers know the name and take it for True; typin
 if TYPE_CHECKING:
     from typing import Any
 
-    from actorflow import errors, options, util
+    from actorflow import errors, options, state, util
     from actorflow._actor import Actor, ActorClass, Handle, method
     from actorflow._api import (
         as_completed,
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         WorkerCrashedError,
     )
     from actorflow.options import NodeAffinity
+    from actorflow.state import available_resources, cluster_resources, nodes, timeline
 
 __version__ = "0.1.0"
 
@@ -133,7 +134,9 @@ __all__ = [
     "TaskUnschedulableError",
     "WorkerCrashedError",
     "as_completed",
+    "available_resources",
     "check_cancelled",
+    "cluster_resources",
     "deref",
     "errors",
     "get",
@@ -144,12 +147,15 @@ __all__ = [
     "kill",
     "map",
     "method",
+    "nodes",
     "options",
     "put",
     "remote",
     "run",
     "shutdown",
+    "state",
     "sync",
+    "timeline",
     "timeout",
     "util",
     "wait",
@@ -179,8 +185,9 @@ _HOMES = {
     "actorflow._lifecycle": ("init", "is_initialized", "run", "shutdown"),
     "actorflow._remote_function": ("RemoteFunction", "remote"),
     "actorflow.options": ("NodeAffinity",),
+    "actorflow.state": ("available_resources", "cluster_resources", "nodes", "timeline"),
 }
-_MODULES = frozenset({"errors", "options", "util"})
+_MODULES = frozenset({"errors", "options", "state", "util"})
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 # Type checkers must not see this function: with it they would take every name for an existing one.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actorflow._core.base import current as _current
 from actorflow._core.base.errors import NotInitializedError
 from actorflow._core.base.targets import ActorTarget, CallKind, FunctionTarget, MethodTarget
 
@@ -29,7 +30,10 @@ class ActorState(Protocol):
 
 
 class Runtime(Protocol):
-    """What the face may ask for. Every method may be called from any thread; coroutines run on the caller's own loop."""
+    """What the face may ask for. Every method may be called from any thread; coroutines run on the caller's own loop.
+
+    An `actor` is the runtime's own ActorState, given back to it.
+    """
 
     def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions) -> Any:
         """`f.remote(...)`: an ObjectRef, a list of them (num_returns > 1), or a Stream. Never waits; PendingCallsLimitExceeded when full."""
@@ -43,16 +47,16 @@ class Runtime(Protocol):
         """`Cls.remote(...)`: at once."""
 
     def submit_method(
-        self, actor: ActorState, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+        self, actor: Any, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
     ) -> Any:
         """`handle.m.remote(...)`."""
 
     def call_method(
-        self, actor: ActorState, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+        self, actor: Any, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
     ) -> Coroutine[Any, Any, Any]:
         """`await handle.m(...)`: as `call`; waits for room in a full mailbox."""
 
-    async def wait_room(self, actor: ActorState | None, options: MethodOptions | TaskOptions) -> None:
+    async def wait_room(self, actor: Any, options: MethodOptions | TaskOptions) -> None:
         """`.submit(...)` after PendingCallsLimitExceeded: return when one more call fits. `actor` is None for a task."""
 
     async def outcome(self, call: Any) -> BaseException | None:
@@ -64,13 +68,13 @@ class Runtime(Protocol):
     def restore_actor(self, actor_id: str, lifetime: Any, class_name: str, class_blob: bytes) -> ActorState:
         """A handle arrived: the state that all handles to this actor share."""
 
-    async def wait_alive(self, actor: ActorState) -> None:
+    async def wait_alive(self, actor: Any) -> None:
         """`await handle`: return when the constructor is done; raise its error, or ActorDiedError."""
 
-    async def wait_dead(self, actor: ActorState) -> str:
+    async def wait_dead(self, actor: Any) -> str:
         """Return the reason when the actor is gone for good."""
 
-    async def kill_actor(self, actor: ActorState, *, no_restart: bool, graceful: bool) -> None:
+    async def kill_actor(self, actor: Any, *, no_restart: bool, graceful: bool) -> None:
         """End it; return when the head has taken note."""
 
     async def find_actor(self, name: str, namespace: str | None) -> tuple[ActorState, bytes]:
@@ -80,7 +84,10 @@ class Runtime(Protocol):
         """Rows of a state query."""
 
 
-__all__ = ["ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "current", "current_or_none", "enter"]
+__all__ = [
+    "ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "cancelled_calls", "current", "current_or_none", "enter",
+    "set_process_runtime", "set_starting",
+]  # fmt: skip
 
 cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_calls", default=None)
 """Inside a TaskGroup: where the ObjectRef of a direct call goes that was cancelled and is not terminal yet.
@@ -88,18 +95,10 @@ cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_
 The group leaves only when it is (SEMANTICS 4). None outside of groups, where nobody waits for it.
 """
 
-_current: ContextVar[Runtime | None] = ContextVar("actorflow_runtime", default=None)
-_process_runtime: Runtime | None = None
-_starting: Callable[[], None] | None = None
-
 
 def current() -> Runtime:
     """Return the runtime of the running code. Raises NotInitializedError when there is none."""
-    runtime = _current.get() or _process_runtime
-    if runtime is None and _starting is not None:
-        # A bare af.init() on a running loop: whoever comes first waits for it.
-        _starting()
-        runtime = _process_runtime
+    runtime: Runtime | None = _current.get()
     if runtime is None:
         raise NotInitializedError(
             "actorflow is not running in this process (never started, or shut down): use `af.run(main)`, or `await af.init()` first"
@@ -109,23 +108,10 @@ def current() -> Runtime:
 
 def current_or_none() -> Runtime | None:
     """Return the runtime of the running code, or None."""
-    return _current.get() or _process_runtime
+    runtime: Runtime | None = _current.peek()
+    return runtime
 
 
-def set_process_runtime(runtime: Runtime | None) -> None:
-    """Make `runtime` the one of this process (None: there is no more)."""
-    global _process_runtime, _starting
-    _process_runtime = runtime
-    _starting = None
-
-
-def set_starting(wait: Callable[[], None]) -> None:
-    """A runtime is on its way: `wait` blocks until it is there."""
-    global _starting
-    if _process_runtime is None:
-        _starting = wait
-
-
-def enter(runtime: Runtime) -> None:
-    """Make `runtime` the one of the running context and of all tasks that are started from it."""
-    _current.set(runtime)
+set_process_runtime = _current.set_process
+set_starting = _current.set_starting
+enter = _current.enter

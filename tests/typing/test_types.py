@@ -61,7 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("good.py", "bad.py"):
         shutil.copy(HERE / name, folder)
     (folder / "af.py").write_text("from actorflow import *\n")
-    (folder / "star.py").write_text((HERE / "good.py").read_text().replace("import actorflow as af", "import af"))
+    (folder / "star.py").write_text(
+        (HERE / "good.py").read_text().replace("import actorflow as af", "import af")
+    )
     return folder
 
 

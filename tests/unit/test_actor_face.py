@@ -129,7 +129,9 @@ def test_the_targets_of_one_class_are_pickled_once(runtime: FakeRuntime) -> None
 def test_wrong_constructor_arguments_never_leave(runtime: FakeRuntime) -> None:
     wrong: Any = Counter
     for make in (wrong.remote, wrong.options(name="x").remote):
-        with pytest.raises(TypeError, match=r"Counter\.__init__\(\) got an unexpected keyword argument 'begin'.*py:"):
+        with pytest.raises(
+            TypeError, match=r"Counter\.__init__\(\) got an unexpected keyword argument 'begin'.*py:"
+        ):
             make(begin=3)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         Decorated.remote()
@@ -225,7 +227,9 @@ def test_a_shared_actor_has_no_def_methods() -> None:
                 yield 1
 
     text = str(caught.value)
-    assert text.startswith('class Board(af.Actor): process="shared" does not go with `def` methods: read(), scan()')
+    assert text.startswith(
+        'class Board(af.Actor): process="shared" does not go with `def` methods: read(), scan()'
+    )
     assert "`async def`" in text
     assert 'process="dedicated"' in text
     with pytest.raises(af.OptionError, match=r"Counter\.options\(\): process=\"shared\".*peek\(\)"):
@@ -241,7 +245,9 @@ def test_a_shared_actor_has_no_def_methods() -> None:
 
 def test_a_wrong_option_is_refused_with_the_class() -> None:
     wrong: Any = {"max_restart": 3}
-    with pytest.raises(af.OptionError, match=r"class Bad\(af\.Actor\): there is no option .* 'max_restarts'\?"):
+    with pytest.raises(
+        af.OptionError, match=r"class Bad\(af\.Actor\): there is no option .* 'max_restarts'\?"
+    ):
 
         class Bad(af.Actor, **wrong): ...
 
@@ -258,7 +264,7 @@ def test_groups_are_checked_against_the_class() -> None:
 
     assert "@af.method on " in str(caught.value)
     assert "concurrency_group='cpu' does not exist: the class has 'io'" in str(caught.value)
-    with pytest.raises(af.OptionError, match="The class has none|the class has none"):
+    with pytest.raises(af.OptionError, match="the class has none"):
 
         class None_(af.Actor):
             @af.method(concurrency_group="io")
@@ -285,7 +291,12 @@ def test_options_are_inherited_but_not_the_name() -> None:
         pass
 
     options = plan_of(Child).options
-    assert (options.max_restarts, options.num_cpus, options.name, options.get_if_exists) == (3, 2, None, False)
+    assert (options.max_restarts, options.num_cpus, options.name, options.get_if_exists) == (
+        3,
+        2,
+        None,
+        False,
+    )
     assert plan_of(Parent).options.name == "one"
 
 
@@ -405,7 +416,10 @@ async def test_calls_carry_the_methods_options(runtime: FakeRuntime) -> None:
 
 async def test_submit_waits_for_room(runtime: FakeRuntime) -> None:
     counter = Counter.remote()
-    assert (state_of(handle(counter)).max_pending_calls, state_of(handle(counter)).max_task_retries) == (10, 0)
+    assert (state_of(handle(counter)).max_pending_calls, state_of(handle(counter)).max_task_retries) == (
+        10,
+        0,
+    )
     runtime.full = 2
     with pytest.raises(af.PendingCallsLimitExceeded):
         counter.add.remote(1)
@@ -432,7 +446,9 @@ def test_wrong_arguments_never_leave(runtime: FakeRuntime) -> None:
     for call in (counter.add, counter.add.remote, counter.add.submit, counter.add.options(timeout=1).remote):
         with pytest.raises(TypeError) as caught:
             call(bye=2)
-        assert str(caught.value).startswith("Counter.add() got an unexpected keyword argument 'bye' (defined at ")
+        assert str(caught.value).startswith(
+            "Counter.add() got an unexpected keyword argument 'bye' (defined at "
+        )
     with pytest.raises(TypeError, match=r"takes from 0 to 1 positional arguments but 2 were given"):
         counter.add.remote(1, 2)
     assert len(runtime.sent) == 1
@@ -580,7 +596,11 @@ def local_plain() -> type:
 
 
 def by_value_classes() -> list[Callable[[], Any]]:
-    return [local_class, lambda: local_class().options(name="x"), lambda: af.remote(max_restarts=2)(local_plain())]
+    return [
+        local_class,
+        lambda: local_class().options(name="x"),
+        lambda: af.remote(max_restarts=2)(local_plain()),
+    ]
 
 
 @pytest.mark.parametrize("make", by_value_classes())

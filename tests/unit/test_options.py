@@ -157,7 +157,12 @@ def test_the_environment_is_json(tmp_path: Path) -> None:
 
 def test_only_equal_needs_share_a_lease_class() -> None:
     default = face.DEFAULT_TASK
-    for given in ({"num_cpus": 2}, {"priority": 1}, {"env_vars": {"A": "1"}}, {"scheduling_strategy": "spread"}):
+    for given in (
+        {"num_cpus": 2},
+        {"priority": 1},
+        {"env_vars": {"A": "1"}},
+        {"scheduling_strategy": "spread"},
+    ):
         assert task_options(None, WHERE, given).scheduling_key != default.scheduling_key
     for same in ({"max_retries": 0}, {"timeout": 3}, {"num_returns": 2}, {"num_cpus": 1.0}):
         assert task_options(None, WHERE, same).scheduling_key == default.scheduling_key

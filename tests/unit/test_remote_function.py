@@ -146,7 +146,9 @@ async def test_calls_share_one_options_object(runtime: FakeRuntime) -> None:
 
 def test_a_wrong_option_is_refused_at_decoration() -> None:
     wrong: Any = af.remote
-    with pytest.raises(af.OptionError, match=r"@af.remote on nope: there is no option 'num_cpuz'.*'num_cpus'"):
+    with pytest.raises(
+        af.OptionError, match=r"@af.remote on nope: there is no option 'num_cpuz'.*'num_cpus'"
+    ):
 
         @wrong(num_cpuz=3)
         def nope() -> None: ...

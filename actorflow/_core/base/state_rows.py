@@ -78,21 +78,22 @@ class ActorRow(TypedDict):
 
 
 class TaskRow(TypedDict):
-    """One call, as its owner knows it. `actor_id` is empty for a function, `worker_id` until it is pushed."""
+    """One call: while it has not ended as its owner knows it, afterwards as the worker that ran it remembers it.
+
+    `actor_id` is empty for a function, `worker_id` until it is pushed (then it waits or runs there). Times are known to the worker only.
+    """
 
     task: str
     name: str
-    state: Literal["waiting_for_arguments", "queued", "running", "finished", "failed", "cancelled"]
+    state: Literal["waiting", "queued", "pushed", "finished", "failed"]
     owner: str
     job_id: str
     actor_id: str
     worker_id: str
-    node_id: str
     attempt: int
-    submitted_at: float
     started_at: float | None
     ended_at: float | None
-    error: str
+    call_site: str
 
 
 class ObjectRow(TypedDict):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from actorflow._core.base import current
 from actorflow._core.boot.protocol_thread import ProtocolThread
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
@@ -84,9 +85,7 @@ class Worker:
 
 
 def _enter(core: Core) -> None:
-    from actorflow import _runtime
-
-    _runtime.set_process_runtime(core)
+    current.set_process(core)
 
 
 def leave(code: int) -> None:

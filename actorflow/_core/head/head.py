@@ -101,7 +101,7 @@ class Head:
     def messages_received(self, peer: Peer, messages: list[AnyMessage]) -> None:
         """Each message goes to its room."""
         handlers, role = self._handlers, peer.role
-        for message in messages:
+        for message in () if self._stopping else messages:
             roles, handle = handlers.get(type(message), _NOBODY)
             if role not in roles:
                 log.error(

@@ -6,7 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
+from actorflow._core.base.errors import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    PendingCallsLimitExceeded,
+)
 from actorflow._core.protocol.messages import (
     ActorCall,
     ActorDied,
@@ -16,7 +22,7 @@ from actorflow._core.protocol.messages import (
     WatchActor,
 )
 from actorflow._core.worker.calls import Call, CallState
-from actorflow._core.worker.wakers import Waiter
+from actorflow._core.worker.wakers import Callback, Waiter
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -134,7 +140,10 @@ class ActorCalls:
         client: ActorClient = call.place
         client.inflight.pop(call.entry.index, None)
         if client.waiters:
-            self._wake(client, "room")
+            if client.pending():
+                self._wake(client, "room")
+            else:
+                self._wake(client, "room", "drained")
 
     def cancel(self, call: Call) -> None:
         """End a call that is queued or pushed."""
@@ -179,7 +188,9 @@ class ActorCalls:
     def on_state(self, peer: Peer, message: ActorState) -> None:
         """The actor's life went on."""
         client = self.clients.get(message.actor_id)
-        if client is None or client.state == "dead" or message.incarnation < client.incarnation:
+        if client is None or client.state == "dead":
+            return
+        if message.incarnation < client.incarnation and message.state != "dead":
             return
         if message.state == "alive":
             if client.state == "alive" and client.incarnation == message.incarnation and client.peer and not client.peer.lost:
@@ -204,7 +215,8 @@ class ActorCalls:
         """The head took note, or refused."""
         client = self.clients.get(message.actor_id)
         if client is not None and message.error:
-            self._die(client, ActorDied("refused", message.error))
+            kind = "name_taken" if message.existing else "refused"
+            self._die(client, ActorDied(kind, message.error))
 
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
@@ -271,8 +283,10 @@ class ActorCalls:
         died = client.died
         if died is not None and died.error is not None:
             return self._core.error_of(died.error)
-        if died is not None and died.kind == "refused":
-            return self._core.directory.refused_error(died.reason)
+        if died is not None and died.kind == "name_taken":
+            return ActorAlreadyExistsError(died.reason)
+        if died is not None and died.kind in ("refused", "unschedulable"):
+            return ActorUnschedulableError(f"{client!r} cannot run here: {died.reason}")
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}")
 
@@ -283,7 +297,11 @@ class ActorCalls:
     # -- the end of handles
 
     def out_of_scope(self, actor_id: str) -> None:
-        """The last handle anywhere is gone (we own its lifetime)."""
+        """The last handle anywhere is gone (we own its lifetime). Our own calls under way come first (SEMANTICS 23)."""
+        client = self.clients.get(actor_id)
+        if client is not None and client.state != "dead" and client.pending():
+            client.waiters.append((Callback(lambda _: self.out_of_scope(actor_id)), "drained"))
+            return
         self._core.head.send(ActorOutOfScope(actor_id))
 
     def fail_all(self, error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actorflow._core.base.errors import ActorAlreadyExistsError, ActorNotFoundError, ActorUnschedulableError
+from actorflow._core.base.errors import ActorflowError, ActorNotFoundError
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker.create import create_actor
@@ -120,6 +120,8 @@ class Directory:
         reply: m.StateReply = await self.ask(lambda token: m.StateQuery(token, kind, limit, timeout_s))
         if reply.missing:
             log.warning("af.state %s: no answer in time from %s", kind, ", ".join(reply.missing))
+        if reply.error:
+            raise ActorflowError(f"af.state {kind}: {reply.error}")
         rows: list[dict[str, Any]] = msgspec.json.decode(reply.rows)
         return rows
 
@@ -129,12 +131,6 @@ class Directory:
             self._core.head.send(m.KillActor(actor.actor_id, no_restart, graceful))
         if no_restart:
             await self.wait_actor(actor, "dead")
-
-    def refused_error(self, reason: str) -> Exception:
-        """An actor that the head did not take: a name clash or an impossible demand."""
-        if "name" in reason:
-            return ActorAlreadyExistsError(reason)
-        return ActorUnschedulableError(reason)
 
     # -- questions to the head
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actorflow._core.base.ids import task_name
+from actorflow._core.base.state_rows import EventRow, ObjectRow, TaskRow
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker.calls import Call, CallState
 
 if TYPE_CHECKING:
+    from actorflow._core.policy.ownership import Owned
     from actorflow._core.worker.core import Core
     from actorflow._core.worker.incoming import Incoming
 
@@ -22,8 +24,8 @@ EVENTS_MAX = 10_000
 class Events:
     """The last calls that ran here, as tuples: cheap to keep, made readable only when somebody asks."""
 
-    def __init__(self, wall_offset: float) -> None:
-        self._wall_offset = wall_offset
+    def __init__(self, wall_offset_s: float) -> None:
+        self._wall_offset_s = wall_offset_s
         self._ring: deque[tuple[str, str, str, int, int, float, int, bool]] = deque(maxlen=EVENTS_MAX)
 
     def append(self, incoming: Incoming, run_us: int, failed: bool) -> None:
@@ -34,82 +36,122 @@ class Events:
                 (running.name, running.actor_id, running.owner, running.seq, running.attempt, incoming.started, run_us, failed)
             )
 
-    def rows(self, core: Core, limit: int) -> list[dict[str, Any]]:
-        """The newest events, oldest first."""
+    def spans(self, core: Core, limit: int) -> list[EventRow]:
+        """The newest calls as spans of time, oldest first."""
         me = core.identity
         return [
-            {
-                "name": name,
-                "task": task_name(owner, seq),
-                "actor_id": actor_id,
-                "process_id": me.process_id,
-                "pid": me.pid,
-                "attempt": attempt,
-                "started_at": started + self._wall_offset,
-                "run_us": run_us,
-                "failed": failed,
-            }
+            EventRow(
+                time=started + self._wall_offset_s,
+                duration_s=run_us / 1e6,
+                kind="call",
+                subject=task_name(owner, seq),
+                name=name,
+                process_id=me.process_id,
+                pid=me.pid,
+                detail="failed" if failed else "",
+            )
+            for name, _, owner, seq, _, started, run_us, failed in list(self._ring)[-limit:]
+        ]
+
+    def tasks(self, core: Core, limit: int) -> list[TaskRow]:
+        """The newest calls as rows of ended tasks, oldest first."""
+        me = core.identity
+        return [
+            TaskRow(
+                task=task_name(owner, seq),
+                name=name,
+                state="failed" if failed else "finished",
+                owner=owner,
+                job_id=me.job_id,
+                actor_id=actor_id,
+                worker_id=me.process_id,
+                attempt=attempt,
+                started_at=started + self._wall_offset_s,
+                ended_at=started + self._wall_offset_s + run_us / 1e6,
+                call_site="",
+            )
             for name, actor_id, owner, seq, attempt, started, run_us, failed in list(self._ring)[-limit:]
         ]
 
 
 def answer_query(core: Core, query: m.StateQuery) -> bytes:
     """The rows of this process for a kind of query, as a JSON array. Under the lock."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Any] = []
+    events = core.host.events if core.host is not None else None
     if query.kind == "tasks":
         rows = _tasks(core, query.limit)
+        if events is not None:
+            rows += events.tasks(core, query.limit - len(rows)) if len(rows) < query.limit else []
     elif query.kind == "objects":
         rows = _objects(core, query.limit)
-    elif query.kind == "events" and core.host is not None and core.host.events is not None:
-        rows = core.host.events.rows(core, query.limit)
+    elif query.kind == "events" and events is not None:
+        rows = events.spans(core, query.limit)
     return msgspec.json.encode(rows)
 
 
-def _tasks(core: Core, limit: int) -> list[dict[str, Any]]:
-    """Every call of this process that has not ended: the owner knows best."""
-    rows = []
+def _tasks(core: Core, limit: int) -> list[Any]:
+    """Every call of this process that has not ended: its owner knows best."""
+    me = core.identity
+    rows: list[Any] = []
     for entry in core.references.owned.entries.values():
         call: Call | None = entry.call
         if call is None or call.entry is not entry:
             continue
-        rows.append(
-            {
-                "task": task_name(core.identity.process_id, entry.index),
-                "name": call.target.name,
-                "state": call.state.value,
-                "owner": core.identity.process_id,
-                "attempt": call.attempt,
-                "worker_id": _worker_of(call),
-                "actor_id": getattr(call.place, "actor_id", ""),
-                "site": f"{entry.site[0]}:{entry.site[1]}" if entry.site else "",
-            }
-        )
         if len(rows) >= limit:
             break
+        pushed = call.state is CallState.PUSHED
+        rows.append(
+            TaskRow(
+                task=task_name(me.process_id, entry.index),
+                name=call.target.name,
+                state=call.state.value,  # type: ignore[typeddict-item]  # a call that has ended is not in the table
+                owner=me.process_id,
+                job_id=me.job_id,
+                actor_id=getattr(call.place, "actor_id", ""),
+                worker_id=getattr(call.place, "worker_id", "") if pushed else "",
+                attempt=call.attempt,
+                started_at=None,
+                ended_at=None,
+                call_site=_site(entry),
+            )
+        )
     return rows
 
 
-def _worker_of(call: Call) -> str:
-    return getattr(call.place, "worker_id", "") if call.state is CallState.PUSHED else ""
-
-
-def _objects(core: Core, limit: int) -> list[dict[str, Any]]:
-    rows = []
+def _objects(core: Core, limit: int) -> list[Any]:
+    me = core.identity
+    rows: list[Any] = []
     for entry in core.references.owned.entries.values():
-        outcome = entry.outcome
-        if outcome is None:
-            continue
-        rows.append(
-            {
-                "object": f"{core.identity.process_id[:6]}-{entry.index}",
-                "owner": core.identity.process_id,
-                "where": type(outcome).__name__.lower(),
-                "bytes": outcome.size if isinstance(outcome, m.Stored) else len(getattr(outcome, "data", b"")),
-                "handles": entry.local,
-                "pins": entry.pins,
-                "borrowers": len(entry.borrowers or ()),
-            }
-        )
         if len(rows) >= limit:
             break
+        if entry.index in core.objects.lifetimes:
+            # Stands for the life of an actor; it is no object of the user's.
+            continue
+        outcome = entry.outcome
+        state = "pending" if outcome is None else "failed" if isinstance(outcome, m.Failed) else "ready"
+        rows.append(
+            ObjectRow(
+                object_id=f"{me.process_id}-{entry.index}",
+                owner=me.process_id,
+                job_id=me.job_id,
+                state=state,  # type: ignore[typeddict-item]
+                size_bytes=_size(outcome),
+                place=outcome.node if isinstance(outcome, m.Stored) else "inline",
+                local_refs=entry.local,
+                borrowers=len(entry.borrowers or ()),
+                call_site=_site(entry),
+            )
+        )
     return rows
+
+
+def _size(outcome: m.Outcome | None) -> int:
+    if isinstance(outcome, m.Stored):
+        return outcome.size
+    if isinstance(outcome, m.Inline):
+        return len(outcome.data) + sum(map(len, outcome.buffers or ()))
+    return 0
+
+
+def _site(entry: Owned) -> str:
+    return f"{entry.site[0]}:{entry.site[1]}" if entry.site else ""

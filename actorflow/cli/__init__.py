@@ -1,0 +1,54 @@
+"""The command line: `actorflow status` and what follows with later versions."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import actorflow as af
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0, 1 for an error of the cluster's, 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(prog="actorflow", description="actorflow: asyncio-native actors and tasks")
+    parser.add_argument("--version", action="version", version=f"actorflow {af.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="show the cluster of this user on this host")
+    status.add_argument("--address", default="auto", help="the cluster's address (default: the one on this host)")
+    options = parser.parse_args(arguments)
+    try:
+        print(asyncio.run(_status(options.address)))
+    except (af.ClusterConnectionError, af.ClusterStartError) as error:
+        print(f"actorflow {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _status(address: str) -> str:
+    async with af.init(address=address, log_to_driver=False):
+        resources = await af.state.list_resources()
+        workers = await af.state.list_workers()
+        actors = await af.state.list_actors()
+        jobs = await af.state.list_jobs()
+    lines = ["resources"]
+    lines += [f"  {row['resource']}: {_amount(row, 'free')} free of {_amount(row, 'total')}" for row in resources]
+    lines.append(f"workers: {_count(workers, 'state')}")
+    lines.append(f"actors: {_count(actors, 'state')}")
+    lines += [f"  {row['class_name']}(af-actor-{row['actor_id'][:6]}) {row['state']} {row['name']}".rstrip() for row in actors[:20]]
+    lines.append(f"jobs: {_count(jobs, 'state')}")
+    return "\n".join(lines)
+
+
+def _amount(row: Any, column: str) -> str:
+    value: float = row[column]
+    return f"{value / 2**30:.1f} GiB" if row["resource"] == "memory" else f"{value:g}"
+
+
+def _count(rows: Sequence[Any], column: str) -> str:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row[column]] = counts.get(row[column], 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"

@@ -1,0 +1,7 @@
+"""`python -m actorflow.cli`: the same as the `actorflow` command."""
+
+import sys
+
+from actorflow.cli import main
+
+sys.exit(main())

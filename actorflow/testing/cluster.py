@@ -1,0 +1,371 @@
+"""A whole cluster in one simulated machine: ordinary actorflow programs run against it, under virtual time.
+
+    import actorflow as af
+    from actorflow.testing import SimCluster, World, simulate
+
+    assert simulate(main, seed=7, num_cpus=4) == 42        # one program from start to end
+
+    with World(seed=7) as world:                           # or with faults of your own
+        cluster = SimCluster(world, num_cpus=4)
+        driver = cluster.driver(main)
+        world.at_time(0.5, lambda: world.kill(cluster.workers()[0]))
+        world.run_until(lambda: driver.ended)
+        assert driver.result() == 42
+        cluster.settle()                                   # nothing is left behind by the calls
+        cluster.stop()                                     # and nothing by the cluster
+
+The code of head, node, workers and drivers is the product's own; only their ports are simulated. They are
+laid out as in a local cluster outside: one process has head and node, one each driver, one each worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from actorflow import _runtime
+from actorflow._core.base.errors import ActorflowError, ClusterStartError
+from actorflow._core.base.ids import new_id
+from actorflow._core.base.resources import parse_bytes, parse_resources
+from actorflow._core.head.config import HeadConfig
+from actorflow._core.head.head import Head
+from actorflow._core.io.ports import WorkerSpec
+from actorflow._core.node.config import NodeConfig
+from actorflow._core.node.node import Node
+from actorflow._core.protocol.messages import Shutdown
+from actorflow._core.protocol.session import Identity
+from actorflow._core.worker.core import Core
+from actorflow._core.worker.host import Host as CallHost
+from actorflow._core.worker.inspect import Events
+from actorflow.testing.arena import SimArena
+from actorflow.testing.checkers import require
+from actorflow.testing.cluster_leaks import cluster_leaks, machine_leaks
+from actorflow.testing.errors import InvariantBroken
+from actorflow.testing.executor import SimExecutor, block_on
+from actorflow.testing.host import Host
+from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.world import World
+
+T = TypeVar("T")
+Main = Callable[[], Coroutine[Any, Any, Any]]
+
+log = logging.getLogger("actorflow")
+
+MEMORY_BYTES = 8 << 30
+ARENA_BYTES = 64 << 20
+NEWS_S = 0.000_2
+"""How long a driver takes to hear that its cluster is ready: outside, it reads a pipe."""
+REST_STEP_S = 0.25
+WRITTEN_POLL_S = 0.001
+WRITTEN_S = 1.0
+"""How long a worker that leaves waits until its peers have taken what it said."""
+
+
+class SimDriver:
+    """One driver process and what became of its program. Made by `SimCluster.driver`."""
+
+    def __init__(self, cluster: SimCluster, host: Host, process_id: str, namespace: str, stay: bool, inline: bool) -> None:
+        self.cluster = cluster
+        self.host = host
+        self.process_id = process_id
+        self.namespace = namespace
+        self.core: Core | None = None
+        """Its runtime, once it has joined the cluster."""
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.returned = False
+        """True when `main` has returned or raised. With `stay` the process lives on until `end`."""
+        self._stay = stay
+        self._loop = host.loop if inline else host.new_loop("user")
+        self._end: asyncio.Future[None] = host.loop.create_future()
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more is to come of the program: it has returned, raised, or was killed."""
+        return self.returned or not self.host.alive
+
+    def result(self) -> Any:
+        """What `main` returned; raises what it raised. InvariantBroken when the process died before that."""
+        if not self.returned:
+            state = "has not ended" if self.host.alive else f"died (exit code {self.host.exit_code}, signal {self.host.signal})"
+            raise InvariantBroken(f"{self.host.name} {state} and has no result")
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def end(self) -> None:
+        """Let a driver with `stay` leave. Called from outside."""
+        if self.host.alive and not self._end.done():
+            self.host.loop.call_soon_threadsafe(lambda: self._end.done() or self._end.set_result(None))
+
+    async def live(self, main: Main, host: Host) -> None:
+        """The program of the process: join, run, part."""
+        try:
+            await self.cluster.ready(host)
+            core = await self._join()
+            _runtime.enter(core)
+            self.value = await self._run(main)
+        except Exception as error:
+            self.error = error
+        self.returned = True
+        if self._stay:
+            await self._end
+        if self.core is not None:
+            self._part(self.core)
+
+    async def _join(self) -> Core:
+        cluster, host = self.cluster, self.host
+        address = cluster.address(self.process_id)
+        identity = Identity("driver", self.process_id, self.process_id, address, host.pid, self.namespace, [])
+        core = self.core = Core(host.ports, identity, cluster.arena.attach(host), block_on)
+        cluster.cores[host] = core
+        await core.start(cluster.address("node"))
+        return core
+
+    async def _run(self, main: Main) -> Any:
+        """Run `main` on the loop that is the user's: outside, the protocol has a thread of its own."""
+        if self._loop is self.host.loop:
+            return await main()
+        mine, done = self.host.loop, self.host.loop.create_future()
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            mine.call_soon_threadsafe(done.set_result, task)
+
+        def begin() -> None:
+            task = self._loop.create_task(main(), name=f"program of {self.host.name}")
+            task.add_done_callback(ended)
+
+        self._loop.call_soon_threadsafe(begin, context=self.host.context)
+        return (await done).result()
+
+    def _part(self, core: Core) -> None:
+        if self.process_id == self.cluster.owner_id and core.closed is None:
+            core.node.send(Shutdown("its driver has shut it down"))
+            core.node.flush()
+        core.close()
+
+
+class SimCluster:
+    """Head and node in one process of `world`, workers in others, drivers as they are started.
+
+    The cluster belongs to the first driver: it ends with it. `num_cpus`, `num_gpus`, `memory`, `resources`,
+    `object_store_memory` are those of `af.init`; `processes` says how long workers take to start;
+    `node_options` are further fields of NodeConfig.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        num_cpus: float = 2,
+        num_gpus: float = 0,
+        memory: int | str = MEMORY_BYTES,
+        resources: Mapping[str, float] | None = None,
+        object_store_memory: int | str = ARENA_BYTES,
+        prestart: int = 1,
+        processes: ProcessProfile | None = None,
+        name: str = "cluster",
+        node_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.cores: dict[Host, Core] = {}
+        """The runtime of every driver and worker that ever joined, by its process."""
+        self.call_hosts: dict[Host, CallHost] = {}
+        """The part of each worker that runs calls."""
+        self.drivers: list[SimDriver] = []
+        self.head: Head | None = None
+        self.node: Node | None = None
+        self.owner_id = new_id(world.rng(f"ids of {name}"))
+        self._totals = parse_resources(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=parse_bytes("memory", memory),
+            resources=dict(resources or {}),
+        )
+        self._prestart = prestart
+        self._node_options = dict(node_options or {})
+        self._is_ready = False
+        self._waiting: list[tuple[Host, asyncio.Future[None]]] = []
+        self.node_host = world.host(f"node of {name}")
+        self.arena = SimArena(parse_bytes("object_store_memory", object_store_memory), self.node_host)
+        self.processes = SimProcesses(self.node_host, self._work, processes)
+        self.node_host.on_end.append(self._node_ended)
+        self.node_host.start(self._serve)
+
+    def address(self, name: str) -> str:
+        """Where the process with this name or id listens."""
+        return f"unix:/{self.name}/{name}.sock"
+
+    # -- drivers
+
+    def driver(
+        self, main: Main, *, name: str = "", namespace: str = "default", stay: bool = False, inline: bool = False
+    ) -> SimDriver:
+        """Start a driver that runs `main()`: ordinary code that uses `import actorflow as af`, without af.run.
+
+        The process ends when `main` returns; with `stay` it lives on until `driver.end()`, so that what it
+        still holds can be looked at. `inline`: the protocol shares the program's loop, as with
+        `af.init(inline=True)`.
+        """
+        number = len(self.drivers)
+        host = self.world.host(name or (f"driver-{number}" if self.name == "cluster" else f"driver-{number} of {self.name}"))
+        process_id = new_id(self.world.rng(f"ids of {self.name}")) if self.drivers else self.owner_id
+        driver = SimDriver(self, host, process_id, namespace, stay, inline)
+        self.drivers.append(driver)
+        host.start(functools.partial(driver.live, main))
+        return driver
+
+    def run(self, main: Main, timeout_s: float = 600.0, **options: Any) -> Any:
+        """Start a driver, run the world until its program has ended, and return what `main` returned."""
+        driver = self.driver(main, **options)
+        self.world.run_until(lambda: driver.ended, timeout_s)
+        return driver.result()
+
+    async def ready(self, host: Host) -> None:
+        """Return when drivers may connect. Raises ClusterStartError when that will never be. On the loop of `host`."""
+        if not self.node_host.alive:
+            raise ClusterStartError("the node process of the simulated cluster is dead")
+        if not self._is_ready:
+            future: asyncio.Future[None] = host.loop.create_future()
+            self._waiting.append((host, future))
+            await future
+
+    # -- the node process
+
+    async def _serve(self, host: Host) -> None:
+        ended: asyncio.Future[str] = host.loop.create_future()
+
+        def end(reason: str) -> None:
+            if not ended.done():
+                ended.set_result(reason)
+
+        head_address = self.address("head")
+        self.head = head = Head(host.ports, HeadConfig(address=head_address, pid=host.pid))
+        settings: dict[str, Any] = {
+            "address": self.address("node"),
+            "head_address": head_address,
+            "resources": self._totals,
+            "worker_address": self.address,
+            "pid": host.pid,
+            "owner": self.owner_id,
+            "prestart": self._prestart,
+            **self._node_options,
+        }
+        self.node = node = Node(host.ports, NodeConfig(**settings), self.processes, self.arena, end)
+        await head.start()
+        await node.start()
+        self._is_ready = True
+        self._tell_waiting(None)
+        reason = await ended
+        await node.stop(reason)
+        await head.stop()
+
+    def _tell_waiting(self, error: Exception | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for host, future in waiting:
+            if error is None:
+                self.world.at_host(host, self.world.now + NEWS_S, future.set_result, None)
+            else:
+                self.world.at_host(host, self.world.now + NEWS_S, future.set_exception, error)
+
+    def _node_ended(self, host: Host) -> None:
+        self._tell_waiting(ClusterStartError("the node process of the simulated cluster died before it was ready"))
+
+    # -- workers
+
+    def _work(self, spec: WorkerSpec, host: Host) -> None:
+        """The program of a worker: as in `_core/boot/worker_main.py`."""
+        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, host.pid, sys_path=[])
+        core = Core(host.ports, identity, self.arena.attach(host), block_on)
+        core.on_lost = lambda reason: host.exit(0)
+        executor = SimExecutor(host, host.new_loop("user"))
+        core.host = call_host = CallHost(core, executor, functools.partial(self._leave, core, host))
+        call_host.events = Events(host.ports.wall_time() - host.ports.monotonic())
+        self.cores[host] = core
+        self.call_hosts[host] = call_host
+        _runtime.enter(core)
+        host.run(self._join(core, spec, host), name=f"start of worker {spec.worker_id}")
+
+    async def _join(self, core: Core, spec: WorkerSpec, host: Host) -> None:
+        try:
+            await core.start(spec.node_address)
+        except (ActorflowError, OSError) as error:
+            self.world.note(host.name, f"cannot join: {error}")
+            host.exit(1)
+
+    def _leave(self, core: Core, host: Host, code: int) -> None:
+        """Leave in order: what has been said is written first. On the user's loop."""
+        for peer in core.all_peers():
+            peer.flush()
+        give_up_at = self.world.now + WRITTEN_S
+
+        def gone_when_written() -> None:
+            if any(peer.buffered_bytes() for peer in core.all_peers()) and self.world.now < give_up_at:
+                host.loop.call_later(WRITTEN_POLL_S, gone_when_written)
+            else:
+                host.exit(code)
+
+        gone_when_written()
+
+    # -- looking
+
+    def workers(self) -> list[Host]:
+        """The worker processes that are alive, oldest first."""
+        return [host for host in self.call_hosts if host.alive]
+
+    def leaks(self) -> list[Any]:
+        """CK-7: what calls and objects have left behind: nothing, at rest, when no program holds a reference or a handle."""
+        return cluster_leaks(self)
+
+    # -- the end
+
+    def settle(self, timeout_s: float = 30.0, *, ignore: Callable[[str], bool] | None = None) -> None:
+        """Run until nothing is left of the calls that were made. Raises InvariantBroken with what stays.
+
+        The drivers that live must hold no reference. `ignore(text)` says what is to stay.
+        """
+        world = self.world
+        give_up_at = world.now + timeout_s
+        while True:
+            left = [one for one in self.leaks() if ignore is None or not ignore(one.text)]
+            if not left:
+                return
+            if world.now >= give_up_at:
+                require(left, seed=world.seed)
+            self.collect()
+            world.run_for(REST_STEP_S)
+
+    def collect(self) -> None:
+        """Let the cyclic collector run in the next handle."""
+        import gc
+
+        self.world.at_time(self.world.now, gc.collect)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Let the drivers leave, and run until the whole cluster is gone. Raises InvariantBroken with what stays."""
+        world = self.world
+        for driver in self.drivers[::-1]:
+            driver.end()
+        give_up_at = world.now + timeout_s
+        while left := machine_leaks(self):
+            if world.now >= give_up_at:
+                require(left, seed=world.seed)
+            world.run_for(REST_STEP_S)
+
+
+def simulate(main: Callable[[], Coroutine[Any, Any, T]], seed: int = 0, **cluster_options: Any) -> T:
+    """Run one program on a simulated cluster, under virtual time, and return what it returns.
+
+    `main` is what you would give to `af.run`; `cluster_options` are those of SimCluster. Raises what `main`
+    raises, InvariantBroken when the program or its end leaves something behind, SimulationStuck when it
+    cannot end. The same seed gives the same run.
+    """
+    with World(seed) as world:
+        cluster = SimCluster(world, **cluster_options)
+        value: T = cluster.run(main)
+        cluster.stop()
+        return value

@@ -1,0 +1,101 @@
+"""Clusters of real processes, and the check that nothing of them is left.
+
+A test with the argument `cluster` uses the one cluster of its module, and must leave that at rest: no object, no
+lease, every resource free. Any other test must leave no process, no file, no shared memory, no thread of ours.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import actorflow as af
+from tests.integration import leaks
+from tests.integration.programs import Programs
+
+CLUSTER: dict[str, Any] = {"num_cpus": 4, "num_gpus": 2, "resources": {"special": 2.0}, "memory": "8GiB"}
+REST_S = 8.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home() -> Iterator[Path]:
+    """The temporary directory of this run's clusters, for this process and all that it starts."""
+    with tempfile.TemporaryDirectory(prefix="aft-") as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTORFLOW_TMPDIR", directory)
+        patch.delenv("ACTORFLOW_ADDRESS", raising=False)
+        yield Path(directory)
+        assert leaks.until(lambda: not leaks.leftovers(directory)), leaks.leftovers(directory)
+
+
+@pytest.fixture(scope="module")
+def module_cluster(home: Path) -> Iterator[Any]:
+    with leaks.nothing_is_left(home):
+        with af.init(**CLUSTER, log_to_driver=False) as session:
+            yield session
+
+
+def at_work(session: Any) -> list[str]:
+    """What the driver's core and the cluster still hold, in words; empty at rest."""
+    core = session._driver.core
+    with core.lock:
+        core.references.drain()
+        left = [f"object {entry.index}: {entry.outcome!r:.80} handles={entry.local} pins={entry.pins} borrowers={entry.borrowers}"
+                for entry in core.references.owned.entries.values()]
+        left += [f"borrowed {entry.owner}-{entry.index}" for entry in core.references.borrowed.entries.values()]
+        left += [f"call {call.target.name} {call.state}" for call in core.tasks.pending()]
+    return left
+
+
+def free_resources() -> dict[str, float]:
+    """What the node says is free now."""
+    rows = af.sync(state_rows("nodes"))
+    return dict(rows[0]["resources_available"])
+
+
+async def state_rows(kind: str) -> list[dict[str, Any]]:
+    """The rows of a kind, as the cluster gives them."""
+    from actorflow import _runtime
+
+    rows: list[dict[str, Any]] = await _runtime.current().state(kind, limit=10_000, timeout_s=5.0)  # type: ignore[attr-defined]
+    return rows
+
+
+@pytest.fixture
+def cluster(module_cluster: Any) -> Iterator[Any]:
+    """The cluster of this module: 4 CPUs, 2 GPUs, 2 of `special`, 8 GiB. At rest before and after the test."""
+    yield module_cluster
+    gc.collect()
+    assert leaks.until(lambda: not at_work(module_cluster), REST_S), at_work(module_cluster)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, home: Path) -> Iterator[None]:
+    """For tests that make their own cluster."""
+    if "cluster" in request.fixturenames:
+        yield
+        return
+    with leaks.nothing_is_left(home):
+        yield
+
+
+@pytest.fixture
+def programs(home: Path, tmp_path: Path) -> Iterator[Programs]:
+    """Drivers in processes of their own."""
+    running = Programs(tmp_path)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A directory for the clusters of one program, apart from those of the module's cluster: pass it as ACTORFLOW_TMPDIR."""
+    with tempfile.TemporaryDirectory(prefix="afp-") as directory:
+        with leaks.nothing_is_left(directory):
+            yield directory
+        assert os.path.isdir(directory)
