@@ -141,7 +141,9 @@ class MethodDecorator:
         function = targets[0]
         if isinstance(function, type) or not _is_method(function):
             what = "a class" if isinstance(function, type) else f"{function!r}, which is not a method"
-            raise TypeError(f"@af.method is for methods of an actor class, not for {what}. Options have names")
+            raise TypeError(
+                f"@af.method is for methods of an actor class, not for {what}. Options have names"
+            )
         where = f"@af.method on {name_of(function)}"
         options = check_method_options(None, where, self._given, kind_of(function), None)
         setattr(function, METHOD_OPTIONS, options)
@@ -313,7 +315,9 @@ class ActorClass(Generic[P, R]):
 
     __wrapped__: type
 
-    def __init__(self, plan: ClassPlan, options: ActorOptions, origin: ActorClass[P, R] | None = None) -> None:
+    def __init__(
+        self, plan: ClassPlan, options: ActorOptions, origin: ActorClass[P, R] | None = None
+    ) -> None:
         functools.update_wrapper(self, plan.cls, updated=())
         self._plan = plan
         self._options = options
@@ -417,7 +421,9 @@ class Actor:
         where = f"class {name}(af.Actor)"
         for taken in ("remote", "options"):
             if taken in vars(cls):
-                raise TypeError(f"{name}.{taken}: an af.Actor cannot have a method of this name, as af.Actor has it")
+                raise TypeError(
+                    f"{name}.{taken}: an af.Actor cannot have a method of this name, as af.Actor has it"
+                )
         _check_attributes(cls)
         # A copy of the class (a slotted dataclass, an unpickled class) brings its options along.
         base = vars(cls).get(CLASS_OPTIONS) or _inherited(cls)

@@ -32,7 +32,11 @@ def _check_submit(f: Any, who: str) -> None:
     if isinstance(f, Submit):
         return
     name = getattr(f, "__qualname__", None) or repr(f)
-    hint = "decorate it with @af.remote" if callable(f) else "give the function itself, and its arguments after it"
+    hint = (
+        "decorate it with @af.remote"
+        if callable(f)
+        else "give the function itself, and its arguments after it"
+    )
     raise TypeError(f"{who} takes a remote function or a method of a handle, and {name} is neither: {hint}")
 
 
@@ -129,7 +133,9 @@ class TaskGroup(asyncio.TaskGroup):
         cancelled_calls.set(self._cancelled_calls)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         try:
             await super().__aexit__(kind, error, tb)
         except BaseException:

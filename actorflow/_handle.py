@@ -49,7 +49,10 @@ def make_interface(
     """Return the interface of a class, its blob included."""
     import cloudpickle  # needed at the first call, not to define a class
 
-    rows = [(target.name, target.kind, _spoken(target.options), target.parameters, target.defined) for target in methods.values()]
+    rows = [
+        (target.name, target.kind, _spoken(target.options), target.parameters, target.defined)
+        for target in methods.values()
+    ]
     # cloudpickle: retry_exceptions may name types of the user's `__main__`.
     return read_interface(cloudpickle.dumps((name, rows, groups, max_pending_calls, max_task_retries), 5))
 
@@ -69,7 +72,9 @@ def read_interface(blob: bytes) -> Interface:
 def _spoken(options: MethodOptions) -> dict[str, Any]:
     """The options that are not as they are by default."""
     return {
-        field.name: value for field in dataclasses.fields(options) if (value := getattr(options, field.name)) != field.default
+        field.name: value
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) != field.default
     }
 
 
@@ -105,7 +110,8 @@ class BoundMethod(Submit[P, X], Generic[P, R, X]):
             self._check(*args, **kwargs)
         except TypeError as error:
             raise wrong_call(error, self._target.defined) from None
-        return self._call(self._state, self._target, args, kwargs, self._options)  # type: ignore[return-value]
+        call = self._call
+        return call(self._state, self._target, args, kwargs, self._options)  # type: ignore[return-value]
 
     if not TYPE_CHECKING:  # checkers take the overloads of Submit
 
@@ -228,7 +234,10 @@ class ActorHandle:
             obj=self,
         )
 
-    __delattr__ = None  # type: ignore[assignment]  # nothing to delete
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"cannot delete {name!r} of a handle: it has nothing of its own", name=name, obj=self
+        )
 
     def __await__(self) -> Generator[Any, None, Self]:
         yield from self._af_runtime.wait_alive(self._af_state).__await__()
@@ -300,5 +309,7 @@ def _no_method(interface: Interface, name: str) -> str:
         return f"{text}. Write `await af.{name}(handle)`: what is done to an actor is a function."
     if name in ("remote", "options"):
         return f"{text}: this is a handle to an actor that exists. Write `handle.method.{name}(...)`."
-    have = f"It has {', '.join(sorted(interface.methods))}." if interface.methods else "It has no public method."
+    have = (
+        f"It has {', '.join(sorted(interface.methods))}." if interface.methods else "It has no public method."
+    )
     return f"{text}. {have} Values are read by a method too: a handle has no other attributes."

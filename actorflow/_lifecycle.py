@@ -103,6 +103,7 @@ class Session:
             arena_bytes=arena_size(options.object_store_memory),
             namespace=options.namespace,
             inline=options.inline,
+            in_process=options.mode == "in_process",
             prestart=max(1, min(int(own["CPU"]), 2)),
         )
 
@@ -165,6 +166,8 @@ class Session:
 
     def _end(self) -> None:
         if self._leave():
+            from actorflow._core.io.blocking import close_thread_loop
+
             driver = self._driver
             assert driver is not None
             if driver.protocol is not None:
@@ -174,6 +177,7 @@ class Session:
             else:
                 # The loop that carried the protocol is gone: the node sees our sockets close.
                 driver.kill()
+            close_thread_loop()
 
     def _leave(self) -> bool:
         """True for the one who is to clean up."""

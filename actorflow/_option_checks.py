@@ -146,7 +146,9 @@ def one_of(*choices: str | None) -> Check:
 def group_name(option: str, value: Any) -> str:
     """Text; whether the class has such a group is checked with the class."""
     if not isinstance(value, str):
-        raise wrong_type(option, value, f'The name of one of the class\'s groups is right, as in {option}="io"')
+        raise wrong_type(
+            option, value, f'The name of one of the class\'s groups is right, as in {option}="io"'
+        )
     return value
 
 
@@ -195,7 +197,9 @@ def groups(option: str, value: Any) -> dict[str, int]:
     limit = count(1)
     for name, calls in value.items():
         if not isinstance(name, str) or not name:
-            raise wrong(f"{option}[{name!r}]", calls, "has no usable name", "A name is text that is not empty")
+            raise wrong(
+                f"{option}[{name!r}]", calls, "has no usable name", "A name is text that is not empty"
+            )
         limit(f"{option}[{name!r}]", calls)
     return dict(value)
 
@@ -246,7 +250,9 @@ def runtime_env(option: str, value: Any) -> dict[str, Any]:
     checks: dict[str, Check] = {"env_vars": env_vars, "working_dir": working_dir}
     for name in value:
         if name not in checks:
-            raise NotYetSupportedError(f"{option}: {name!r} is not supported yet. These are: {', '.join(sorted(checks))}.")
+            raise NotYetSupportedError(
+                f"{option}: {name!r} is not supported yet. These are: {', '.join(sorted(checks))}."
+            )
     return {name: checks[name](f"{option}[{name!r}]", part) for name, part in value.items()}
 
 
@@ -257,7 +263,9 @@ def env_vars(option: str, value: Any) -> dict[str, str] | None:
     variables = _text_by_name(option, value, "OMP_NUM_THREADS")
     for name, text in variables.items():
         if "=" in name or "\0" in name + text:
-            raise wrong(f"{option}[{name!r}]", text, "cannot be an environment variable", "Take = and NUL out")
+            raise wrong(
+                f"{option}[{name!r}]", text, "cannot be an environment variable", "Take = and NUL out"
+            )
     return variables
 
 
@@ -269,7 +277,9 @@ def working_dir(option: str, value: Any) -> str | None:
         raise wrong_type(option, value, f'The path of a directory is right, as in {option}="./job"')
     path = os.fspath(value)
     if not isinstance(path, str) or not path:
-        raise wrong(option, value, "is not the path of a directory", f'Write it as text, as in {option}="./job"')
+        raise wrong(
+            option, value, "is not the path of a directory", f'Write it as text, as in {option}="./job"'
+        )
     if "://" in path:
         raise NotYetSupportedError(f"{option}={path!r}: only directories of this machine are supported yet.")
     return os.path.abspath(os.path.expanduser(path))

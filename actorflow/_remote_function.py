@@ -117,7 +117,9 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
         """The same function with other options: `await f.options(num_cpus=2)(x)`. Raises OptionError."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._options = check_task_options(self._options, f"{self._target.name}.options()", given, self._target)
+        other._options = check_task_options(
+            self._options, f"{self._target.name}.options()", given, self._target
+        )
         other._origin = self._origin or self
         return other
 
@@ -169,7 +171,9 @@ def importable(wrapper: Any) -> bool:
     return by_value.isdisjoint(".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def check_task_options(base: TaskOptions | None, where: str, given: Any, target: FunctionTarget | None = None) -> TaskOptions:
+def check_task_options(
+    base: TaskOptions | None, where: str, given: Any, target: FunctionTarget | None = None
+) -> TaskOptions:
     """Check options against each other and against the kind of function. Raises OptionError."""
     options = task_options(base, where, given)
     if target is not None and options.num_returns != 1 and streams(target.kind):
@@ -236,7 +240,9 @@ class RemoteDecorator:
         if not targets:
             return RemoteDecorator({**self._given, **given})
         if len(targets) > 1 or given:
-            raise TypeError("@af.remote takes a function or a class alone; options go first: @af.remote(num_cpus=2)")
+            raise TypeError(
+                "@af.remote takes a function or a class alone; options go first: @af.remote(num_cpus=2)"
+            )
         target = targets[0]
         if isinstance(target, type):
             return _remote_class(target, self._given)
@@ -256,11 +262,15 @@ def _check_function(target: Any) -> None:
     """Raise TypeError with the way out for everything that is not a function to be made remote."""
     name = getattr(target, "__qualname__", None) or repr(target)
     if isinstance(target, Submit) or hasattr(type(target), "__mro_entries__"):
-        raise TypeError(f"{name} is remote already: @af.remote once is enough, and .options(...) changes options")
+        raise TypeError(
+            f"{name} is remote already: @af.remote once is enough, and .options(...) changes options"
+        )
     if isinstance(target, staticmethod | classmethod):
         raise TypeError(f"@af.remote is for functions and classes, not for methods: take it off {name}")
     if not callable(target):
-        what = "a call of it" if hasattr(target, "__await__") or hasattr(target, "__next__") else "this object"
+        what = (
+            "a call of it" if hasattr(target, "__await__") or hasattr(target, "__next__") else "this object"
+        )
         raise TypeError(
             f"@af.remote is for a function or a class, and {name} is {what}. Write af.remote(f) with the "
             "function itself; options have names: @af.remote(num_cpus=2)"

@@ -7,7 +7,6 @@ process: there the context variable tells them apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorflow._core.base import current as _current
@@ -89,11 +88,7 @@ __all__ = [
     "set_process_runtime", "set_starting",
 ]  # fmt: skip
 
-cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_calls", default=None)
-"""Inside a TaskGroup: where the ObjectRef of a direct call goes that was cancelled and is not terminal yet.
-
-The group leaves only when it is (SEMANTICS 4). None outside of groups, where nobody waits for it.
-"""
+cancelled_calls = _current.cancelled_calls
 
 
 def current() -> Runtime:

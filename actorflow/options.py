@@ -136,7 +136,9 @@ class _Placed:
     """The environment of the worker as JSON: `env_vars` and `working_dir`; empty when it needs none."""
 
     def __post_init__(self) -> None:
-        demand = parse_resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, memory=self.memory, resources=self.custom)
+        demand = parse_resources(
+            num_cpus=self.num_cpus, num_gpus=self.num_gpus, memory=self.memory, resources=self.custom
+        )
         if self.accelerator_type is not None:
             # As Ray does: a node offers one of each kind it has, and whoever needs it takes next to nothing.
             demand[f"accelerator_type:{self.accelerator_type}"] = 10
@@ -214,7 +216,9 @@ class ActorOptions(_Placed):
             raise _clash("get_if_exists=True", "needs a name to look for", 'add name="..."', "get_if_exists")
         if self.process == "shared" and not self.resources.keys().isdisjoint((CPU, GPU)):
             what = "cannot have CPUs or GPUs of its own, as many such actors live in one process"
-            raise _clash('process="shared"', what, "leave out num_cpus and num_gpus, or the process", "process")
+            raise _clash(
+                'process="shared"', what, "leave out num_cpus and num_gpus, or the process", "process"
+            )
 
     def concurrency(self, *, is_async: bool) -> int:
         """`max_concurrency` with the default of its kind filled in."""
@@ -363,7 +367,9 @@ def _checked(base: Options, checks: Checks, target: str, given: Mapping[str, Any
         raise NotYetSupportedError(f"{target}: {error}") from None
 
 
-def _merge_environment(values: dict[str, Any], given: Mapping[str, Any], runtime_env: Mapping[str, Any]) -> None:
+def _merge_environment(
+    values: dict[str, Any], given: Mapping[str, Any], runtime_env: Mapping[str, Any]
+) -> None:
     for name, value in runtime_env.items():
         if name in given:
             raise _clash(name, f"is given twice, also in runtime_env={{{name!r}: ...}}", "give it once", name)

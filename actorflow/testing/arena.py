@@ -1,4 +1,4 @@
-"""The arena port under simulation: the memory of a machine is a bytearray that its processes share.
+"""The arena port under simulation: the memory of a machine is one mapping that its processes share.
 
 SA-1: released memory is overwritten with `POISON`, so that whoever still reads it sees nonsense. SA-2: a
 range that a living process has a read-only view of is not released: outside, its content would change
@@ -9,6 +9,7 @@ SA-3: `on_gone` is not called for the views of a dead process.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,9 +26,8 @@ class _Memory:
     """What all arenas of a machine share."""
 
     def __init__(self, size: int) -> None:
-        self.data = bytearray(
-            size + 1
-        )  # one more, so that an empty view at the end has something to point at
+        # One more, so that an empty view at the end has something to point at. Pages that are never touched cost nothing.
+        self.data = mmap.mmap(-1, size + 1)
         self.live: dict[int, tuple[int, int, bool, Host | None]] = {}
         """The windows that exist: offset, end, writable, and the process that has it."""
         self.numbers = 0

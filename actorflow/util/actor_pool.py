@@ -87,7 +87,9 @@ class ActorPool(Generic[A]):
         self._results.remove(first)
         return first.result()
 
-    def map(self, fn: Callable[[A, V], Awaitable[T]], values: Iterable[V] | AsyncIterable[V]) -> AsyncGenerator[T, None]:
+    def map(
+        self, fn: Callable[[A, V], Awaitable[T]], values: Iterable[V] | AsyncIterable[V]
+    ) -> AsyncGenerator[T, None]:
         """The results for each value, in the order of the values: `async for result in pool.map(fn, values)`.
 
         Values are taken as actors become free, so they may be endless. Leaving the loop cancels what runs.

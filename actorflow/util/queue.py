@@ -74,7 +74,9 @@ class Queue(Generic[T]):
     async def put(self, item: T, *, timeout: float | None = None) -> None:
         """Add an item, waiting for room. After `timeout` seconds without room: asyncio.QueueFull."""
         if not await self._holder.put(item, timeout):
-            raise asyncio.QueueFull(f"no room for one more item within {timeout:g} s (maxsize={self.maxsize})")
+            raise asyncio.QueueFull(
+                f"no room for one more item within {timeout:g} s (maxsize={self.maxsize})"
+            )
 
     async def put_nowait(self, item: T) -> None:
         """Add an item, or raise asyncio.QueueFull."""

@@ -45,31 +45,46 @@ def at_work(session: Any) -> list[str]:
     core = session._driver.core
     with core.lock:
         core.references.drain()
-        left = [f"object {entry.index}: {entry.outcome!r:.80} handles={entry.local} pins={entry.pins} borrowers={entry.borrowers}"
-                for entry in core.references.owned.entries.values()]
+        left = [f"object {entry!r}" for entry in map(_shown, core.references.owned.entries.values())]
         left += [f"borrowed {entry.owner}-{entry.index}" for entry in core.references.borrowed.entries.values()]
         left += [f"call {call.target.name} {call.state}" for call in core.tasks.pending()]
+    for row in af.sync(rows("resources")):
+        if row["free"] != row["total"] or row["waiting"]:
+            left.append(f"{row['resource']}: {row['free']} of {row['total']} free, {row['waiting']} waited for")
+    left += [f"actor {row['class_name']} {row['state']}" for row in af.sync(rows("actors")) if row["state"] != "dead"]
     return left
 
 
-def free_resources() -> dict[str, float]:
-    """What the node says is free now."""
-    rows = af.sync(state_rows("nodes"))
-    return dict(rows[0]["resources_available"])
+def _shown(entry: Any) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in ("index", "outcome", "local", "pins", "borrowers", "site")}
 
 
-async def state_rows(kind: str) -> list[dict[str, Any]]:
+async def rows(kind: str) -> list[dict[str, Any]]:
     """The rows of a kind, as the cluster gives them."""
     from actorflow import _runtime
 
-    rows: list[dict[str, Any]] = await _runtime.current().state(kind, limit=10_000, timeout_s=5.0)  # type: ignore[attr-defined]
-    return rows
+    found: list[dict[str, Any]] = await _runtime.current().state(kind, limit=10_000, timeout_s=5.0)
+    return found
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Let fixtures know that their test has failed: its traceback keeps alive what it used."""
+    del item
+    outcome: Any = yield
+    if call.when == "call":
+        FAILED.update({outcome.get_result().nodeid} if call.excinfo is not None else ())
+
+
+FAILED: set[str] = set()
 
 
 @pytest.fixture
-def cluster(module_cluster: Any) -> Iterator[Any]:
+def cluster(module_cluster: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The cluster of this module: 4 CPUs, 2 GPUs, 2 of `special`, 8 GiB. At rest before and after the test."""
     yield module_cluster
+    if request.node.nodeid in FAILED:
+        return
     gc.collect()
     assert leaks.until(lambda: not at_work(module_cluster), REST_S), at_work(module_cluster)
 

@@ -1,4 +1,4 @@
-"""The static types of the public face: mypy --strict and pyright accept good.py and report every bad line of bad.py."""
+"""The static types of the face: mypy --strict and pyright accept good.py, and report each bad line of bad.py."""
 
 import json
 import os

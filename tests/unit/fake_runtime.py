@@ -1,7 +1,7 @@
 """A Runtime that records what the public face asks for, and runs calls in this process, on this loop.
 
-`runtime.sent` has every call in order. Calls run the user's code at once; `hold=True` keeps them pending until the
-test settles them: `runtime.refs[0].settle(5)`.
+`runtime.sent` has every call in order. Calls run the user's code at once; `hold=True` keeps them pending until
+the test settles them: `runtime.refs[0].settle(5)`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,14 @@ FACE = {
     "actors": ["Actor", "ActorClass", "Handle", "get_actor", "method"],
     "options": ["NodeAffinity", "options"],
     "blocking code": ["sync"],
-    "looking": ["available_resources", "cluster_resources", "get_runtime_context", "nodes", "state", "timeline"],
+    "looking": [
+        "available_resources",
+        "cluster_resources",
+        "get_runtime_context",
+        "nodes",
+        "state",
+        "timeline",
+    ],
     "errors": ["errors"],
 }
 # Errors by name; `errors` itself is a module.

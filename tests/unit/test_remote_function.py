@@ -1,4 +1,4 @@
-"""`@af.remote` on functions: both forms of a call, options, errors before anything is sent, and travelling."""
+"""`@af.remote` on functions: both forms of a call, options, errors before anything is sent, travelling."""
 
 import functools
 import inspect

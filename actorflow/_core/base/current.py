@@ -11,6 +11,12 @@ from contextvars import ContextVar
 from typing import Any
 
 _current: ContextVar[Any] = ContextVar("actorflow_runtime", default=None)
+cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_calls", default=None)
+"""Inside a TaskGroup: where the ObjectRef of a direct call goes that was cancelled and is not terminal yet.
+
+The group leaves only when it is (SEMANTICS 4). None outside of groups, where nobody waits for it.
+"""
+
 _process_runtime: Any = None
 _starting: Callable[[], None] | None = None
 

@@ -15,7 +15,7 @@ from actorflow._core.base.ids import new_id
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.protocol_thread import ProtocolThread
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, find_current, sweep_stale
-from actorflow._core.io.arena import default_arena_bytes, fetch_arena
+from actorflow._core.io.arena import MemfdArena, default_arena_bytes, fetch_arena
 from actorflow._core.io.real import real_ports
 from actorflow._core.protocol.messages import Shutdown, WorkerLog
 from actorflow._core.protocol.session import Identity
@@ -23,6 +23,9 @@ from actorflow._core.worker.core import Core
 
 if TYPE_CHECKING:
     import random
+
+    from actorflow._core.boot.in_process import InProcessCluster
+    from actorflow._core.io.ports import Ports
 
 START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
@@ -40,6 +43,7 @@ class DriverConfig:
     namespace: str = "default"
     inline: bool = False
     prestart: int = 1
+    in_process: bool = False
 
 
 class Driver:
@@ -52,7 +56,9 @@ class Driver:
         self.session: SessionDir | None = None
         self.node_address = ""
         self.protocol: ProtocolThread | None = None
+        self._cluster: InProcessCluster | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._arena: MemfdArena | None = None
         self._pid = os.getpid()
 
     # -- start
@@ -68,6 +74,8 @@ class Driver:
         sweep_stale()
         self.session = create_session_dir(new_id(rng))
         self.node_address = self.session.node_address
+        if self.config.in_process:
+            return lambda: None
         read_fd, write_fd = os.pipe()
         settings = LocalClusterConfig(
             session_dir=str(self.session.path),
@@ -129,7 +137,11 @@ class Driver:
         ports = self.protocol.ports() if self.protocol is not None else real_ports(loop, lock=True)
         process_id = getattr(self, "_driver_id", "") or new_id(ports.rng)
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
-        arena = fetch_arena(f"{directory}/arena.sock")
+        if self.config.in_process:
+            arena = await self._start_in_process(ports, process_id)
+        else:
+            arena = fetch_arena(f"{directory}/arena.sock")
+        self._arena = arena
         identity = Identity(
             "driver",
             process_id,
@@ -145,6 +157,14 @@ class Driver:
         self.core = core
         return core
 
+    async def _start_in_process(self, ports: Ports, process_id: str) -> MemfdArena:
+        from actorflow._core.boot.in_process import InProcessCluster
+
+        assert self.session is not None
+        self._cluster = InProcessCluster(ports, self.session, self.config.resources, self.config.arena_bytes, process_id)
+        await self._cluster.start()
+        return self._cluster.arena
+
     # -- stop
 
     async def part(self) -> None:
@@ -156,6 +176,8 @@ class Driver:
             core.node.send(Shutdown("its driver has shut it down"))
             core.node.flush()
         core.close()
+        if self._cluster is not None:
+            await self._cluster.stop()
 
     def reap(self) -> None:
         """Wait for the node process of a local cluster to end, and remove what it left. Blocking, bounded."""
@@ -164,16 +186,18 @@ class Driver:
                 self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.kill()
-        self._remove_session()
+        self._let_go()
 
     def kill(self) -> None:
         """End the node process the hard way; its workers see it and end."""
         if self._process is not None and self._pid == os.getpid():
             self._process.kill()
             self._process.wait()
-        self._remove_session()
+        self._let_go()
 
-    def _remove_session(self) -> None:
+    def _let_go(self) -> None:
+        if self._arena is not None:
+            self._arena.close()
         if self.session is not None and self._pid == os.getpid() and self.session.path.exists():
             self.session.remove()
 

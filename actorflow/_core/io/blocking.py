@@ -10,17 +10,28 @@ from typing import Any
 _thread = threading.local()
 
 
+class _ThreadLoop:
+    """The private loop of one thread, closed with the thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+
+    def __del__(self) -> None:
+        if not self.loop.is_running():
+            self.loop.close()
+
+
 def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
     """Run `coroutine` to its end on a loop that belongs to this thread. Raises TimeoutError after `timeout_s`.
 
     A `def` task runs inside a callback of its worker's loop; that loop stands still meanwhile, as for any blocking call, and a private
     one takes its place on the thread. Cancelling and waking come from the protocol's thread, so nothing depends on the loop that stands.
     """
-    loop: asyncio.AbstractEventLoop | None = getattr(_thread, "loop", None)
-    if loop is None or loop.is_closed() or loop.is_running():
-        loop = asyncio.new_event_loop()
-        if getattr(_thread, "loop", None) is None or _thread.loop.is_closed():
-            _thread.loop = loop
+    own: _ThreadLoop | None = getattr(_thread, "own", None)
+    if own is None:
+        own = _thread.own = _ThreadLoop()
+    nested = own.loop.is_running()
+    loop = asyncio.new_event_loop() if nested else own.loop
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
@@ -29,7 +40,7 @@ def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None
         return loop.run_until_complete(coroutine)
     finally:
         asyncio._set_running_loop(outer)
-        if loop is not _thread.loop:
+        if nested:
             loop.close()
 
 
@@ -39,8 +50,7 @@ async def _bounded(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any
 
 
 def close_thread_loop() -> None:
-    """Close this thread's private loop, if it has one."""
-    loop = getattr(_thread, "loop", None)
-    if loop is not None and not loop.is_running():
-        loop.close()
-        _thread.loop = None
+    """Close this thread's private loop, if it has one that does not run."""
+    own: _ThreadLoop | None = getattr(_thread, "own", None)
+    if own is not None and not own.loop.is_running():
+        del _thread.own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections import deque
@@ -19,8 +20,10 @@ class MainThreadExecutor:
     EX-1: a callable that was submitted is run once, or the loop was closed before.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None) -> None:
+        """`context`: what the callables see; by default that of whoever submits first."""
         self.loop = loop
+        self._context = context
         self._queue: deque[Callable[[], None]] = deque()
         self._scheduled = False
 
@@ -29,7 +32,7 @@ class MainThreadExecutor:
         self._queue.append(fn)
         if not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon_threadsafe(self._drain)
+            self.loop.call_soon_threadsafe(self._drain, context=self._context)
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""
@@ -62,7 +65,7 @@ class MainThreadExecutor:
             self._scheduled = False
             if queue and not self._scheduled:
                 self._scheduled = True
-                self.loop.call_soon(self._drain)
+                self.loop.call_soon(self._drain, context=self._context)
 
     def _run(self, fn: Callable[[], None]) -> None:
         try:

@@ -115,7 +115,7 @@ class UnixStream:
     # -- the writer's slow path
 
     def _keep(self, data: bytes | memoryview) -> None:
-        if self._no_write:
+        if self._no_write or not data:
             return
         self._queued_bytes += len(data)
         self._backlog.append(data)

@@ -113,9 +113,7 @@ class WorkerProcess:
 
     def death(self, exit: ProcessExit, log: list[str]) -> Death:
         """How it ended, when its process is gone."""
-        words = exit.describe()
-        if exit.signal is not None or exit.exit_code is not None:
-            words = f"was {words}" if exit.signal is not None else words
+        words = f"was {exit.describe()}" if exit.signal is not None else exit.describe()
         cause = f"{self.label()} {words}"
         if self.ending:
             cause += f" by its node: {self.ending}" if exit.signal is not None else f" ({self.ending})"

@@ -121,10 +121,7 @@ class Leases:
         del lease.client.leases[lease.number]
         worker.occupant = None
         context.pool.release(worker.worker_id, context.now(), retire=message.retire)
-        if message.retire and lease.ticket.devices:
-            worker.owed.append(lease.ticket)  # NW-2: it has memory on the device until it is gone
-        else:
-            context.book.release(lease.ticket)
+        context.book.release(lease.ticket)
 
     # -- from workers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from actorflow._core.base.ids import new_id
@@ -82,6 +83,7 @@ class Node:
         self.config = config
         self.node_id = config.node_id or new_id(ports.rng)
         self._ports = ports
+        self._draw_id = partial(new_id, ports.rng)
         self._processes = processes
         self._on_driver_gone: Callable[[str], None] | None = on_driver_gone
         self._clients: dict[str, Peer] = {}
@@ -263,13 +265,13 @@ class Node:
         """Carry out what the books decide, until they decide nothing more."""
         if self._stopping:
             return
-        book, pool, rng = self._book, self._pool, self._ports.rng
+        book, pool = self._book, self._pool
         now = self._ports.monotonic()
         while True:
             granted = book.admit(now)
             for ticket in granted:
                 cast(Holder, ticket.holder).admitted()
-            decisions = pool.decide(now, rng)
+            decisions = pool.decide(now, self._draw_id)
             for decision in decisions:
                 self._carry_out(decision)
             if not granted and not decisions and not self._leases.refuse_too_deep(now):

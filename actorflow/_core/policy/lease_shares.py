@@ -7,7 +7,7 @@ returns the lease.
 LS-1: an owner is asked only for the sake of one that has fewer leases by two or more, or has none at all,
       or whose ticket has a higher priority. So leases do not move to and fro between two that are as well
       off as they can be.
-LS-2: a lease is asked back once, and not before it was held for `hold_s`.
+LS-2: a lease is asked back once, and not before its owner has had it for HOLD_S.
 """
 
 from __future__ import annotations
@@ -114,20 +114,19 @@ class Shares:
                 soon.subtract(waiter.demand)
         return asked
 
-    def _ask(
-        self, waiter: Ticket, donors: list[_Group], soon: ResourceSet, asked: list[Ticket], now: float
-    ) -> None:
+    def _ask(self, waiter: Ticket, donors: list[_Group], soon: ResourceSet, asked: list[Ticket], now: float) -> None:
         missing = soon.missing(waiter.demand)
         for group in donors:
             if not missing.keys() & group.demand.keys():
                 continue
-            while group.unasked and self._may_ask(group, waiter):
-                number, ticket = next(iter(group.unasked.items()))
-                if now - ticket.granted_at < HOLD_S:
+            # Without a process yet, a lease is not known to its owner.
+            old = [t for t in group.unasked.values() if t.process and now - t.granted_at >= HOLD_S]
+            for ticket in old:
+                if not self._may_ask(group, waiter):
                     break
-                del group.unasked[number]
+                del group.unasked[ticket.number]
                 ticket.asked_at = now
-                self._asked[number] = ticket
+                self._asked[ticket.number] = ticket
                 self._clients[group.client].asked += 1
                 asked.append(ticket)
                 soon.add(ticket.demand)

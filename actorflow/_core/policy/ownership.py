@@ -22,20 +22,22 @@ from actorflow._core.protocol.messages import Outcome
 class Owned:
     """One object that this process owns. `outcome` is None until it is settled."""
 
-    __slots__ = ("borrowers", "call", "index", "local", "outcome", "pins", "seen", "site", "waiters")
+    __slots__ = ("__dict__", "call", "index", "local", "outcome", "pins", "site", "waiters")
+
+    borrowers: dict[str, int] | None = None
+    seen = False
+    """Somebody has looked at the outcome; an unseen failure is logged when the entry goes (SEMANTICS 1)."""
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.outcome: Outcome | None = None
         self.local = 0
         self.pins = 0
-        self.borrowers: dict[str, int] | None = None
         self.waiters: list[Any] | None = None
         self.call: Any = None
         """What makes it: the call in flight; None for a put and after the end."""
-        self.seen = False
-        """Somebody has looked at the outcome; an unseen failure is logged when the entry goes (SEMANTICS 1)."""
         self.site: Any = None
+        """Where in the program it was asked for: (code, offset of the instruction)."""
 
     def referred(self) -> bool:
         """True while anybody can still ask for it."""
@@ -180,8 +182,11 @@ class Borrows:
         return self.entries.pop((entry.owner, entry.index), None) is not None
 
     def owner_lost(self, owner: str) -> list[Borrowed]:
-        """The owner's process is gone: all entries whose outcome is not known here."""
-        return [entry for entry in self.entries.values() if entry.owner == owner and entry.outcome is None]
+        """The owner's process is gone: all entries whose outcome is not known here. Nothing is owed to it any more (OW-4)."""
+        lost = [entry for entry in self.entries.values() if entry.owner == owner]
+        for entry in lost:
+            entry.owed = 0
+        return [entry for entry in lost if entry.outcome is None]
 
 
 def group_by_owner(entries: Iterable[Borrowed]) -> dict[tuple[str, str], list[Borrowed]]:

@@ -19,11 +19,10 @@ WP-5: shared actors go to one host per job and environment until it has `actors_
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from actorflow._core.base.ids import new_id
 from actorflow._core.policy.start_failures import StartFailures
 from actorflow._core.policy.worker_records import (
     Claim,
@@ -223,12 +222,12 @@ class WorkerPool:
 
     # -- deciding
 
-    def decide(self, now: float, rng: random.Random) -> list[Decision]:
-        """What to do now, in order. New workers get their ids from `rng`. Cheap when nothing has changed."""
+    def decide(self, now: float, new_id: Callable[[], str]) -> list[Decision]:
+        """What to do now, in order; `new_id` draws the id of a worker. Cheap when nothing has changed."""
         while self._dirty:
             self._match(self._dirty.popitem()[0], now)
         if self._wanting:
-            self._start(now, rng)
+            self._start(now, new_id)
         decisions, self._outbox = self._outbox, []
         return decisions
 
@@ -265,7 +264,7 @@ class WorkerPool:
             self._use_host(host, waiting)
         host.waiting.clear()
 
-    def _start(self, now: float, rng: random.Random) -> None:
+    def _start(self, now: float, new_id: Callable[[], str]) -> None:
         """Start workers for the wanting keys in turns, within WP-2."""
         held_up = []
         while self._wanting and len(self._starting) < self.limits.starting_max:
@@ -276,7 +275,7 @@ class WorkerPool:
             elif key.devices and self._devices_are_busy(key):
                 held_up.append(key)
             elif len(self.workers) < self.limits.workers_max:
-                worker = Worker(new_id(rng), key, now)
+                worker = Worker(new_id(), key, now)
                 self.workers[worker.worker_id] = worker
                 self._starting[worker.worker_id] = None
                 self._starting_of[key] = self._starting_of.get(key, 0) + 1

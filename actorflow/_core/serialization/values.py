@@ -20,9 +20,15 @@ from actorflow._core.serialization.diagnose import explain_unpicklable
 INLINE_BYTES_MAX = 100 * 1024
 """Values up to this size travel inside messages; larger ones through shared memory (DESIGN, section 4)."""
 
-_SIMPLE = frozenset({int, float, bool, str, bytes, type(None)})
+SIMPLE = frozenset({int, float, bool, str, bytes, type(None)})
 EMPTY_ARGUMENTS = b""
 """Stands for no arguments at all: the commonest call needs no pickle."""
+
+
+def is_large(value: Any) -> bool:
+    """True for text or bytes (of SIMPLE types) that may not fit into a message."""
+    kind = type(value)
+    return (kind is bytes or kind is str) and len(value) > INLINE_BYTES_MAX // 4
 
 
 class Pickled(NamedTuple):
@@ -68,7 +74,7 @@ def reference_at(position: int) -> Any:
 
 def dumps(value: Any, name: str = "value") -> Pickled:
     """Pickle `value`. Raises SerializationError that names the path to what cannot be pickled, seen from `name`."""
-    if type(value) in _SIMPLE:
+    if type(value) in SIMPLE:
         return Pickled(pickle.dumps(value, 5), None, None)
     return _dump(value, name)
 
@@ -79,7 +85,7 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
         if not args:
             return Pickled(EMPTY_ARGUMENTS, None, None)
         for argument in args:
-            if type(argument) not in _SIMPLE:
+            if type(argument) not in SIMPLE:
                 break
         else:
             return Pickled(pickle.dumps((args, kwargs), 5), None, None)

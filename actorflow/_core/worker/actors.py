@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from actorflow._core.base.errors import (
     ActorAlreadyExistsError,
@@ -35,11 +37,14 @@ NEWS_S = 1.0
 
 
 class ActorClient:
-    """What a process knows of one actor: shared by all handles to it. `lifetime` counts the handles (SEMANTICS 23)."""
+    """What a process knows of one actor: shared by all handles to it. `lifetime` counts the handles (SEMANTICS 23).
+
+    Handles and calls under way keep it; with the last of them it goes, and its `lifetime` with it.
+    """
 
     __slots__ = (
-        "actor_id", "class_blob", "class_name", "died", "endings", "incarnation", "inflight", "lifetime", "max_pending_calls",
-        "max_task_retries", "peer", "queue", "state", "waiters", "worker_id",
+        "__weakref__", "actor_id", "class_blob", "class_name", "died", "incarnation", "inflight", "lifetime", "max_pending_calls",
+        "max_task_retries", "peer", "queue", "same_as", "state", "waiters", "worker_id",
     )  # fmt: skip
 
     def __init__(self, actor_id: str, class_name: str) -> None:
@@ -55,16 +60,18 @@ class ActorClient:
         self.died: ActorDied | None = None
         self.lifetime: Any = None
         self.waiters: list[tuple[Waiter, str]] = []
-        self.endings: list[Callable[[], None]] = []
         self.max_task_retries = 0
         self.max_pending_calls = -1
+        self.same_as: ActorClient | None = None
+        """Made with get_if_exists for an actor that this process knew already: that client does everything."""
 
     def __repr__(self) -> str:
         return f"{self.class_name}(af-actor-{self.actor_id[:6]})"
 
     def pending(self) -> int:
         """Calls of this process that have not ended."""
-        return len(self.queue) + len(self.inflight)
+        client = self.same_as or self
+        return len(client.queue) + len(client.inflight)
 
 
 class ActorCalls:
@@ -72,7 +79,9 @@ class ActorCalls:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.clients: dict[str, ActorClient] = {}
+        self.clients: WeakValueDictionary[str, ActorClient] = WeakValueDictionary()
+        self._endings: dict[str, list[Callable[[], None]]] = {}
+        """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
     def client(self, actor_id: str, class_name: str, *, watch: bool) -> ActorClient:
         """The client of an actor; the head is asked about actors that are new here."""
@@ -96,7 +105,7 @@ class ActorCalls:
 
     def submit(self, client: ActorClient, call: Call) -> None:
         """Send the call, or queue it behind those before it (SEMANTICS 20)."""
-        call.place = client
+        client = call.place = client.same_as or client
         if client.state == "dead":
             self._core.caller.settle_error(call, self._dead_error(client))
             return
@@ -129,11 +138,10 @@ class ActorCalls:
         seq = call.entry.index
         inflight[seq] = call
         context = self._core.caller.context_of(call, peer)
-        peer.send(
-            ActorCall(seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args, call.buffers, context)
+        message = ActorCall(
+            seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args, call.buffers, context
         )
-        if first or peer.queued() >= BURST_FLUSH:
-            self._core.flush_now(peer)
+        self._core.push(peer, message, urgent=first or peer.queued() >= BURST_FLUSH)
 
     def completed(self, call: Call) -> None:
         """A reply came."""
@@ -158,6 +166,7 @@ class ActorCalls:
 
     def wait(self, client: ActorClient, what: str, waiter: Waiter) -> bool:
         """Register for `alive`, `dead` or `room`; False when it is so already."""
+        client = client.same_as or client
         if self._holds(client, what):
             return False
         client.waiters.append((waiter, what))
@@ -187,6 +196,8 @@ class ActorCalls:
 
     def on_state(self, peer: Peer, message: ActorState) -> None:
         """The actor's life went on."""
+        if message.state == "dead":
+            self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
         if client is None or client.state == "dead":
             return
@@ -213,18 +224,44 @@ class ActorCalls:
 
     def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
         """The head took note, or refused."""
+        if message.error:
+            self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
         if client is not None and message.error:
             kind = "name_taken" if message.existing else "refused"
             self._die(client, ActorDied(kind, message.error))
+        elif message.existing:
+            self._run_endings(message.actor_id)
+            if client is not None:
+                self._become(client, message.existing)
+
+    def _become(self, client: ActorClient, actor_id: str) -> None:
+        """get_if_exists found an actor: what was meant for a new one is for that. Its state follows."""
+        other = self.clients.get(actor_id)
+        del self.clients[client.actor_id]
+        client.actor_id = actor_id
+        # Its owner's handles keep it, not ours: names do not count (SEMANTICS 23).
+        client.lifetime = other.lifetime if other is not None else None
+        if other is None:
+            self.clients[actor_id] = client
+            return
+        client.same_as = other
+        while client.queue:
+            call = client.queue.popleft()
+            if call.state is not CallState.DONE:
+                self.submit(other, call)
+        waiters, client.waiters = client.waiters, []
+        for waiter, what in waiters:
+            if not self.wait(other, what, waiter):
+                waiter.settled(other)
 
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
-        for client in self.clients.values():
+        for client in list(self.clients.values()):
             if client.peer is peer and client.state == "alive":
                 client.state = "unreachable"
                 client.peer = None
-                self._core.later(NEWS_S, lambda client=client: self._ask(client))
+                self._core.later(NEWS_S, partial(self._ask, client))
 
     def _ask(self, client: ActorClient) -> None:
         if client.state == "unreachable":
@@ -232,7 +269,9 @@ class ActorCalls:
 
     def _lose_inflight(self, client: ActorClient, reason: str) -> None:
         again = []
-        for call in client.inflight.values():
+        # What waits for these calls may make new ones at once: they are not among the lost.
+        lost, client.inflight = client.inflight, {}
+        for call in lost.values():
             if call.cancelled:
                 self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
@@ -249,7 +288,6 @@ class ActorCalls:
                 call.attempt += 1
                 call.state = CallState.QUEUED
                 again.append(call)
-        client.inflight.clear()
         client.queue.extendleft(reversed(again))
 
     def _die(self, client: ActorClient, died: ActorDied | None) -> None:
@@ -264,8 +302,10 @@ class ActorCalls:
                 else:
                     self._core.caller.settle_error(call, self._dead_error(client))
         self._wake(client, "alive", "dead", "room")
-        endings, client.endings = client.endings, []
-        for ending in endings:
+        self._run_endings(client.actor_id)
+
+    def _run_endings(self, actor_id: str) -> None:
+        for ending in self._endings.pop(actor_id, ()):
             ending()
 
     def at_death(self, client: ActorClient, fn: Callable[[], None]) -> None:
@@ -273,7 +313,7 @@ class ActorCalls:
         if client.state == "dead":
             fn()
         else:
-            client.endings.append(fn)
+            self._endings.setdefault(client.actor_id, []).append(fn)
 
     def fail(self, client: ActorClient, error: BaseException) -> None:
         """The actor could not even be asked for."""
@@ -306,6 +346,8 @@ class ActorCalls:
 
     def fail_all(self, error: Exception) -> None:
         """The cluster is gone."""
-        for client in self.clients.values():
+        for client in list(self.clients.values()):
             if client.state != "dead":
                 self._die(client, ActorDied("cluster_ended", str(error)))
+        for actor_id in list(self._endings):
+            self._run_endings(actor_id)

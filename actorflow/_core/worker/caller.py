@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base import current
 from actorflow._core.base.errors import ActorflowError, TaskCancelledError, TaskTimeoutError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
@@ -16,6 +18,7 @@ from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
 from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.streams import STREAM_WINDOW
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
@@ -27,11 +30,16 @@ if TYPE_CHECKING:
     from actorflow._core.worker.references import Entry
 
 
+STREAMING = frozenset({"generator", "async_generator"})
+
+
 class Caller:
     """The calls that one process makes."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._orphans: dict[int, Call] = {}
+        """Calls whose callers have their answer already (a timeout), but which still run; by number."""
 
     # -- making calls
 
@@ -47,30 +55,26 @@ class Caller:
         target.pickle = values.dumps(target.fn, f"function {target.name}").data
         target.function_id = hashlib.sha256(target.pickle).hexdigest()[:24]
 
-    def _new_call(
-        self, target: FunctionTarget | MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any, *, direct: bool
-    ) -> tuple[Call, Pickled | None]:
-        """Make the call and its entries, pins included. The caller holds the lock when it goes on."""
+    def _pack(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled | None:
+        """Pickle the arguments; what is too large to travel inline is returned. Raises when this runtime has ended."""
         if self._core.closed is not None:
             raise self._core.closed
-        call = Call(None, target, options)  # type: ignore[arg-type]  # the entry follows, when nothing can fail any more
-        large = pack(call, args, kwargs)
-        with self._core.lock:
-            owned = self._core.references.owned
-            entry = call.entry = owned.new()
-            entry.call = call
-            if direct:
-                entry.pins = 1
-                entry.seen = True
-            returns = options.num_returns
-            if type(returns) is int and returns > 1:
-                call.more = [owned.new() for _ in range(returns - 1)]
-                for more in call.more:
-                    more.call = call
-            if call.pins:
-                for pinned in call.pins:
-                    pinned.pins += 1
-        return call, large
+        return pack(call, args, kwargs) if args or kwargs else None
+
+    def _register(self, call: Call) -> Owned:
+        """Make the entries of the call's results and pin its arguments. Under the lock."""
+        owned = self._core.references.owned
+        entry = call.entry = owned.new()
+        entry.call = call
+        returns = call.options.num_returns
+        if returns != 1 and type(returns) is int and returns > 1:
+            call.more = [owned.new() for _ in range(returns - 1)]
+            for more in call.more:
+                more.call = call
+        if call.pins:
+            for pinned in call.pins:
+                pinned.pins += 1
+        return entry
 
     def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
         """Send the call, or wait for what it needs. Under the lock."""
@@ -84,7 +88,7 @@ class Caller:
         if call.deps:
             for entry in unsettled(call.deps):
                 call.waiting_for += 1
-                self.when_settled(entry, lambda settled, call=call: self._argument_ready(call))
+                self.when_settled(entry, partial(self._one_argument_ready, call))
         if actor is not None:
             self._core.actors.submit(actor, call)
         elif not call.waiting_for:
@@ -105,6 +109,9 @@ class Caller:
                     entry.seen = True
                 return entry.outcome
         return None
+
+    def _one_argument_ready(self, call: Call, _settled: Entry) -> None:
+        self._argument_ready(call)
 
     def _argument_ready(self, call: Call) -> None:
         call.waiting_for -= 1
@@ -140,13 +147,13 @@ class Caller:
         """What this call carries beyond its arguments; None for most."""
         options = call.options
         group = getattr(options, "concurrency_group", "") or ""
-        if not (call.pins or call.stored or call.stream or call.timer or call.more or group or options.num_returns == 0):
+        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or options.num_returns == 0):
             return None
         context = m.CallContext(group=group, num_returns=1 + len(call.more or ()))
         if options.num_returns == 0:
             context.num_returns = 0
-        if call.timer is not None:
-            context.timeout_s = max(call.timer[1] - self._core.ports.monotonic(), 0.0)
+        if call.deadline:
+            context.timeout_s = max(call.deadline - self._core.ports.monotonic(), 0.0)
         if call.deps:
             context.deps = [entry.outcome for entry in call.deps]  # type: ignore[misc]  # all are settled by now
         if call.refs:
@@ -166,32 +173,35 @@ class Caller:
         return left if timeout_s is None else min(left, timeout_s)
 
     def _arm_timeout(self, call: Call, timeout_s: float) -> None:
-        call.timer = (timeout_s, self._core.ports.monotonic() + timeout_s)
-        self._core.later(timeout_s, lambda: self._timed_out(call))
+        call.deadline = self._core.ports.monotonic() + timeout_s
+        if call.options.timeout is not None or not call.entry.pins:
+            # A direct call without a timeout of its own is cancelled with the block that has one.
+            call.timer = self._core.later(timeout_s, lambda: self._timed_out(call))
+            call.timeout_s = timeout_s
 
     def _timed_out(self, call: Call) -> None:
         if call.state is CallState.DONE:
             return
         where = {CallState.WAITING: "while it waited for its arguments", CallState.QUEUED: "before it was sent"}
         error = TaskTimeoutError(
-            f"{call.target.name} did not end within its timeout of {call.timer[0]:g} s: it was cancelled "
+            f"{call.target.name} did not end within its timeout of {call.timeout_s:g} s: it was cancelled "
             f"{where.get(call.state, 'while it ran')}"
         )
         failed = self._core.failed(error)
+        # The caller hears of it now; the remote end goes on (SEMANTICS 4).
+        if call.state is CallState.PUSHED:
+            self._orphans[call.entry.index] = call
+        if call.stream is not None and not call.stream.ended:
+            self._core.streams.end(call.stream, failed)
+        self._settle_entries(call, failed)
         self.cancel_call(call, force=False)
-        if call.state is not CallState.DONE:
-            # The caller hears of it now; the remote end goes on (SEMANTICS 4).
-            self._settle_entries(call, failed)
-        elif call.entry.outcome is not None:
-            call.entry.outcome = failed
 
     def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         """See Runtime."""
         if not target.function_id:
             self._prepare(target)
-        call, large = self._new_call(target, args, kwargs, options, direct=False)
-        call.retries_left = options.max_retries
-        return self._started(call, large, None)
+        call = Call(target, options, options.max_retries)
+        return self._submit(call, self._pack(call, args, kwargs), None, sys._getframe(2))
 
     def submit_method(
         self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
@@ -200,43 +210,46 @@ class Caller:
         if actor.max_pending_calls > 0:
             with self._core.lock:
                 self._core.actors.check_room(actor)
-        call, large = self._new_call(method, args, kwargs, options, direct=False)
         retries = options.max_task_retries
-        call.retries_left = actor.max_task_retries if retries is None else retries
-        return self._started(call, large, actor)
+        call = Call(method, options, actor.max_task_retries if retries is None else retries)
+        return self._submit(call, self._pack(call, args, kwargs), actor, sys._getframe(2))
 
-    def _started(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> Any:
-        call.entry.site = sys._getframe(3)
-        call.entry.site = (call.entry.site.f_code.co_filename, call.entry.site.f_lineno)
-        with self._core.lock:
-            if call.target.kind in ("generator", "async_generator"):
-                stream = self._core.streams.make(call)
+    def _submit(self, call: Call, large: Pickled | None, actor: ActorClient | None, frame: Any) -> Any:
+        """Start now, and give a reference, a list of them, or a stream."""
+        core = self._core
+        with core.lock:
+            entry = self._register(call)
+            entry.site = (frame.f_code, frame.f_lasti)
+            if call.target.kind in STREAMING:
+                stream = core.streams.make(call)
                 self._start(call, large, actor)
                 return stream
-            refs = [self._core.references.handle(entry) for entry in (call.entry, *(call.more or ()))]
+            if call.more is None:
+                entry.local = 1
+                ref: ObjectRef[Any] = ObjectRef(core, entry)
+                self._start(call, large, actor)
+                return None if call.options.num_returns == 0 else ref
+            refs = [core.references.handle(entry) for entry in (entry, *call.more)]
             self._start(call, large, actor)
-        if call.options.num_returns == 0:
-            return None
-        return refs[0] if call.more is None else refs
+            return refs
 
     def call(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         """See Runtime."""
-        if target.kind in ("generator", "async_generator"):
+        if target.kind in STREAMING:
             return self.submit(target, args, kwargs, options)
         return self._call_task(target, args, kwargs, options)
 
     async def _call_task(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         if not target.function_id:
             self._prepare(target)
-        call, large = self._new_call(target, args, kwargs, options, direct=True)
-        call.retries_left = options.max_retries
-        return await self._run_direct(call, large, None)
+        call = Call(target, options, options.max_retries)
+        return await self._run_direct(call, self._pack(call, args, kwargs), None)
 
     def call_method(
         self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
     ) -> Any:
         """See Runtime."""
-        if method.kind in ("generator", "async_generator"):
+        if method.kind in STREAMING:
             return self.submit_method(actor, method, args, kwargs, options)
         return self._call_method(actor, method, args, kwargs, options)
 
@@ -245,36 +258,46 @@ class Caller:
     ) -> Any:
         while actor.max_pending_calls > 0 and actor.pending() >= actor.max_pending_calls:
             await self._core.directory.wait_room(actor, options)
-        call, large = self._new_call(method, args, kwargs, options, direct=True)
         retries = options.max_task_retries
-        call.retries_left = actor.max_task_retries if retries is None else retries
-        return await self._run_direct(call, large, actor)
+        call = Call(method, options, actor.max_task_retries if retries is None else retries)
+        return await self._run_direct(call, self._pack(call, args, kwargs), actor)
 
     async def _run_direct(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> Any:
         """Send and wait: no handle is ever made. Cancelling cancels the call, always (SEMANTICS 1)."""
-        entry = call.entry
-        waiter = FutureWaiter(self._core.gates.current())
-        with self._core.lock:
+        core = self._core
+        waiter = FutureWaiter(core.gates.current())
+        with core.lock:
+            entry = self._register(call)
+            entries = (entry, *call.more) if call.more else (entry,)
+            for result in entries:
+                result.pins, result.seen = 1, True
             entry.waiters = [waiter]
             self._start(call, large, actor)
         try:
             if entry.outcome is None:
-                await self.blocked(waiter.future)
+                if core.host is None:
+                    await waiter.future
+                else:
+                    await core.host.wait_blocked(waiter.future)
             outcome = entry.outcome
-            if type(outcome) is m.Inline:
+            if type(outcome) is m.Inline and call.more is None:
                 if outcome.refs is None:
                     return values.loads(outcome.data, outcome.buffers)
-                return self._core.objects.open_inline(entry, outcome)
-            results = [self._core.objects.open(entry), *map(self._core.objects.open, call.more or ())]
-            return await results[0] if len(results) == 1 else [await result for result in results]
+                return core.objects.open_inline(entry, outcome)
+            results = [await core.objects.open(result) for result in entries]
+            return results[0] if len(results) == 1 else results
         except asyncio.CancelledError:
             if entry.outcome is None:
-                with self._core.lock:
+                with core.lock:
                     self.cancel_call(call, force=False)
+                    unfinished = current.cancelled_calls.get()
+                    if unfinished is not None and entry.outcome is None:
+                        # The task group that was left waits until the call is terminal (SEMANTICS 4).
+                        unfinished.append(core.references.handle(entry))
             raise
         finally:
-            with self._core.lock:
-                self._core.references.unpin_all((entry,))
+            with core.lock:
+                core.references.unpin_all(entries)
 
     async def blocked(self, future: asyncio.Future[None]) -> None:
         """Wait; in a worker this may give the CPU back (SEMANTICS 24)."""
@@ -286,19 +309,26 @@ class Caller:
     # -- the end of calls
 
     def on_reply(self, peer: Peer, message: m.Reply) -> None:
+        if message.borrowed:
+            # Whatever became of the call: the worker holds them, and will give back what it believes to be counted (OW-4).
+            for index in message.borrowed:
+                self._core.references.owned.lend(index, peer.process_id)
         entry = self._core.references.owned.entries.get(message.seq)
         call: Call | None = entry.call if entry is not None else None
         outcome = message.outcome
+        if call is None and self._orphans:
+            call = self._orphans.get(message.seq)
         if call is None or message.attempt != call.attempt or call.state is not CallState.PUSHED:
             self._drop_reply(peer, message)
             return
-        if message.borrowed:
-            for index in message.borrowed:
-                self._core.references.owned.lend(index, peer.process_id)
         if type(call.place) is Lease:
             self._core.tasks.completed(call, message.run_us)
         else:
             self._core.actors.completed(call)
+        if self._orphans and message.seq in self._orphans:
+            self._drop_reply(peer, message)
+            self.finish(call, m.Inline(b""))
+            return
         if type(outcome) is m.Failed and call.retries_left and self.try_again(call, outcome):
             return
         if outcome.refs or message.more or message.hold:
@@ -327,7 +357,10 @@ class Caller:
             self._core.references.unpin_all(self._core.references.adopt(groups, peer.process_id, lambda: None))
         if message.hold:
             peer.send(m.Release(message.hold))
-        for outcome in (message.outcome, *(message.more or ())):
+        self._drop_outcomes([message.outcome, *(message.more or ())])
+
+    def _drop_outcomes(self, outcomes: Sequence[m.Outcome]) -> None:
+        for outcome in outcomes:
             if type(outcome) is m.Stored:
                 self._core.store.free(outcome)
 
@@ -352,6 +385,10 @@ class Caller:
     def finish(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:
         """The call is over, for good. Under the lock."""
         call.state = CallState.DONE
+        if call.timer is not None:
+            call.timer.cancel()
+        if self._orphans:
+            self._orphans.pop(call.entry.index, None)
         if call.stream is not None and not call.stream.ended:
             self._core.streams.end(call.stream, outcome)
         self._settle_entries(call, outcome, more)
@@ -418,7 +455,7 @@ class Caller:
 
     def cancel_entry(self, entry: Entry, *, force: bool) -> bool:
         """`ref.cancel()`: acts for all who wait (SEMANTICS 3). False when there was nothing left to cancel."""
-        if type(entry) is Borrowed:
+        if not isinstance(entry, Owned):
             raise ActorflowError("only the owner of a reference can cancel its call; this process has borrowed it")
         with self._core.lock:
             call = entry.call

@@ -39,37 +39,40 @@ class CallState(enum.Enum):
 
 
 class Call:
-    """One call in flight. Slots only: a million of them may be queued."""
+    """One call in flight. A million of them may be queued: what few calls have is kept only by those that have it."""
 
-    __slots__ = (
-        "args", "attempt", "buffers", "cancelled", "deps", "entry", "more", "options", "pins", "place", "refs", "retries_left", "state",
-        "stored", "stream", "target", "timer", "waiting_for",
-    )  # fmt: skip
+    __slots__ = ("__dict__", "args", "attempt", "entry", "options", "place", "retries_left", "state", "target")
 
-    def __init__(self, entry: Owned, target: FunctionTarget | MethodTarget, options: Any) -> None:
-        self.entry = entry
+    buffers: list[bytes] | None = None
+    refs: list[Entry] | None = None
+    """References inside the arguments."""
+    deps: list[Entry] | None = None
+    """References that are arguments themselves: their outcomes travel instead (SEMANTICS 13)."""
+    pins: Sequence[Entry] = ()
+    stored: Owned | None = None
+    """The arguments as an object of their own, when they are too large to travel inline."""
+    more: list[Owned] | None = None
+    """Entries of the second and further return values."""
+    stream: Any = None
+    waiting_for = 0
+    cancelled = False
+    deadline = 0.0
+    """When it must have ended, on this process's clock; 0: never."""
+    timeout_s = 0.0
+    timer: Any = None
+    story: list[str] | None = None
+    """What happened to earlier attempts, for the error of the last one."""
+
+    def __init__(self, target: FunctionTarget | MethodTarget, options: Any, retries_left: int) -> None:
+        self.entry: Owned = None  # type: ignore[assignment]  # made when nothing can fail any more
         self.target = target
         self.options = options
         self.args = EMPTY_ARGUMENTS
-        self.buffers: list[bytes] | None = None
-        self.refs: list[Entry] | None = None
-        """References inside the arguments."""
-        self.deps: list[Entry] | None = None
-        """References that are arguments themselves: their outcomes travel instead (SEMANTICS 13)."""
-        self.pins: Sequence[Entry] = ()
-        self.stored: Owned | None = None
-        """The arguments as an object of their own, when they are too large to travel inline."""
-        self.more: list[Owned] | None = None
-        """Entries of the second and further return values."""
-        self.stream: Any = None
         self.attempt = 0
-        self.retries_left = 0
-        self.waiting_for = 0
+        self.retries_left = retries_left
         self.state = CallState.WAITING
-        self.cancelled = False
         self.place: Any = None
         """The lease or the actor it has been pushed to."""
-        self.timer: Any = None
 
 
 def pack(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled | None:
@@ -80,7 +83,7 @@ def pack(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled |
     if not kwargs:
         if not args:
             return None
-        if all(type(argument) in values._SIMPLE for argument in args):
+        if all(type(argument) in values.SIMPLE for argument in args):
             data = pickle.dumps((args, kwargs), 5)
             if len(data) <= INLINE_BYTES_MAX:
                 call.args = data

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
-
 
 class RunningCall:
-    """One call that runs in this process. `cancelled` is what `af.check_cancelled()` looks at."""
+    """One call that runs in this process."""
 
-    __slots__ = ("actor_id", "attempt", "blocked", "cancelled", "deadline", "devices", "host", "job_id", "name", "owner", "seq", "started")
+    __slots__ = ("__dict__", "actor_id", "attempt", "deadline", "name", "owner", "seq")
 
-    def __init__(self, owner: str, seq: int, attempt: int, name: str, actor_id: str, deadline: float | None, host: Any) -> None:
+    cancelled = False
+    """What `af.check_cancelled()` looks at."""
+    blocked = 0
+    """How many of its awaits wait for other results."""
+
+    def __init__(self, owner: str, seq: int, attempt: int, name: str, actor_id: str, deadline: float | None) -> None:
         self.owner = owner
         self.seq = seq
         self.attempt = attempt
         self.name = name
         self.actor_id = actor_id
         self.deadline = deadline
-        self.host = host
-        self.cancelled = False
-        self.blocked = 0
-        self.started = 0.0
 
 
 running_call: ContextVar[RunningCall | None] = ContextVar("actorflow_running_call", default=None)

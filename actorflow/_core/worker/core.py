@@ -46,6 +46,27 @@ Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
 
 
+class Later:
+    """Something to be done after a while; cancelled, it lets go of what it would have done."""
+
+    __slots__ = ("_core", "_fn")
+
+    def __init__(self, core: Core, fn: Callable[[], None]) -> None:
+        self._core = core
+        self._fn: Callable[[], None] | None = fn
+
+    def cancel(self) -> None:
+        """Do nothing when the time has come. Under the lock."""
+        self._fn = None
+
+    def run(self) -> None:
+        """The time has come."""
+        if self._fn is not None and self._core.closed is None:
+            with self._core.batch():
+                if self._fn is not None:
+                    self._fn()
+
+
 class Core:
     """See the module. One per driver and per worker; `host` is the part that runs calls, None in a driver."""
 
@@ -72,7 +93,7 @@ class Core:
         self.closed: BaseException | None = None
         self.on_lost: Callable[[str], None] | None = None
         self.on_log: Callable[[m.WorkerLog], None] | None = None
-        self.pending_acks: dict[str, list[int]] = {}
+        self.pending_acks: dict[str, set[int]] = {}
         self._by_process: dict[str, Peer] = {}
         self._dirty: list[Peer] = []
         self._pumps: dict[LeaseClass, None] = {}
@@ -238,19 +259,15 @@ class Core:
         """Fill freed workers at the end of the batch, once."""
         self._pumps[klass] = None
 
-    def later(self, delay_s: float, fn: Callable[[], None]) -> None:
+    def later(self, delay_s: float, fn: Callable[[], None]) -> Later:
         """Run `fn` on the protocol's loop, under the lock, after a while. Any thread."""
-
-        def run() -> None:
-            if self.closed is None:
-                with self.batch():
-                    fn()
-
+        later = Later(self, fn)
         loop = self.ports.loop
         if self.ports.in_loop_thread():
-            loop.call_later(delay_s, run)
+            loop.call_later(delay_s, later.run)
         else:
-            loop.call_soon_threadsafe(loop.call_later, delay_s, run)
+            loop.call_soon_threadsafe(loop.call_later, delay_s, later.run)
+        return later
 
     def peer(self, process_id: str, address: str) -> Peer:
         """The connection to a process; made when there is none."""
@@ -279,14 +296,19 @@ class Core:
     def messages_received(self, peer: Peer, messages: list[m.AnyMessage]) -> None:
         """See PeerHandler."""
         handlers = self._handlers
-        with self.batch():
-            for message in messages:
-                handler = handlers.get(type(message))
-                if handler is None:
-                    log.error("%s sent %s, which a %s does not take", peer, type(message).__name__, self.identity.role)
-                    peer.close(abort=True)
-                    return
-                handler(peer, message)
+        with self.lock:
+            self._in_batch = True
+            try:
+                for message in messages:
+                    handler = handlers.get(type(message))
+                    if handler is None:
+                        log.error("%s sent %s, which a %s does not take", peer, type(message).__name__, self.identity.role)
+                        peer.close(abort=True)
+                        return
+                    handler(peer, message)
+                self._finish_batch()
+            finally:
+                self._in_batch = False
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """See PeerHandler."""

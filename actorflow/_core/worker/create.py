@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.targets import MethodTarget
@@ -24,7 +25,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
     if not target.class_id:
         target.pickle = values.dumps(target.cls, f"class {target.name}").data
         target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
-    call = Call(None, _CONSTRUCTOR, options)  # type: ignore[arg-type]  # only its arguments are used
+    call = Call(_CONSTRUCTOR, options, 0)  # only its arguments are used
     large = pack(call, args, kwargs)
     with core.lock:
         client = core.actors.client(core.new_id(), target.name, watch=False)
@@ -33,6 +34,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         client.max_pending_calls = options.max_pending_calls
         if options.lifetime is None:
             lifetime = core.references.owned.new()
+            lifetime.outcome = m.Inline(b"")  # it has no value, and is freed with its last handle
             core.objects.lifetimes[lifetime.index] = client.actor_id
             client.lifetime = core.references.handle(lifetime)
         for pinned in call.pins:
@@ -114,12 +116,14 @@ class Creation:
             checkpoint_every=options.checkpoint_every,
         )
         if call.pins or self.stored is not None:
-            core.actors.at_death(client, lambda: self._let_go(call))
+            # Not a method: whoever waits for the end of the actor must not keep it alive by a handle.
+            core.actors.at_death(client, partial(_let_go, core, call, self.stored))
         core.push(core.head, m.CreateActor(spec, options.get_if_exists), urgent=False)
 
-    def _let_go(self, call: Call) -> None:
-        self.core.references.unpin_all(call.pins)
-        call.pins = ()
-        if self.stored is not None:
-            self.core.store.free(self.stored)
-            self.stored = None
+
+def _let_go(core: Core, call: Call, stored: m.Stored | None) -> None:
+    """The actor is dead: its arguments are not needed for a restart any more. Under the lock."""
+    pins, call.pins = call.pins, ()
+    core.references.unpin_all(pins)
+    if stored is not None:
+        core.store.free(stored)

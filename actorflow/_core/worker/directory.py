@@ -64,19 +64,23 @@ class Directory:
                 return
         await self._core.caller.blocked(waiter.future)
 
-    async def wait_room(self, actor: ActorClient, options: Any) -> None:
-        """See Runtime."""
+    async def wait_room(self, actor: ActorClient | None, options: Any) -> None:
+        """See Runtime. Tasks have no bound of their own: there is always room."""
+        if actor is None:
+            return
         await self.wait_actor(actor, "room")
 
     async def wait_alive(self, actor: ActorClient) -> None:
         """See Runtime."""
         await self.wait_actor(actor, "alive")
+        actor = actor.same_as or actor
         if actor.state == "dead":
             raise self._core.actors.dead_error(actor)
 
     async def wait_dead(self, actor: ActorClient) -> str:
         """See Runtime."""
         await self.wait_actor(actor, "dead")
+        actor = actor.same_as or actor
         return actor.died.reason if actor.died is not None else "unknown"
 
     async def outcome(self, call: Any) -> BaseException | None:

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import pickle
 from collections.abc import Callable
+from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ActorUnavailableError, OptionError, SerializationError
@@ -52,6 +55,7 @@ class Host:
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Any = None
         self.holds_cpu = True
+        self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
         self._next_hold = 1
         self._waiting = 0
         self._running = 0
@@ -88,7 +92,7 @@ class Host:
         incoming = Incoming(peer, message, None)
         self.calls[incoming.key] = incoming
         if self.tasks.offer(incoming.key, incoming):
-            self.executor.submit(lambda: self._run_from(self.tasks, incoming))
+            self._start_soon(self.tasks, incoming)
         elif not self._watching:
             self._watching = True
             self.core.later(LONG_CALL_S, self._watch_long_call)
@@ -114,7 +118,18 @@ class Host:
             self._end(incoming, self.core.failed(problem), [])
             return
         if start:
-            self.executor.submit(lambda: self._run_from(actor.mailbox, incoming))
+            self._start_soon(actor.mailbox, incoming)
+
+    def _start_soon(self, mailbox: Mailbox[Incoming], incoming: Incoming) -> None:
+        """Hand a call to the user's thread: all that arrived together go together."""
+        self._ready.append((mailbox, incoming))
+        if len(self._ready) == 1:
+            self.executor.submit(self._run_ready)
+
+    def _run_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for mailbox, incoming in ready:
+            self._run_from(mailbox, incoming)
 
     def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
@@ -309,50 +324,42 @@ class Host:
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
-        core = self.core
-        incoming.started = core.ports.monotonic()
+        incoming.started = self.core.ports.monotonic()
         try:
-            fn = self._code(incoming)
+            fn, is_async = self._code(incoming)
         except Exception as error:
             # Whatever the user's module does when it is imported here.
-            self._end(incoming, arguments.failure(core, incoming, error), [])
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
             return True
-        if inspect.iscoroutinefunction(fn) or incoming.needs_store():
-            coroutine = self._run_async(incoming, fn)
-        elif incoming.context is not None and incoming.context.stream_window:
-            coroutine = self._run_stream(incoming, fn)
-        elif incoming.actor is not None and incoming.actor.threads is not None:
+        context = incoming.context
+        if is_async or (context is not None and (context.stream_window or incoming.needs_store())):
+            incoming.task = self.executor.loop.create_task(self._run_async(incoming, fn))
+            if incoming.cancelled:
+                incoming.task.cancel()
+            return False
+        if incoming.actor is not None and incoming.actor.threads is not None:
             incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
             return False
-        else:
-            self._run_sync(incoming, fn)
-            return True
-        incoming.task = self.executor.loop.create_task(coroutine)
-        if incoming.cancelled:
-            incoming.task.cancel()
-        return False
+        self._run_sync(incoming, fn)
+        return True
 
-    def _code(self, incoming: Incoming) -> Callable[..., Any]:
-        message = incoming.message
+    def _code(self, incoming: Incoming) -> tuple[Callable[..., Any], bool]:
+        message, actor, context = incoming.message, incoming.actor, incoming.context
         if type(message) is m.TaskCall:
-            fn = self.functions[message.function]
-            if type(fn) is bytes:
-                fn = self.functions[message.function] = values.loads(fn)
-            incoming.running = self._context(incoming, self.names[message.function], "")
-            return fn  # type: ignore[no-any-return]
-        actor = incoming.actor
-        assert actor is not None
-        method = actor.method(message.method)  # type: ignore[union-attr]
-        incoming.running = self._context(incoming, f"{actor.spec.class_name}.{message.method}", actor.spec.actor_id)  # type: ignore[union-attr]
-        return method
-
-    def _context(self, incoming: Incoming, name: str, actor_id: str) -> RunningCall:
-        context = incoming.context
+            known = self.functions[message.function]
+            if type(known) is bytes:
+                fn = values.loads(known)
+                known = self.functions[message.function] = (fn, inspect.iscoroutinefunction(fn))
+            fn, is_async = known
+            name, actor_id = self.names[message.function], ""
+        else:
+            fn, is_async, name = actor.method(message.method)  # type: ignore[union-attr]  # an ActorCall has one
+            actor_id = message.actor  # type: ignore[union-attr]
         deadline = None
         if context is not None and context.timeout_s is not None:
             deadline = incoming.started + context.timeout_s
-        message = incoming.message
-        return RunningCall(incoming.peer.process_id, message.seq, message.attempt, name, actor_id, deadline, self)
+        incoming.running = RunningCall(incoming.peer.process_id, message.seq, message.attempt, name, actor_id, deadline)
+        return fn, is_async
 
     def _enter(self, incoming: Incoming) -> None:
         running = incoming.running
@@ -392,16 +399,19 @@ class Host:
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
+        context = incoming.context
         try:
-            if incoming.needs_store():
+            if context is None:
+                args, kwargs = values.load_arguments(incoming.message.args, incoming.message.buffers, ())
+            elif incoming.needs_store():
                 args, kwargs = await arguments.load_arguments_async(self.core, incoming)
             else:
                 args, kwargs = arguments.load_arguments(self.core, incoming)
-            if incoming.context is not None and incoming.context.stream_window:
+            if context is not None and context.stream_window:
                 await produce(self, incoming, fn, args, kwargs)
                 return
             value = fn(*args, **kwargs)
-            if inspect.iscoroutine(value):
+            if type(value) is CoroutineType or inspect.isawaitable(value):
                 value = await value
             args, kwargs = (), {}
         except BaseException as error:
@@ -409,16 +419,12 @@ class Host:
             self._leave()
             self._end(incoming, outcome, [])
             self._next(incoming)
-            if incoming.cancelled or isinstance(error, Exception):
-                return
-            raise
+            if not incoming.cancelled and isinstance(error, asyncio.CancelledError):
+                raise
         else:
             self._leave()
             self._deliver(incoming, value)
             self._next(incoming)
-
-    async def _run_stream(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
-        await self._run_async(incoming, fn)
 
     # -- results
 
@@ -427,7 +433,10 @@ class Host:
         context = incoming.context
         returns = context.num_returns if context is not None else 1
         try:
-            if returns > 1:
+            if type(value) in values.SIMPLE and returns == 1 and not values.is_large(value):
+                # The commonest result by far needs no more than its pickle.
+                self._end(incoming, m.Inline(pickle.dumps(value, 5)), [])
+            elif returns > 1:
                 self._deliver_many(incoming, value, returns)
             else:
                 arguments.pack_result(
@@ -456,7 +465,7 @@ class Host:
                 self._end(incoming, outcomes[0], holds, more=outcomes[1:])  # type: ignore[arg-type]
 
         for position, part in enumerate(parts):
-            arguments.pack_result(self.core, incoming, part, lambda o, h, position=position: packed(position, o, h))
+            arguments.pack_result(self.core, incoming, part, partial(packed, position))
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
@@ -510,7 +519,7 @@ class Host:
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
         core = self.core
         actor = incoming.actor
-        if actor is not None and actor.is_async and incoming.task is not None:
+        if actor is not None and actor.is_async and asyncio._get_running_loop() is self.executor.loop:
             # Many calls end in one turn of the loop: their replies go together, at its end.
             if peer.post(reply):
                 self._reply_peers.append(peer)

@@ -40,19 +40,18 @@ class HostedActor:
         self.threads = ThreadPoolExecutor(threads, "actor") if not self.is_async and threads > 1 else None
         self.after_call: Callable[[Callable[[], None]], None] | None = None
         self.leaving = False
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
 
-    def method(self, name: str) -> Callable[..., Any]:
-        """The bound method to run. Raises AttributeError."""
-        bound = self._methods.get(name)
-        if bound is None:
-            bound = getattr(self.instance, name)
+    def method(self, name: str) -> tuple[Callable[..., Any], bool, str]:
+        """What to run: (bound method, it is `async def`, its name for people). Raises AttributeError."""
+        known = self._methods.get(name)
+        if known is None:
             if name.startswith("_"):
                 raise AttributeError(f"{self.label}: {name!r} is private to the actor")
-            assert bound is not None
-            self._methods[name] = bound
-        return bound
+            bound = getattr(self.instance, name)
+            known = self._methods[name] = (bound, inspect.iscoroutinefunction(bound), f"{self.spec.class_name}.{name}")
+        return known
 
     async def construct(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: bytes | None) -> None:
         """`__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21)."""
@@ -138,7 +137,7 @@ async def _construct(host: Host, message: m.HostActor) -> None:
         call.context = m.CallContext(deps=spec.deps, refs=spec.refs, stored=spec.stored)
     incoming = Incoming(core.node, call, None)
     name = f"{spec.class_name}.__init__"
-    incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None, host)
+    incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None)
     running_call.set(incoming.running)
     try:
         actor = HostedActor(spec, message.incarnation, host.actor_class(spec))

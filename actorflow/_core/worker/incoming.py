@@ -26,25 +26,23 @@ if TYPE_CHECKING:
 class Incoming:
     """One attempt of one call, as the worker keeps it until its reply is sent."""
 
-    __slots__ = ("actor", "borrowed", "cancelled", "context", "message", "peer", "producer", "running", "started", "task")
+    __slots__ = ("__dict__", "actor", "context", "key", "message", "peer", "running", "started", "task")
+
+    cancelled = False
+    producer: Any = None
+    borrowed: list[Entry] | None = None
+    """References that arrived with the arguments: those still held at the end must be told to their owners."""
 
     def __init__(self, peer: Peer, message: m.TaskCall | m.ActorCall, actor: HostedActor | None) -> None:
         self.peer = peer
         self.message = message
         self.actor = actor
         self.context = message.context
+        self.key = (peer.process_id, message.seq)
+        """Unique among the calls that are here: caller and its number."""
         self.task: asyncio.Task[Any] | None = None
         self.running: RunningCall | None = None
-        self.producer: Any = None
-        self.cancelled = False
         self.started = 0.0
-        self.borrowed: list[Entry] | None = None
-        """References that arrived with the arguments: those still held at the end must be told to their owners."""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Unique among the calls that are here: caller and its number."""
-        return self.peer.process_id, self.message.seq
 
     @property
     def name(self) -> str:
@@ -154,17 +152,20 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
             return
         with core.lock:
             groups = core.references.groups(entries)
-            hold = core.references.lend_all(entries, incoming.peer.process_id)
+            hold = core.references.lend_all(entries, incoming.peer)
         then(m.Inline(pickled.data, pickled.buffers, groups), hold)  # type: ignore[arg-type]
         return
     # An actor may go on changing what it returned: the copy is made now, the move into shared memory follows.
     copied = values.owned_bytes(pickled)
 
     def moved(result: m.Stored | Exception) -> None:
-        hold = core.references.lend_all(entries, incoming.peer.process_id)
         if isinstance(result, Exception):
-            then(core.failed(result), hold)
+            then(core.failed(result), [])
         else:
+            hold = core.references.lend_all(entries, incoming.peer)
+            # The extent goes over to the caller, who owns the object: it must outlive this worker.
+            core.node.send(m.HandOver(result.extent, incoming.peer.process_id))
+            core.flush_now(core.node)
             then(result, hold)
 
     with core.lock:

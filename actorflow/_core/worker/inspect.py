@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,6 +73,13 @@ class Events:
             )
             for name, actor_id, owner, seq, attempt, started, run_us, failed in list(self._ring)[-limit:]
         ]
+
+
+def site_text(site: tuple[CodeType, int]) -> str:
+    """`file:line` of a place in the program, kept as (code, offset): the line is looked up only when somebody asks."""
+    code, offset = site
+    line = next((line for start, end, line in code.co_lines() if start <= offset < end and line is not None), code.co_firstlineno)
+    return f"{code.co_filename}:{line}"
 
 
 def answer_query(core: Core, query: m.StateQuery) -> bytes:
@@ -154,4 +162,4 @@ def _size(outcome: m.Outcome | None) -> int:
 
 
 def _site(entry: Owned) -> str:
-    return f"{entry.site[0]}:{entry.site[1]}" if entry.site else ""
+    return site_text(entry.site) if entry.site else ""

@@ -12,6 +12,7 @@ from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
+from actorflow._core.worker.inspect import site_text
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.store import layout
 from actorflow._core.worker.wakers import Countdown, FutureWaiter, Waiter
@@ -161,7 +162,7 @@ class Objects:
         error = self._core.error_of(outcome)
         if isinstance(error, TaskCancelledError) or self._core.closed is not None:
             return
-        where = f"{entry.site[0]}:{entry.site[1]}" if entry.site else "an unknown place"
+        where = site_text(entry.site) if entry.site else "an unknown place"
         log.error("a call submitted at %s failed, and nobody looked at its result: %s: %s", where, type(error).__name__, error)
 
     def forget_outcome(self, entry: Borrowed) -> None:

@@ -126,12 +126,15 @@ class References:
 
     # -- sending and receiving values with references inside
 
-    def lend_all(self, entries: Sequence[Entry], borrower: str) -> list[Entry]:
+    def lend_all(self, entries: Sequence[Entry], borrower: Peer) -> list[Entry]:
         """A value with these goes to `borrower`: count it for our own ones; return the others, pinned, to hold until it says Release."""
         hold: list[Entry] = []
+        if borrower.lost:
+            # Its borrows have been ended already: what is counted from now on nobody would give back.
+            return hold
         for entry in entries:
             if type(entry) is Owned:
-                self.owned.lend(entry.index, borrower)
+                self.owned.lend(entry.index, borrower.process_id)
             else:
                 entry.pins += 1
                 hold.append(entry)
@@ -176,12 +179,12 @@ class References:
                 acknowledged()
                 continue
             self._acks[self._token] = acknowledged
-            self._core.pending_acks.setdefault(owner, []).append(self._token)
+            self._core.pending_acks.setdefault(owner, set()).add(self._token)
             peer.send(AddBorrow(self._token, indices))
 
     def owner_gone(self, owner: str) -> None:
         """No acknowledgement will come from there any more; what waits for it goes on."""
-        for token in self._core.pending_acks.pop(owner, ()):
+        for token in sorted(self._core.pending_acks.pop(owner, ())):
             self._acknowledge(token)
 
     def _acknowledge(self, token: int) -> None:
@@ -198,6 +201,7 @@ class References:
 
     def on_borrow_ack(self, peer: Peer, message: BorrowAck) -> None:
         """A borrower's part. What is gone is found out by whoever asks for it."""
+        self._core.pending_acks.get(peer.process_id, set()).discard(message.token)
         self._acknowledge(message.token)
 
     def on_drop_borrow(self, peer: Peer, message: DropBorrow) -> None:

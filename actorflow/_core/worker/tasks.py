@@ -28,6 +28,8 @@ LEASE_IDLE_S = 0.02
 """A lease without work is kept this long for the next task, unless the node says that somebody waits."""
 REQUESTS_MAX = 16
 """Unanswered lease requests per scheduling class: bounds what a burst of tasks asks of the node at once."""
+STORY_MAX = 16
+"""Events that a call remembers."""
 LOSS_REPORT_S = 1.0
 """How long the node is given to say why a worker died before the loss is reported without a cause."""
 
@@ -35,7 +37,7 @@ LOSS_REPORT_S = 1.0
 class Lease:
     """The right to push tasks to one worker."""
 
-    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "reclaimed", "worker_id")
+    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "pushed", "reclaimed", "worker_id")
 
     def __init__(self, lease_id: int, klass: LeaseClass, peer: Peer, worker_id: str) -> None:
         self.lease_id = lease_id
@@ -44,6 +46,8 @@ class Lease:
         self.worker_id = worker_id
         self.inflight: dict[int, Call] = {}
         self.load_us = 0.0
+        self.pushed = 0
+        """Calls ever pushed: with `max_calls` the worker is retired after so many."""
         self.reclaimed = False
         self.closing = False
         self.lost = False
@@ -133,12 +137,13 @@ class TaskSubmitter:
         first = not inflight
         seq = call.entry.index
         inflight[seq] = call
+        lease.pushed += 1
+        if call.options.calls_max and lease.pushed >= call.options.calls_max:
+            lease.reclaimed = True
         lease.load_us += self._run_us.get(target.function_id, 0.0)
-        peer.send(
-            TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, core.caller.context_of(call, peer))
-        )
-        if first:
-            core.flush_now(peer)
+        context = core.caller.context_of(call, peer)
+        message = TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, context)
+        core.push(peer, message, urgent=first)
 
     def _request(self, klass: LeaseClass) -> None:
         core = self._core
@@ -216,7 +221,7 @@ class TaskSubmitter:
         """The worker died, and the node says how."""
         lease = self._leases.get(message.lease)
         if lease is not None:
-            self._lose(lease, message.cause, out_of_memory=message.out_of_memory)
+            self._lose(lease, message.cause, log=message.log, out_of_memory=message.out_of_memory)
 
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker is gone: the node will say why."""
@@ -228,9 +233,9 @@ class TaskSubmitter:
             return
         lease.lost = True
         cause = "the connection to it broke and its node did not say why"
-        self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, cause, out_of_memory=False))
+        self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, cause, log=[], out_of_memory=False))
 
-    def _lose(self, lease: Lease, cause: str, *, out_of_memory: bool) -> None:
+    def _lose(self, lease: Lease, cause: str, *, log: list[str], out_of_memory: bool) -> None:
         if self._leases.pop(lease.lease_id, None) is None:
             return
         klass = lease.klass
@@ -243,21 +248,33 @@ class TaskSubmitter:
             if call.cancelled:
                 self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
-                name = call.target.name
                 self._core.caller.settle_error(
                     call,
-                    kind(
-                        f"{name} (attempt {call.attempt + 1}) was lost with its worker {lease.worker_id}: {cause}. "
-                        f"It is not tried again: max_retries={call.options.max_retries}"
+                    kind.explain(
+                        which=f"{call.target.name} (attempt {call.attempt + 1})",
+                        what=f"was lost with its worker {lease.worker_id}",
+                        why=cause,
+                        next_step=f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines",
+                        story=call.story or (),
+                        log_tail=log,
                     ),
                 )
             else:
+                self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}: {cause}")
                 self._prepare_retry(call, spend=position == 0)
                 again.append(call)
         lease.inflight.clear()
         klass.queue.extendleft(reversed(again))
         klass.full = False
         self._pump(klass)
+
+    @staticmethod
+    def _note(call: Call, event: str) -> None:
+        """Remember what happened to an attempt; it is told when the last one fails too."""
+        if call.story is None:
+            call.story = []
+        if len(call.story) < STORY_MAX:
+            call.story.append(event)
 
     def _prepare_retry(self, call: Call, *, spend: bool) -> None:
         if spend and call.retries_left > 0:
@@ -347,7 +364,8 @@ class TaskSubmitter:
         lease.closing = True
         self._leases.pop(lease.lease_id, None)
         lease.klass.leases.pop(lease.lease_id, None)
-        self._core.node.send(ReturnLease(lease.lease_id))
+        calls_max = lease.klass.options.calls_max
+        self._core.node.send(ReturnLease(lease.lease_id, retire=bool(calls_max and lease.pushed >= calls_max)))
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""

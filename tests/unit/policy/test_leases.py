@@ -19,16 +19,15 @@ def book(cpus: int = 2, gpus: int = 0, **options: object) -> LeaseBook:
 
 
 def ask(leases: LeaseBook, demand: dict[str, int], now: float = 0.0, **options: object) -> Ticket:
-    ticket = leases.request(
-        options.pop("kind", TicketKind.TASK), options.pop("client", "a"), demand, now, **options
-    )
+    ticket = leases.request(options.pop("kind", TicketKind.TASK), options.pop("client", "a"), demand, now, **options)
     assert isinstance(ticket, Ticket), ticket
     return ticket
 
 
-def held(leases: LeaseBook, demand: dict[str, int], now: float = 0.0, **options: object) -> Ticket:
+def held(leases: LeaseBook, demand: dict[str, int], now: float = 0.0, *, process: str = "", **options: object) -> Ticket:
     ticket = ask(leases, demand, now, **options)
     assert leases.admit(now) == [ticket]
+    leases.assign(ticket, process or f"worker {ticket.number}")
     return ticket
 
 
@@ -85,6 +84,14 @@ def test_the_client_with_fewer_leases_comes_first() -> None:
     other = ask(leases, CPU, client="b")
     leases.release(one)
     assert leases.admit(1.0) == [other]
+
+
+def test_who_has_returned_a_lease_is_as_poor_as_the_others() -> None:
+    leases = book(cpus=3)
+    first, _, _ = (held(leases, CPU, client=client) for client in ("a", "a", "b"))
+    mine, _ = ask(leases, CPU, client="a"), ask(leases, CPU, client="b")
+    leases.release(first)
+    assert leases.admit(1.0) == [mine], "one lease each: now arrival counts"
 
 
 def test_release_is_idempotent_and_a_cancelled_ticket_is_never_granted() -> None:
@@ -235,8 +242,8 @@ def nested(leases: LeaseBook, depth: int) -> list[Ticket]:
     """A driver's task that starts a task that starts a task...: each blocked on the next."""
     chain = []
     for level in range(depth):
-        ticket = held(leases, CPU, client=f"w{level - 1}" if level else "driver", name=f"f{level}")
-        leases.assign(ticket, f"w{level}")
+        client = f"w{level - 1}" if level else "driver"
+        ticket = held(leases, CPU, client=client, name=f"f{level}", process=f"w{level}")
         leases.block(ticket)
         chain.append(ticket)
     return chain
@@ -309,10 +316,9 @@ def test_a_long_chain_is_shortened_in_its_error() -> None:
 
 def test_a_task_that_starts_its_successor_and_ends_does_not_go_deeper() -> None:
     leases = book(cpus=2)
-    current = held(leases, CPU, client="driver")
+    current = held(leases, CPU, client="driver", process="w0")
     for step in range(100):
-        leases.assign(current, f"w{step}")
-        successor = held(leases, CPU, client=f"w{step}")
+        successor = held(leases, CPU, client=f"w{step}", process=f"w{step + 1}")
         leases.release(current)
         current = successor
     assert current.depth == 1
@@ -385,6 +391,16 @@ def test_who_holds_all_is_asked_when_another_waits() -> None:
     assert leases.reclaim(2.0) == [], "LS-1: two each is fair"
 
 
+def test_a_lease_whose_worker_still_starts_is_not_asked_for() -> None:
+    leases = book(cpus=1)
+    starting = ask(leases, CPU, client="a")
+    ask(leases, CPU, client="b")
+    assert leases.admit(0.0) == [starting]
+    assert leases.reclaim(1.0) == []
+    leases.assign(starting, "w")
+    assert leases.reclaim(2.0) == [starting]
+
+
 def test_nobody_is_asked_for_the_sake_of_itself() -> None:
     leases = book(cpus=2)
     held(leases, CPU, client="a")
@@ -413,6 +429,7 @@ def test_one_cpu_is_shared_in_time() -> None:
         assert leases.reclaim(now) == [current]
         leases.release(current)
         [current] = leases.admit(now)
+        leases.assign(current, "w")
         turns.append(current.client)
     assert turns == ["b", "a", "b", "a", "b", "a"]
 

@@ -1,6 +1,6 @@
 """The worker pool: reuse, starting, ending, failures, hosts. No loop, no clock, no process."""
 
-import random
+import itertools
 
 import pytest
 from hypothesis import settings
@@ -30,10 +30,10 @@ class Bench:
     def __init__(self, **limits: float) -> None:
         self.pool = WorkerPool(PoolLimits(**({"idle_keep": 2} | limits)))
         self.now = 0.0
-        self.rng = random.Random(1)
+        self.ids = map("w{}".format, itertools.count())
 
     def decide(self) -> list[Decision]:
-        decisions = self.pool.decide(self.now, self.rng)
+        decisions = self.pool.decide(self.now, self.ids.__next__)
         self.pool.check()
         return decisions
 
@@ -435,9 +435,7 @@ class Pool(RuleBasedStateMachine):
 
     @initialize(workers_max=st.integers(1, 6), starting_max=st.integers(1, 3), idle_keep=st.integers(0, 2))
     def start(self, workers_max: int, starting_max: int, idle_keep: int) -> None:
-        self.bench = Bench(
-            workers_max=workers_max, starting_max=starting_max, idle_keep=idle_keep, actors_per_host_max=3
-        )
+        self.bench = Bench(workers_max=workers_max, starting_max=starting_max, idle_keep=idle_keep, actors_per_host_max=3)
 
     def run(self) -> None:
         for decision in self.bench.decide():

@@ -1,0 +1,173 @@
+"""`mode="in_process"`: head, node and workers in the program's own process, for pdb, coverage and tests without processes.
+
+The roles are the same and talk by the same messages over the same sockets; only a worker is a thread here. What needs a process of its
+own is refused (`env_vars`, `working_dir`) or softer (a killed worker is cut off; the code it runs cannot be torn out of its thread).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal as signals
+import threading
+
+from actorflow._core.base import current
+from actorflow._core.boot.session_dir import SessionDir
+from actorflow._core.head.config import HeadConfig
+from actorflow._core.head.head import Head
+from actorflow._core.io.arena import MemfdArena
+from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.loops import new_loop
+from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
+from actorflow._core.node.config import NodeConfig
+from actorflow._core.node.node import Node
+from actorflow._core.protocol.session import Identity
+from actorflow._core.worker.core import Core
+from actorflow._core.worker.host import Host
+from actorflow._core.worker.inspect import Events
+
+JOIN_TIMEOUT_S = 2.0
+"""How long the end waits for the code that a worker's thread still runs; the thread is a daemon."""
+
+
+class InProcessCluster:
+    """A cluster on one loop. Everything but the workers' user code runs on the loop that starts it."""
+
+    def __init__(self, ports: Ports, session: SessionDir, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
+        self.arena = MemfdArena.create(arena_bytes)
+        self._session = session
+        head_address = f"unix:{session.path}/head.sock"
+        self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
+        config = NodeConfig(
+            address=session.node_address,
+            head_address=head_address,
+            resources=resources,
+            worker_address=session.worker_address,
+            pid=os.getpid(),
+            owner=driver_id,
+        )
+        self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
+
+    async def start(self) -> None:
+        """Start head and node."""
+        self._session.hold_lock()
+        await self._head.start()
+        await self._node.start()
+        self._session.publish(self._session.node_address)
+
+    async def stop(self) -> None:
+        """End them, and the workers."""
+        await self._node.stop("the program has shut it down")
+        await self._head.stop()
+
+
+class ThreadProcesses:
+    """The Processes port with threads for workers."""
+
+    def __init__(self, ports: Ports, arena: Arena) -> None:
+        self._ports = ports
+        self._arena = arena
+        self._events: ProcessEvents | None = None
+        self._workers: dict[str, ThreadWorker] = {}
+
+    async def start(self, events: ProcessEvents) -> None:
+        """See Processes."""
+        self._events = events
+
+    def spawn(self, spec: WorkerSpec) -> None:
+        """See Processes."""
+        if spec.env or spec.working_dir:
+            self._ports.loop.call_soon(self._refuse, spec)
+            return
+        worker = ThreadWorker(self, self._ports, self._arena, spec)
+        self._workers[spec.worker_id] = worker
+        self._ports.loop.call_soon(self._started, worker)
+
+    def _refuse(self, spec: WorkerSpec) -> None:
+        assert self._events is not None
+        text = b"mode='in_process' has no worker processes: env_vars and working_dir need mode='processes'\n"
+        self._events.process_output(spec.worker_id, "stderr", text)
+        self._events.process_exited(ProcessExit(spec.worker_id, os.getpid(), 1, None, 0))
+
+    def _started(self, worker: ThreadWorker) -> None:
+        assert self._events is not None
+        self._events.process_started(worker.spec.worker_id, os.getpid())
+        worker.start()
+
+    def ended(self, worker: ThreadWorker, code: int | None, signal: int | None) -> None:
+        """A worker has left. On the loop."""
+        if self._workers.pop(worker.spec.worker_id, None) is not None and self._events is not None:
+            self._events.process_exited(ProcessExit(worker.spec.worker_id, os.getpid(), code, signal, 0))
+
+    def kill(self, worker_id: str, signal: int) -> None:
+        """See Processes: the worker is cut off."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            self._ports.loop.call_soon(worker.leave, None, signal)
+
+    async def stop(self, grace_s: float) -> None:
+        """See Processes."""
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.leave(None, signals.SIGTERM)
+        loop = asyncio.get_running_loop()
+        for worker in workers:
+            await loop.run_in_executor(None, worker.join)
+
+
+class ThreadWorker:
+    """One worker: a thread with the user's loop; its protocol runs on the cluster's loop."""
+
+    def __init__(self, owner: ThreadProcesses, ports: Ports, arena: Arena, spec: WorkerSpec) -> None:
+        self._owner = owner
+        self._ports = ports
+        self._arena = arena
+        self.spec = spec
+        self._loop = new_loop()
+        self._thread = threading.Thread(target=self._run, name=f"actorflow-worker-{spec.worker_id[:6]}", daemon=True)
+        self._core: Core | None = None
+        self._join: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Join the node. On the cluster's loop."""
+        spec, ports = self.spec, self._ports
+        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid())
+        core = self._core = Core(ports, identity, self._arena)
+        context = contextvars.copy_context()
+        context.run(current.enter, core)
+        core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
+        host.events = Events(ports.wall_time() - ports.monotonic())
+        core.on_lost = lambda reason: self.leave(0, None)
+        self._thread.start()
+        self._join = ports.loop.create_task(core.start(spec.node_address), name=f"join worker {spec.worker_id}")
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _leave_soon(self, code: int) -> None:
+        self._ports.loop.call_soon_threadsafe(self.leave, code, None)
+
+    def leave(self, code: int | None, signal: int | None) -> None:
+        """Cut the worker off. On the cluster's loop."""
+        core, self._core = self._core, None
+        if core is None:
+            return
+        core.close(abort=signal is not None)
+        self._loop.call_soon_threadsafe(self._stop)
+        self._owner.ended(self, code, signal)
+
+    def _stop(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        # Cancelled tasks have their turn first.
+        self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+
+    def join(self) -> None:
+        """Wait for the thread, within a bound. Blocking."""
+        if self._thread.is_alive():
+            self._thread.join(JOIN_TIMEOUT_S)

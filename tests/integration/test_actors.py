@@ -1,0 +1,564 @@
+"""Actors: kinds, order, concurrency, names, life and death, restarts, checkpoints (SEMANTICS 19-23)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import actorflow as af
+from tests.integration import leaks
+from tests.integration.conftest import rows
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+class Counter(af.Actor):
+    """A sync actor."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.value = start
+        self.seen: list[int] = []
+
+    def add(self, by: int = 1) -> int:
+        self.value += by
+        return self.value
+
+    def note(self, n: int) -> None:
+        self.seen.append(n)
+
+    def all(self) -> list[int]:
+        return self.seen
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def sleep(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Async(af.Actor):
+    """An async actor that shows how many of its calls run at once."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.seen: list[int] = []
+        self.gate = asyncio.Event()
+
+    async def stay(self, seconds: float) -> int:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.running -= 1
+        return self.most
+
+    async def note(self, n: int) -> None:
+        self.seen.append(n)
+        await asyncio.sleep(0)
+
+    async def all(self) -> list[int]:
+        return self.seen
+
+    async def wait(self) -> str:
+        await self.gate.wait()
+        return "opened"
+
+    async def open(self) -> None:
+        self.gate.set()
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def state_of(name: str) -> list[str]:
+    return [row["state"] for row in await rows("actors") if row["class_name"].endswith(name)]
+
+
+# Calls ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_sync_actor_keeps_state_and_a_handle_is_awaited_alive() -> None:
+    counter = await Counter.remote(10)
+    assert await counter.add() == 11
+    assert await counter.add.remote(by=2) == 13
+    assert await (await counter.add.submit(3)) == 16
+
+
+async def test_the_untyped_form_af_remote_on_a_plain_class() -> None:
+    @af.remote(num_cpus=1)
+    class Plain:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+        def get(self) -> int:
+            return self.x
+
+    handle = Plain.remote(5)
+    assert await handle.get() == 5
+    assert await Plain.options(num_cpus=0).remote(6).get.remote() == 6
+
+
+async def test_20_calls_of_a_sync_actor_run_in_the_order_of_submission() -> None:
+    counter = Counter.remote()
+    for n in range(2000):
+        counter.note.remote(n)
+    assert await counter.all() == list(range(2000))
+
+
+async def test_20_an_async_actor_starts_calls_in_the_order_of_submission() -> None:
+    actor = Async.remote()
+    for n in range(2000):
+        actor.note.remote(n)
+    assert await actor.all() == list(range(2000))
+
+
+async def test_20_a_call_that_waits_for_its_argument_holds_back_those_behind_it() -> None:
+    @af.remote
+    def slow(n: int) -> int:
+        time.sleep(0.2)
+        return n
+
+    counter = Counter.remote()
+    counter.note.remote(af.deref(slow.remote(1)))
+    counter.note.remote(2)
+    assert await counter.all() == [1, 2]
+
+
+async def test_async_calls_run_at_once_up_to_max_concurrency() -> None:
+    free, narrow = Async.remote(), Async.options(max_concurrency=2).remote()
+    assert max(await asyncio.gather(*[free.stay(0.2) for _ in range(50)])) == 50
+    assert max(await asyncio.gather(*[narrow.stay(0.01) for _ in range(8)])) == 2
+
+
+async def test_async_calls_of_one_actor_can_wait_for_each_other() -> None:
+    actor = Async.remote()
+    waiting = actor.wait.remote()
+    await actor.open()
+    assert await waiting == "opened"
+
+
+async def test_19_def_methods_of_an_async_actor_run_on_its_one_thread() -> None:
+    class Mixed(af.Actor):
+        def __init__(self) -> None:
+            self.made_on = threading.get_ident()
+
+        def sync_thread(self) -> bool:
+            return threading.get_ident() == self.made_on
+
+        async def async_thread(self) -> bool:
+            return threading.get_ident() == self.made_on
+
+    mixed = Mixed.remote()
+    assert await mixed.sync_thread()
+    assert await mixed.async_thread()
+
+
+async def test_a_threaded_actor_runs_def_methods_at_once() -> None:
+    class Threaded(af.Actor, max_concurrency=3):
+        def __init__(self) -> None:
+            self.barrier = threading.Barrier(3)
+
+        def meet(self) -> int:
+            return self.barrier.wait(10)
+
+    threaded = Threaded.remote()
+    assert sorted(await asyncio.gather(*[threaded.meet() for _ in range(3)])) == [0, 1, 2]
+
+
+async def test_concurrency_groups_have_limits_of_their_own() -> None:
+    class Grouped(af.Actor, concurrency_groups={"io": 2}):
+        def __init__(self) -> None:
+            self.running = 0
+            self.most = 0
+
+        @af.method(concurrency_group="io")
+        async def read(self) -> int:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0.02)
+            self.running -= 1
+            return self.most
+
+        async def other(self) -> str:
+            return "not held up"
+
+    grouped = Grouped.remote()
+    reads = [grouped.read.remote() for _ in range(6)]
+    assert await grouped.other() == "not held up"
+    assert max(await af.get(reads)) == 2
+
+
+async def test_max_pending_calls_raises_for_remote_and_waits_for_a_direct_call() -> None:
+    actor = Async.options(max_pending_calls=2).remote()
+    first = [actor.wait.remote(), actor.wait.remote()]
+    with pytest.raises(af.PendingCallsLimitExceeded, match="max_pending_calls=2"):
+        actor.open.remote()
+    direct = asyncio.create_task(actor.all())
+    submitted = asyncio.create_task(actor.all.submit())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(direct), 0.05)
+    first[0].cancel()
+    assert await direct == []
+    assert await (await submitted) == []
+    with pytest.raises(af.TaskCancelledError):
+        await first[0]
+    await actor.open()
+    assert await first[1] == "opened"
+
+
+async def test_a_generator_method_is_a_stream() -> None:
+    class Source(af.Actor):
+        def up_to(self, n: int) -> Any:
+            yield from range(n)
+
+        async def down_from(self, n: int) -> Any:
+            while n:
+                yield n
+                n -= 1
+
+    source = Source.remote()
+    assert [x async for x in source.up_to(5)] == [0, 1, 2, 3, 4]
+    assert [x async for x in source.down_from(3)] == [3, 2, 1]
+
+
+async def test_an_actor_calls_itself_and_others_through_handles_passed_around() -> None:
+    class Relay(af.Actor):
+        def __init__(self, target: Any) -> None:
+            self.target = target
+
+        async def through(self, n: int) -> int:
+            return await self.target.add(n)
+
+        async def give(self) -> Any:
+            return self.target
+
+    counter = Counter.remote()
+    relay = Relay.remote(counter)
+    assert await relay.through(4) == 4
+    back = await relay.give()
+    assert back == counter
+    assert await back.add(1) == 5
+
+    @af.remote
+    async def use(handles: list[Any]) -> int:
+        return await handles[0].add(10)
+
+    assert await use([counter]) == 15
+
+
+# Names ------------------------------------------------------------------------------------------------------
+
+
+async def test_named_actors_are_found_and_names_are_unique() -> None:
+    counter = await Counter.options(name="the-counter").remote(1)
+    found = await af.get_actor("the-counter")
+    assert found == counter
+    assert await found.add() == 2
+    with pytest.raises(af.ActorAlreadyExistsError, match="the-counter"):
+        await Counter.options(name="the-counter").remote()
+    with pytest.raises(af.ActorNotFoundError, match="the-counter"):
+        await af.get_actor("the-counters")
+    await af.kill(counter)
+    with pytest.raises(af.ActorNotFoundError):
+        await af.get_actor("the-counter")
+
+
+async def test_get_if_exists_gives_the_one_that_lives() -> None:
+    options = Counter.options(name="single", get_if_exists=True)
+    many = [options.remote() for _ in range(5)]
+    assert sorted(await asyncio.gather(*[one.add() for one in many])) == [1, 2, 3, 4, 5]
+    assert len(set(many)) == 1
+
+
+async def test_namespaces_keep_names_apart() -> None:
+    here = await Counter.options(name="twin").remote(1)
+    there = await Counter.options(name="twin", namespace="other").remote(100)
+    assert here != there
+    assert await (await af.get_actor("twin")).add() == 2
+    assert await (await af.get_actor("twin", namespace="other")).add() == 101
+    with pytest.raises(af.ActorNotFoundError, match="nowhere"):
+        await af.get_actor("twin", namespace="nowhere")
+
+
+async def test_a_detached_actor_outlives_its_handles_until_it_is_killed() -> None:
+    await Counter.options(name="kept", lifetime="detached").remote(7)
+    gc.collect()
+    kept = await af.get_actor("kept")
+    assert await kept.add() == 8
+    await af.kill(kept)
+    with pytest.raises(af.ActorDiedError):
+        await kept.add()
+
+
+# The end ----------------------------------------------------------------------------------------------------
+
+
+async def test_23_the_last_handle_gone_drains_the_mailbox_and_stops() -> None:
+    @af.remote
+    def write(path: str, text: str) -> None:
+        Path(path).write_text(text)
+
+    class Writer(af.Actor):
+        def work(self, path: str) -> None:
+            time.sleep(0.05)
+            with open(path, "a") as file:
+                file.write("x")
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("r") as file:
+        writer = Writer.remote()
+        pid = await writer.pid()
+        for _ in range(5):
+            writer.work.remote(file.name)
+        del writer
+        assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+        assert file.read() == "xxxxx"
+
+
+async def test_23_a_handle_to_itself_does_not_count() -> None:
+    class Selfish(af.Actor):
+        async def keep(self, me: Any) -> int:
+            self.me = me
+            return os.getpid()
+
+    actor = Selfish.remote()
+    pid = await actor.keep(actor)
+    del actor
+    assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+
+
+async def test_23_a_handle_inside_another_actor_keeps_it_alive() -> None:
+    class Keeper(af.Actor):
+        async def take(self, handle: Any) -> None:
+            self.handle = handle
+
+        async def ask(self) -> int:
+            return await self.handle.add()
+
+    counter, keeper = Counter.remote(), Keeper.remote()
+    pid = await counter.pid()
+    await keeper.take(counter)
+    del counter
+    gc.collect()
+    assert await keeper.ask() == 1
+    del keeper
+    assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+
+
+async def test_kill_ends_an_actor_and_its_calls() -> None:
+    counter = await Counter.remote()
+    pid = await counter.pid()
+    running = counter.sleep.remote(60)
+    await af.kill(counter)
+    with pytest.raises(af.ActorDiedError):
+        await running
+    with pytest.raises(af.ActorDiedError):
+        await counter.add()
+    assert await af.wait_dead(counter)
+    assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+
+
+async def test_a_graceful_kill_runs_what_is_in_the_mailbox() -> None:
+    counter = await Counter.remote()
+    refs = [counter.sleep.remote(0.05) for _ in range(3)]
+    await af.kill(counter, graceful=True)
+    assert await af.get(refs, timeout=5) == [0.05] * 3
+
+
+async def test_a_constructor_that_raises_is_the_error_of_the_handle_and_of_calls() -> None:
+    class Broken(af.Actor):
+        def __init__(self) -> None:
+            raise LookupError("nothing here")
+
+        def get(self) -> int:
+            return 1
+
+    broken = Broken.remote()
+    with pytest.raises(LookupError, match="nothing here"):
+        await broken
+    with pytest.raises(LookupError, match="nothing here"):
+        await broken.get()
+
+
+async def test_a_context_manager_actor_is_entered_before_its_first_call_and_left(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    class Entered(af.Actor):
+        def __init__(self, path: str) -> None:
+            self.path = path
+            self.inside = False
+
+        async def __aenter__(self) -> Any:
+            self.inside = True
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            Path(self.path).write_text("left")
+
+        async def is_inside(self) -> bool:
+            return self.inside
+
+    class Plain(af.Actor):
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            Path(self.path).write_text("left")
+
+        def ping(self) -> int:
+            return 1
+
+    entered, plain = Entered.remote(str(log)), Plain.remote(str(tmp_path / "plain"))
+    assert await entered.is_inside()
+    assert await plain.ping() == 1
+    del entered, plain
+    assert await asyncio.to_thread(leaks.until, log.exists)
+    assert await asyncio.to_thread(leaks.until, (tmp_path / "plain").exists)
+
+
+# Restarts ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_actor_restarts_within_max_restarts() -> None:
+    counter = await Counter.options(max_restarts=1).remote(5)
+    assert await counter.add() == 6
+    with pytest.raises(af.ActorUnavailableError, match="under way"):
+        await counter.die()
+    assert await counter.add() == 6  # A new life, from the start.
+    with pytest.raises(af.ActorDiedError, match="SIGKILL"):
+        await counter.die()
+    with pytest.raises(af.ActorDiedError):
+        await counter.add()
+
+
+async def test_max_task_retries_runs_a_call_again_at_most_once_without(tmp_path: Path) -> None:
+    class Flaky(af.Actor, max_restarts=2):
+        def once(self, path: str) -> str:
+            if not os.path.exists(path):
+                Path(path).touch()
+                os._exit(3)
+            return "second life"
+
+    flaky = Flaky.options(max_task_retries=1).remote()
+    assert await flaky.once(str(tmp_path / "a")) == "second life"
+    strict = Flaky.remote()
+    with pytest.raises(af.ActorUnavailableError):
+        await strict.once(str(tmp_path / "b"))
+    assert await strict.once(str(tmp_path / "b")) == "second life"
+
+
+async def test_kill_with_no_restart_false_restarts() -> None:
+    counter = await Counter.options(max_restarts=1).remote(3)
+    pid = await counter.pid()
+    await af.kill(counter, no_restart=False)
+
+    async def other_pid() -> bool:
+        try:
+            return await counter.pid() != pid
+        except af.ActorUnavailableError:
+            return False
+
+    while not await other_pid():
+        await asyncio.sleep(0.01)
+    assert await counter.add() == 4
+
+
+@pytest.mark.parametrize("every", ["call", 0.05])
+async def test_21_a_restarted_actor_gets_its_checkpoint(every: Any) -> None:
+    class Kept(af.Actor, max_restarts=1, checkpoint_every=every):
+        def __init__(self) -> None:
+            self.value = 0
+            self.how = "made"
+
+        def __checkpoint__(self) -> int:
+            return self.value
+
+        async def __restore__(self, state: int) -> None:
+            self.value = state
+            self.how = "restored"
+
+        def add(self, n: int) -> int:
+            self.value += n
+            return self.value
+
+        def get(self) -> tuple[int, str]:
+            return self.value, self.how
+
+        def die(self) -> None:
+            os._exit(1)
+
+    kept = Kept.remote()
+    for n in range(10):
+        await kept.add(n)
+    if every != "call":
+        await asyncio.sleep(0.3)  # Time is what this option is about: longer than `every` on any machine.
+    with pytest.raises(af.ActorUnavailableError):
+        await kept.die()
+    assert await kept.get() == (45, "restored")
+
+
+# Shared actors ----------------------------------------------------------------------------------------------
+
+
+class Light(af.Actor, process="shared", num_cpus=0):
+    """One of many in a process."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    async def add(self, by: int) -> int:
+        self.value += by
+        return self.value
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def never(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_22_shared_actors_live_in_one_process_and_keep_their_own_state() -> None:
+    many = [Light.remote() for _ in range(200)]
+    assert await asyncio.gather(*[one.add(n) for n, one in enumerate(many)]) == list(range(200))
+    assert len(set(await asyncio.gather(*[one.pid() for one in many]))) <= 2
+
+
+async def test_22_a_killed_shared_actor_leaves_its_neighbours_alone() -> None:
+    one, other = await Light.remote(), await Light.remote()
+    running = one.never.remote()
+    await af.kill(one)
+    with pytest.raises(af.ActorDiedError):
+        await running
+    assert await other.add(1) == 1
+
+
+async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:
+    with pytest.raises(af.OptionError, match="blocking"):
+
+        class Blocking(af.Actor, process="shared"):
+            def blocking(self) -> None: ...
+
+    with pytest.raises(af.OptionError, match="shared"):
+        Light.options(num_cpus=1)
