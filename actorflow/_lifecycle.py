@@ -108,7 +108,8 @@ class Session:
         )
 
     async def _join(self) -> None:
-        assert self._driver is not None and self._wait_ready is not None
+        assert self._driver is not None
+        assert self._wait_ready is not None
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._wait_ready)
         core = await self._driver.join()

@@ -6,7 +6,7 @@ process: there the context variable tells them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorflow._core.base import current as _current
@@ -35,7 +35,7 @@ class Runtime(Protocol):
     """
 
     def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions) -> Any:
-        """`f.remote(...)`: an ObjectRef, a list of them (num_returns > 1), or a Stream. Never waits; PendingCallsLimitExceeded when full."""
+        """`f.remote(...)`: an ObjectRef, a list of them (num_returns > 1), or a Stream. Never waits."""
 
     def call(
         self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
@@ -84,8 +84,8 @@ class Runtime(Protocol):
 
 
 __all__ = [
-    "ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "cancelled_calls", "current", "current_or_none", "enter",
-    "set_process_runtime", "set_starting",
+    "ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "cancelled_calls", "current", "current_or_none",
+    "enter", "set_process_runtime", "set_starting",
 ]  # fmt: skip
 
 cancelled_calls = _current.cancelled_calls

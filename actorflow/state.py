@@ -131,6 +131,10 @@ async def timeline(path: str | None = None, *, limit: int = LIMIT, timeout: floa
             }
         )
     if path is not None:
-        with open(path, "wb") as file:
-            file.write(msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"}))
+        _write(path, msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"}))
     return events
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)

@@ -79,7 +79,8 @@ class SimDriver:
         self.returned = False
         """True when `main` has returned or raised. With `stay` the process lives on until `end`."""
         self._stay = stay
-        self._loop = host.loop if inline else host.new_loop("user")
+        self.user_loop = host.loop if inline else host.new_loop("user")
+        """The loop that runs `main`."""
         self._end: asyncio.Future[None] = host.loop.create_future()
 
     @property
@@ -99,7 +100,11 @@ class SimDriver:
     def end(self) -> None:
         """Let a driver with `stay` leave. Called from outside."""
         if self.host.alive and not self._end.done():
-            self.host.loop.call_soon_threadsafe(lambda: self._end.done() or self._end.set_result(None))
+            self.host.loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self._end.done():
+            self._end.set_result(None)
 
     async def live(self, main: Main, host: Host) -> None:
         """The program of the process: join, run, part."""
@@ -127,7 +132,7 @@ class SimDriver:
 
     async def _run(self, main: Main) -> Any:
         """Run `main` on the loop that is the user's: outside, the protocol has a thread of its own."""
-        if self._loop is self.host.loop:
+        if self.user_loop is self.host.loop:
             return await main()
         mine, done = self.host.loop, self.host.loop.create_future()
 
@@ -135,10 +140,10 @@ class SimDriver:
             mine.call_soon_threadsafe(done.set_result, task)
 
         def begin() -> None:
-            task = self._loop.create_task(main(), name=f"program of {self.host.name}")
+            task = self.user_loop.create_task(main(), name=f"program of {self.host.name}")
             task.add_done_callback(ended)
 
-        self._loop.call_soon_threadsafe(begin, context=self.host.context)
+        self.user_loop.call_soon_threadsafe(begin, context=self.host.context)
         return (await done).result()
 
     def _part(self, core: Core) -> None:

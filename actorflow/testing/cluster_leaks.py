@@ -6,6 +6,7 @@ call each book's own `check()`, so that a broken invariant is found at the lates
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from actorflow._core.policy.worker_records import WorkerState
@@ -65,7 +66,7 @@ def _core_leaks(core: Core) -> list[str]:
     for borrowed in references.borrowed.entries.values():
         held = f"{borrowed.local} handles, {borrowed.pins} pins, owed {borrowed.owed}"
         found.append(f"borrowed object {borrowed.index} of {borrowed.owner}: {held}")
-    tables = {
+    tables: dict[str, Iterable[object]] = {
         "acknowledgement that is waited for": references._acks,
         "lease": core.tasks._leases,
         "lease request": core.tasks._requests,

@@ -1,0 +1,1 @@
+"""Starting and stopping: session directories, the node process, the zygote, worker and driver processes."""

@@ -85,6 +85,7 @@ def _settle_in(spec: WorkerSpec, thread_env: Mapping[str, str]) -> None:
     os.environ.update({**thread_env, **spec.env})
     if spec.working_dir is not None:
         os.chdir(spec.working_dir)
+        sys.path.insert(0, spec.working_dir)
     known = set(sys.path)
     sys.path.extend(entry for entry in spec.sys_path if entry not in known)
     # `random` reseeds itself after a fork. NumPy does not: every worker would draw the same numbers.

@@ -10,6 +10,7 @@ import threading
 import time
 
 from actorflow._core.base import current
+from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.boot.protocol_thread import ProtocolThread
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
@@ -63,7 +64,11 @@ class Worker:
         core.host = host = Host(core, self.executor, self._exit)
         host.events = Events(time.time() - time.monotonic())
         self.executor.submit(lambda: _enter(core))
-        await core.start(spec.node_address)
+        try:
+            await core.start(spec.node_address)
+        except (ClusterConnectionError, OSError) as error:
+            log.error("worker %s cannot join its node: %s", spec.worker_id, error)
+            leave(1)
 
     def _arena(self) -> Arena | None:
         fd = os.environ.pop("_ACTORFLOW_ARENA", "")

@@ -69,9 +69,7 @@ def start_zygote(modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_f
     return ZygoteHandle(pid, link)
 
 
-def run_zygote(
-    link: socket.socket, modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()
-) -> NoReturn:
+def run_zygote(link: socket.socket, modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()) -> NoReturn:
     """Be the zygote at the other end of `link`, in a process made for that. Ends the process."""
     code = 1
     try:

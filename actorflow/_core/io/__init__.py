@@ -1,0 +1,1 @@
+"""Doing it: the ports and their real adapters (sockets, processes, shared memory, loops)."""

@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
-from actorflow._core.io.sockets import UnixListener, peer_credentials
+from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
 DEFAULT_SHARE = 0.3
 """Of the memory this node may use. Precedent: Ray."""
@@ -201,7 +201,7 @@ def fetch_arena(path: str, timeout_s: float = FETCH_TIMEOUT_S) -> MemfdArena:
         pid, user_id = peer_credentials(sock)
         if user_id != os.geteuid():
             raise PermissionError(errno.EACCES, f"process {pid} of user {user_id} offers the arena, not ours", path)
-        data, fds, _, _ = socket.recv_fds(sock, _SIZE.size, 1, socket.MSG_CMSG_CLOEXEC)
+        data, fds = receive_fds(sock, _SIZE.size, 1)
     if len(data) != _SIZE.size or len(fds) != 1:
         for fd in fds:
             os.close(fd)

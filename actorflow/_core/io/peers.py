@@ -182,7 +182,7 @@ class Peers:
         self._handler = handler
         self._schedule = schedule or self._schedule_on_loop
         self._listeners: list[Listener] = []
-        self._connecting: dict[asyncio.Task[None], None] = {}
+        self._connecting: dict[asyncio.Task[None], Peer] = {}
         self._open: dict[Peer, None] = {}
 
     async def listen(self, address: str) -> None:
@@ -204,7 +204,7 @@ class Peers:
 
     def _start(self, peer: Peer) -> None:
         task = self._ports.loop.create_task(self._connect(peer), name=f"connect {peer.address}")
-        self._connecting[task] = None
+        self._connecting[task] = peer
         task.add_done_callback(lambda done: self._connecting.pop(done, None))
 
     async def _connect(self, peer: Peer) -> None:
@@ -234,8 +234,9 @@ class Peers:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        for task in list(self._connecting):
+        for task, peer in list(self._connecting.items()):
             task.cancel()
+            peer.close(abort=abort)
         for peer in list(self._open):
             if not peer.lost:
                 peer.close(abort=abort)

@@ -11,13 +11,13 @@ Either side takes the end of the link for the death of the other.
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
 
 import msgspec
 
 from actorflow._core.io.ports import WorkerSpec
+from actorflow._core.io.sockets import receive_fds
 
 PACKET_BYTES_MAX = 192 * 1024
 """A packet is never cut, so it must fit into the send buffer of a socket: 208 KiB where nobody changed it."""
@@ -105,12 +105,6 @@ def send_packet(link: socket.socket, message: ToZygote | FromZygote, fds: tuple[
 def receive_packet(link: socket.socket, bytes_max: int = PACKET_BYTES_MAX) -> tuple[bytes, list[int]]:
     """Receive one packet with its descriptors; no bytes: the other side is gone. Raises BlockingIOError."""
     try:
-        data, fds, flags, _ = socket.recv_fds(link, bytes_max, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+        return receive_fds(link, bytes_max, FDS_MAX)
     except ConnectionResetError:
         return b"", []
-    if flags & socket.MSG_CTRUNC:
-        # This process is out of descriptors. The message stands; who handles it sees what is missing.
-        for fd in fds:
-            os.close(fd)
-        fds = []
-    return data, fds

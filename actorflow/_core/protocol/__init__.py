@@ -1,0 +1,1 @@
+"""What was said: messages, frames and the handshake. Sans-io: bytes in, messages out."""

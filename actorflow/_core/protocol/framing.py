@@ -24,14 +24,16 @@ def frame(body: bytes) -> bytes:
 class FrameDecoder:
     """Cuts a byte stream into frames.
 
-    FR-1: at most one incomplete frame is kept, and its announced length is checked against `frame_bytes_max` before it is kept.
+    FR-1: at most one incomplete frame is kept, and its announced length is checked against its bound before it is kept:
+          `first_bytes_max` for the first frame of the stream, `frame_bytes_max` for all others.
     FR-2: after an error the decoder is dead: every further `feed` raises the same error.
     """
 
-    __slots__ = ("_error", "_need", "_parts", "_size", "frame_bytes_max")
+    __slots__ = ("_bytes_max", "_error", "_need", "_parts", "_size", "frame_bytes_max")
 
-    def __init__(self, frame_bytes_max: int = HANDSHAKE_FRAME_BYTES_MAX) -> None:
+    def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX, *, first_bytes_max: int = HANDSHAKE_FRAME_BYTES_MAX) -> None:
         self.frame_bytes_max = frame_bytes_max
+        self._bytes_max = first_bytes_max
         self._parts: list[bytes | memoryview] = []
         self._size = 0
         self._need = HEADER_BYTES
@@ -60,13 +62,15 @@ class FrameDecoder:
                 need = HEADER_BYTES
                 break
             size = int.from_bytes(view[at : at + HEADER_BYTES], "little")
-            if size > self.frame_bytes_max:
-                self._error = ProtocolError(f"the peer announced a frame of {size} bytes; the limit here is {self.frame_bytes_max}")
+            if size > self._bytes_max:
+                self._error = ProtocolError(f"the peer announced a frame of {size} bytes; the limit here is {self._bytes_max}")
                 raise self._error
             need = HEADER_BYTES + size
             if left < need:
                 break
             frames.append(view[at + HEADER_BYTES : at + need])
+            # What comes behind the handshake may arrive together with it, and has the greater bound already.
+            self._bytes_max = self.frame_bytes_max
             at += need
         if at < end:
             self._parts = [view[at:]]

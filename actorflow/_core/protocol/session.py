@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from actorflow._core.base.errors import ProtocolError
 from actorflow._core.protocol.codec import PROTOCOL_VERSION, decode, encode
-from actorflow._core.protocol.framing import FRAME_BYTES_MAX, FrameDecoder
+from actorflow._core.protocol.framing import FrameDecoder
 from actorflow._core.protocol.messages import AnyMessage, Hello, Welcome
 
 ROLES = ("driver", "worker", "node", "head")
@@ -42,14 +42,15 @@ class Session:
     """One side of one connection: bytes in, messages out, and before that the handshake.
 
     SE-1: no message but Hello (acceptor) or Welcome (connector) is accepted before the handshake is done.
-    SE-2: a protocol error ends the session; the connection must be closed.
+    SE-2: a protocol error ends the session: every further `receive` raises it again; the connection must be closed.
     """
 
-    __slots__ = ("_decoder", "_identity", "_outbox", "acceptor", "hello", "ready", "welcome")
+    __slots__ = ("_decoder", "_error", "_identity", "_outbox", "acceptor", "hello", "ready", "welcome")
 
     def __init__(self, identity: Identity, *, acceptor: bool) -> None:
         self._identity = identity
         self._decoder = FrameDecoder()
+        self._error: ProtocolError | None = None
         self.acceptor = acceptor
         self.ready = False
         self.hello: Hello | None = None
@@ -67,6 +68,15 @@ class Session:
 
         Raises ProtocolError; then write `outgoing()` (it may hold a refusal) and close.
         """
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._receive(data)
+        except ProtocolError as error:
+            self._error = error
+            raise
+
+    def _receive(self, data: bytes) -> list[AnyMessage]:
         messages: list[AnyMessage] = []
         for body in self._decoder.feed(data):
             batch = decode(body)
@@ -74,7 +84,6 @@ class Session:
                 if not batch:
                     raise ProtocolError("an empty frame came before the handshake")
                 self._handshake(batch[0])
-                self._decoder.frame_bytes_max = FRAME_BYTES_MAX
                 batch = batch[1:]
             messages.extend(batch)
         return messages

@@ -1,0 +1,1 @@
+"""Values, exceptions and functions as bytes."""

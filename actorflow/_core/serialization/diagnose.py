@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from actorflow._core.serialization.duals import text_of
+
 DEPTH_MAX = 64
 """Steps of a path. What lies deeper is reported as being somewhere inside."""
 ATTEMPTS_MAX = 2_000
@@ -96,7 +98,7 @@ class _Culprit(NamedTuple):
     def _why(self) -> str:
         if _too_deep(self.error):
             return "it is nested too deeply for pickle"
-        said = str(self.error).strip().rstrip(".")
+        said = text_of(self.error).strip().rstrip(".")
         if self.certain and (not said or (isinstance(self.error, TypeError) and "pickle" in said)):
             return f"cannot pickle {type_name(type(self.value))!r} object"
         return said if len(said) <= 500 else f"{said[:500]}..."

@@ -16,6 +16,7 @@ import cloudpickle
 
 from actorflow._core.base.errors import DeserializationError, SerializationError
 from actorflow._core.serialization.diagnose import explain_unpicklable
+from actorflow._core.serialization.duals import describe, text_of
 
 INLINE_BYTES_MAX = 100 * 1024
 """Values up to this size travel inside messages; larger ones through shared memory (DESIGN, section 4)."""
@@ -119,7 +120,7 @@ def _explain(value: Any, name: str, error: Exception) -> str:
             for key, argument in [*enumerate(args), *kwargs.items()]:
                 if (text := explain_unpicklable(argument, name=f"argument {key!r}", dumps=cloudpickle.dumps)):
                     return text
-        return explain_unpicklable(value, name=name, dumps=cloudpickle.dumps) or f"{name}: {error}"
+        return explain_unpicklable(value, name=name, dumps=cloudpickle.dumps) or f"{name}: {text_of(error)}"
     finally:
         _state.sink = previous
 
@@ -132,7 +133,7 @@ def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table:
     except Exception as error:
         # As in dumps: a user's __setstate__ or a missing module may raise anything.
         raise DeserializationError(
-            f"cannot rebuild a value of {len(data)} bytes: {type(error).__name__}: {error}; "
+            f"cannot rebuild a value of {len(data)} bytes: {describe(error)}; "
             "the module that defines it must be importable here (see working_dir= and sys.path)"
         ) from error
     finally:

@@ -1,0 +1,1 @@
+"""Drivers and workers: owning objects, making calls, running them."""

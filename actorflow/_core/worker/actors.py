@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.worker.core import Core
 
-BURST_FLUSH = 32
+BURST_FLUSH = 64
 """Calls that are queued on a connection before they are written without waiting for the next tick."""
 NEWS_S = 1.0
 """After a broken connection the head tells what became of the actor; without news for this long it is asked."""
@@ -123,6 +123,8 @@ class ActorCalls:
             call = queue[0]
             if call.state is CallState.DONE:
                 queue.popleft()
+                if client.waiters:
+                    self._wake(client, "room")
                 continue
             if call.waiting_for:
                 return
@@ -160,7 +162,11 @@ class ActorCalls:
             self._core.caller.send_cancel(client.peer, call)
         else:
             self._core.caller.settle_cancelled(call)
+            if call in client.queue:
+                client.queue.remove(call)
             self.pump(client)
+            if client.waiters:
+                self._wake(client, "room")
 
     # -- waiting
 
@@ -328,7 +334,7 @@ class ActorCalls:
         if died is not None and died.kind in ("refused", "unschedulable"):
             return ActorUnschedulableError(f"{client!r} cannot run here: {died.reason}")
         reason = died.reason if died else "the head does not know it (any more)"
-        return ActorDiedError(f"{client!r} is dead: {reason}")
+        return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 
     def dead_error(self, client: ActorClient) -> BaseException:
         """Why calls to it fail."""

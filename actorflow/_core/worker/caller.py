@@ -312,7 +312,7 @@ class Caller:
         if message.borrowed:
             # Whatever became of the call: the worker holds them, and will give back what it believes to be counted (OW-4).
             for index in message.borrowed:
-                self._core.references.owned.lend(index, peer.process_id)
+                self._core.references.lent(index, peer.process_id)
         entry = self._core.references.owned.entries.get(message.seq)
         call: Call | None = entry.call if entry is not None else None
         outcome = message.outcome

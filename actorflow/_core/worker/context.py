@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+
 class RunningCall:
     """One call that runs in this process."""
 

@@ -99,8 +99,8 @@ class Core:
         self._pumps: dict[LeaseClass, None] = {}
         self._in_batch = False
         self._flush_scheduled = False
-        self._joining: Peer | None = None
         self._ready: asyncio.Future[None] | None = None
+        self._early: list[tuple[Peer, list[m.AnyMessage]]] = []
         self._kept: set[asyncio.Task[Any]] = set()
         # The public face's way in (see actorflow._runtime.Runtime): bound here, so that a call passes no further layer.
         self.submit = self.caller.submit
@@ -149,12 +149,7 @@ class Core:
         loop = self.ports.loop
         await self.peers.listen(self.identity.address)
         self._ready = loop.create_future()
-        self._joining = self.node = self.peers.connect(node_address)
-        await self._ready
-        info = self.node.welcome_info
-        self.node_id = self.node.process_id
-        self._ready = loop.create_future()
-        self._joining = self.head = self.peers.connect(info["head"])
+        self.node = self.peers.connect(node_address)
         await self._ready
         self._ready = None
         loop.call_later(DRAIN_S, self._drain_timer)
@@ -286,8 +281,16 @@ class Core:
 
     def peer_ready(self, peer: Peer) -> None:
         """See PeerHandler."""
-        if self._ready is not None and peer is self._joining and not self._ready.done():
-            self._ready.set_result(None)
+        if self._ready is not None and not self._ready.done():
+            if peer is self.node:
+                self.node_id = peer.process_id
+                self.head = self.peers.connect(peer.welcome_info["head"])
+                early, self._early = self._early, []
+                for other, messages in early:
+                    if not other.lost:
+                        self.messages_received(other, messages)
+            elif peer is getattr(self, "head", None):
+                self._ready.set_result(None)
         with self.batch():
             known = self._by_process.get(peer.process_id)
             if known is None or known.lost:
@@ -295,6 +298,10 @@ class Core:
 
     def messages_received(self, peer: Peer, messages: list[m.AnyMessage]) -> None:
         """See PeerHandler."""
+        if not self.node_id:
+            # A caller that the node has told of us may be here before the node's welcome: it waits until we know our cluster.
+            self._early.append((peer, messages))
+            return
         handlers = self._handlers
         with self.lock:
             self._in_batch = True
@@ -312,7 +319,8 @@ class Core:
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """See PeerHandler."""
-        if self._ready is not None and peer is self._joining and not self._ready.done():
+        joining = self._ready is not None and (peer is self.node or peer is getattr(self, "head", None))
+        if joining and self._ready is not None and not self._ready.done():
             self._ready.set_exception(ClusterConnectionError(f"cannot join the cluster at {peer.address}: {reason}"))
             return
         with self.batch():

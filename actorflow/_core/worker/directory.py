@@ -87,7 +87,7 @@ class Directory:
         """See Runtime: how the call behind an ObjectRef or a Stream ended, without its value."""
         if isinstance(call, Stream):
             state = call._state
-            while not state.ended:
+            while True:
                 waiter = FutureWaiter(self._core.gates.current())
                 with self._core.lock:
                     if state.ended:

@@ -143,14 +143,17 @@ class Host:
             return
         if incoming.running is not None:
             incoming.running.cancelled = True
-        self.executor.loop.call_soon_threadsafe(self._cancel_running, incoming)
+        self.executor.loop.call_soon_threadsafe(self.cancel_running, incoming)
 
     @staticmethod
-    def _cancel_running(incoming: Incoming) -> None:
+    def cancel_running(incoming: Incoming) -> None:
+        """End the code of a call that is marked as cancelled. On the user's loop."""
         if incoming.producer is not None:
             incoming.producer.close()
-        if incoming.task is not None:
-            incoming.task.cancel()
+        task = incoming.task
+        # A task that is cancelled before its first step never runs, and would never answer: `_run_async` looks by itself.
+        if task is not None and inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+            task.cancel()
 
     def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
         self._give_back()
@@ -300,8 +303,7 @@ class Host:
                 if incoming is None and ended.actor is not None and ended.actor.leaving:
                     ended.actor.check_left(self)
             if incoming is not None and monotonic() > until:
-                following = incoming
-                self.executor.submit(lambda: self._run_from(mailbox, following))
+                self.executor.submit(partial(self._run_from, mailbox, incoming))
                 return
 
     @staticmethod
@@ -334,8 +336,6 @@ class Host:
         context = incoming.context
         if is_async or (context is not None and (context.stream_window or incoming.needs_store())):
             incoming.task = self.executor.loop.create_task(self._run_async(incoming, fn))
-            if incoming.cancelled:
-                incoming.task.cancel()
             return False
         if incoming.actor is not None and incoming.actor.threads is not None:
             incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
@@ -401,6 +401,8 @@ class Host:
         self._enter(incoming)
         context = incoming.context
         try:
+            if incoming.cancelled:
+                raise asyncio.CancelledError
             if context is None:
                 args, kwargs = values.load_arguments(incoming.message.args, incoming.message.buffers, ())
             elif incoming.needs_store():
@@ -511,9 +513,17 @@ class Host:
     def end_stream(self, incoming: Incoming, end: m.StreamEnd) -> None:
         """The last word of a stream. On the user's loop."""
         self._leave()
-        with self.core.lock:
+        core, peer = self.core, incoming.peer
+        with core.lock:
             self.calls.pop(incoming.key, None)
-            self.core.push(incoming.peer, end, urgent=True)
+            if incoming.borrowed:
+                own, owners = arguments.still_borrowed(core, incoming)
+                if own:
+                    # The end of a stream has no room for them as a reply has: the caller is told like any other owner.
+                    owners[peer.process_id, peer.address] = own
+                core.references.register(owners, lambda: core.push(peer, end, urgent=True))
+            else:
+                core.push(peer, end, urgent=True)
         self._next(incoming)
 
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:

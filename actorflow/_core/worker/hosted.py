@@ -105,7 +105,7 @@ class HostedActor:
         for incoming in list(host.calls.values()):
             if incoming.actor is self and incoming.task is not None:
                 incoming.cancelled = True
-                incoming.task.cancel()
+                host.cancel_running(incoming)
         host.actor_left(self, "it was killed")
 
 

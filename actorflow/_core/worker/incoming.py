@@ -46,7 +46,9 @@ class Incoming:
 
     @property
     def name(self) -> str:
-        """What runs, in words."""
+        """What runs, in words; the function's id until its code is there."""
+        if self.running is not None:
+            return self.running.name
         message = self.message
         if isinstance(message, m.ActorCall):
             return f"{self.actor.spec.class_name}.{message.method}" if self.actor is not None else message.method

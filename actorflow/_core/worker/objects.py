@@ -172,9 +172,11 @@ class Objects:
         """Stands for an object of ours that is gone (OW-2)."""
         entry = Owned(index)
         entry.seen = True
+        entry.pins = 1  # for good: each ghost of an object is another one, so pins and unpins need not meet
         entry.outcome = self._core.failed(ObjectFreedError(f"object {index} of this process was freed: its last reference was dropped"))
         return entry
 
     def freed_outcome(self, entry: Borrowed) -> m.Failed:
         """What a borrower is told about an object that its owner does not have any more."""
-        return self._core.failed(ObjectFreedError(f"object {entry.index} of process {entry.owner} was freed: its last reference was dropped"))
+        text = f"object {entry.index} of process {entry.owner} was freed: its last reference was dropped"
+        return self._core.failed(ObjectFreedError(text))

@@ -140,6 +140,16 @@ class References:
                 hold.append(entry)
         return hold
 
+    def lent(self, index: int, borrower: str) -> bool:
+        """`borrower` has counted itself, with a reply or by AddBorrow. False when the object is gone."""
+        if not self.owned.lend(index, borrower):
+            return False
+        entry = self.owned.entries[index]
+        if not entry.referred() and self.owned.settled_free(entry):
+            # OW-4: its drop came first.
+            self._freed(entry)
+        return True
+
     def adopt(self, groups: Sequence[RefGroup] | None, sender: str, then: Callable[[], None]) -> list[Entry]:
         """A value with references arrived and is kept here: pin them all, and register with third owners.
 
@@ -196,7 +206,7 @@ class References:
 
     def on_add_borrow(self, peer: Peer, message: AddBorrow) -> None:
         """An owner's part."""
-        gone = [index for index in message.indices if not self.owned.lend(index, peer.process_id)]
+        gone = [index for index in message.indices if not self.lent(index, peer.process_id)]
         peer.send(BorrowAck(message.token, gone))
 
     def on_borrow_ack(self, peer: Peer, message: BorrowAck) -> None:
@@ -276,7 +286,7 @@ class References:
 
     def _pay_back(self) -> None:
         owing, self._owing = self._owing, {}
-        for (owner, address), entries in owing.items():
+        for (owner, _), entries in owing.items():
             peer = self._core.known_peer(owner)
             if peer is None or peer.lost:
                 # The owner counts by process: with the connection gone it has written us off already.

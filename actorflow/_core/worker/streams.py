@@ -66,8 +66,9 @@ class Stream(Generic[T]):
         self._state = state
 
     def __del__(self) -> None:
-        if not self._state.ended:
-            self._core.streams.dropped.append(self._state)
+        state = self._state
+        if not state.closed and (not state.ended or state.items):
+            self._core.streams.dropped.append(state)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self

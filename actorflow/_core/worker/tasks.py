@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import OutOfMemoryError, TaskUnschedulableError, WorkerCrashedError
+from actorflow._core.base.ids import task_name
 from actorflow._core.policy.pipelining import average, may_push
 from actorflow._core.protocol.messages import (
     CancelLease,
@@ -221,7 +223,7 @@ class TaskSubmitter:
         """The worker died, and the node says how."""
         lease = self._leases.get(message.lease)
         if lease is not None:
-            self._lose(lease, message.cause, log=message.log, out_of_memory=message.out_of_memory)
+            self._lose(lease, message)
 
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker is gone: the node will say why."""
@@ -233,16 +235,17 @@ class TaskSubmitter:
             return
         lease.lost = True
         cause = "the connection to it broke and its node did not say why"
-        self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, cause, log=[], out_of_memory=False))
+        self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause)))
 
-    def _lose(self, lease: Lease, cause: str, *, log: list[str], out_of_memory: bool) -> None:
+    def _lose(self, lease: Lease, death: LeaseLost) -> None:
         if self._leases.pop(lease.lease_id, None) is None:
             return
         klass = lease.klass
         klass.leases.pop(lease.lease_id, None)
         lease.lost = True
         again: list[Call] = []
-        kind = OutOfMemoryError if out_of_memory else WorkerCrashedError
+        cause = death.cause
+        kind = OutOfMemoryError if death.out_of_memory else WorkerCrashedError
         for position, call in enumerate(lease.inflight.values()):
             # Workers run tasks in order: only the first can be the one that died with it, so only it spends a retry.
             if call.cancelled:
@@ -256,7 +259,14 @@ class TaskSubmitter:
                         why=cause,
                         next_step=f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines",
                         story=call.story or (),
-                        log_tail=log,
+                        log_tail=death.log,
+                        function_name=call.target.name,
+                        task=task_name(self._core.identity.process_id, call.entry.index),
+                        process_id=lease.worker_id,
+                        pid=death.pid,
+                        exit_code=death.exit_code,
+                        signal=death.signal,
+                        peak_memory_bytes=death.peak_memory_bytes,
                     ),
                 )
             else:
@@ -309,7 +319,8 @@ class TaskSubmitter:
         lease.klass.queue.extendleft(reversed(again))
         running = next(iter(lease.inflight.values()), None)
         if running is not None:
-            # What runs there is long, whatever its average said.
+            # What runs there is long, whatever its average said: nothing is pushed behind it. It may wait for just these calls.
+            lease.load_us = math.inf
             function: str = running.target.function_id  # type: ignore[union-attr]
             self._run_us[function] = max(self._run_us.get(function, 0.0), 20_000.0)
         self._pump(lease.klass)

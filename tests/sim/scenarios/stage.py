@@ -88,6 +88,20 @@ class Stage:
         self.steps = self.world.steps - self.began_at
         return driver.result()
 
+    def begun(self) -> SimDriver:
+        """The driver that runs the scenario."""
+        assert self.driver is not None, "the scenario has begun"
+        return self.driver
+
+    def begin_owner(self) -> None:
+        """The cluster belongs to a driver that does nothing; the scenario's own comes as a guest."""
+
+        async def idle() -> None:
+            return None
+
+        owner = self.cluster.driver(idle, name="owner", stay=True)
+        self.world.run_until(lambda: owner.ended, LIMIT_S)
+
     def at(self, step: int, action: Callable[[], None]) -> None:
         """Do something before the n-th handle after the program began."""
         self.on_begin.append(lambda: self.world.at_step(self.world.steps + step, action))
@@ -100,6 +114,11 @@ class Stage:
         victim = self.faults.choice(workers)
         self.world.kill(victim)
         return victim
+
+    def judge_the_end(self) -> None:
+        """The owner is dead: nothing is left of the cluster."""
+        self.cluster.stop()
+        assert not self._bugs.found, f"ST-2, seed {self.seed}: {self._bugs.found}"
 
     def judge(self, *checks: Check, at_rest: bool = True) -> None:
         """Check everything; end the cluster."""

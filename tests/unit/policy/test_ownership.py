@@ -201,6 +201,23 @@ class Net:
     def busy(self) -> list[tuple[str, str]]:
         return [ends for ends, wire in self.wires.items() if wire]
 
+    def deliver(self, source: str, target: str) -> None:
+        message = self.wires[source, target].popleft()
+        if self.processes[target].alive:
+            self.processes[target].receive(source, message)
+
+    def deliver_all(self) -> None:
+        while busy := self.busy():
+            self.deliver(*busy[-1])
+
+    def kill(self, name: str) -> None:
+        """As kill -9: what it has sent arrives, what was sent to it does not."""
+        self.processes[name].alive = False
+        for other in self.processes:
+            if other != name:
+                self.wire(other, name).clear()
+                self.wire(name, other).append(LOST)
+
 
 class FakePeer:
     """One end of a connection."""
@@ -420,6 +437,136 @@ def choose(refs: list[ObjectRef[Any]], picks: list[int]) -> list[ObjectRef[Any]]
     return [refs[at] for at in dict.fromkeys(pick % len(refs) for pick in picks)] if refs else []
 
 
+# Single stories ---------------------------------------------------------------------------------------------
+
+
+def net_of(*names: str) -> Net:
+    net = Net()
+    net.processes.update({name: Process(net, name) for name in names})
+    return net
+
+
+def test_what_a_call_keeps_is_borrowed_when_its_reply_comes() -> None:
+    """SEMANTICS 13: the arguments are pinned until the reply, and the reply says what is still held."""
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    a.put([])
+    a.call("b", [a.handles[0]])
+    a.handles.clear()
+    net.deliver_all()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    [entry] = a.references.owned.entries.values()
+    assert (entry.pins, entry.borrowers) == (0, {"b": 1})
+    b.handles.clear()
+    b.end_batch()
+    net.deliver_all()
+    assert a.references.owned.entries == {}, "OW-1"
+
+
+def test_what_a_call_keeps_is_borrowed_although_nobody_waits_for_its_reply() -> None:
+    """OW-4: the worker believes to be counted, so it must be."""
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    a.put([])
+    a.call("b", [a.handles[0]])
+    net.deliver_all()
+    a.give_up(2)
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    assert a.references.owned.entries[1].borrowers == {"b": 1}
+
+
+def test_a_loan_that_comes_after_its_drop_frees() -> None:
+    """OW-4 and OW-1: the reply that says `I hold it` may wait for a third owner while the drop does not."""
+    net = net_of("a", "b", "c")
+    a, b, c = net.processes.values()
+    c.put([])
+    a.call("c", [])
+    net.deliver_all()
+    net.born["c", 1] = 0
+    c.end_call(0, keep=[], returned=[0], fails=False)
+    c.handles.clear()
+    net.deliver_all()
+    a.look(a.handles[0])
+    a.put([])
+    a.call("b", a.handles[1:])
+    net.deliver_all()
+    b.end_call(0, keep=[0, 1], returned=[], fails=False)
+    b.handles.clear()
+    b.end_batch()
+    net.deliver("b", "a")
+    a.give_up(3)
+    a.handles.clear()
+    a.end_batch()
+    assert a.references.owned.entries[2].borrowers == {"b": -1}
+    net.deliver_all()
+    assert [process.references.owned.entries for process in (a, b, c)] == [{}, {}, {}], "OW-1"
+
+
+def test_ow_2_an_own_object_that_comes_back_after_its_end_is_gone_and_harms_nobody() -> None:
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    a.put([])
+    a.call("b", [a.handles[0]])
+    net.deliver_all()
+    a.give_up(2)
+    a.handles.clear()
+    a.end_batch()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    assert a.references.owned.entries == {}
+    a.call("b", [])
+    net.deliver_all()
+    b.end_call(0, keep=[], returned=[0], fails=False)
+    net.deliver_all()
+    a.look(a.handles[0])
+    assert type(a.handles[1]._entry.outcome) is m.Failed
+    assert a.references.owned.entries.keys() == {3}, "OW-2: a freed index is never revived"
+    a.handles.clear()
+    a.end_batch()
+    assert a.references.owned.entries == {}
+
+
+def test_nothing_is_lent_to_a_caller_that_is_gone() -> None:
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    b.put([])
+    a.call("b", [])
+    net.deliver_all()
+    net.kill("a")
+    net.deliver_all()
+    net.born["a", 1] = 2
+    b.end_call(0, keep=[], returned=[0], fails=False)
+    b.handles.clear()
+    b.end_batch()
+    assert b.references.owned.entries == {}, "OW-1"
+
+
+def test_thousands_of_references_travel_in_one_group_and_return_in_one_message() -> None:
+    """SEMANTICS 13: borrow messages are batched (10,000 refs, one message)."""
+    many = 2_000
+    net = net_of("a", "b", "c")
+    a, b, c = net.processes.values()
+    for _ in range(many):
+        a.put([])
+    a.call("b", a.handles)
+    a.handles.clear()
+    [call] = net.wires["a", "b"]
+    assert [len(group.indices) for group in call.context.refs] == [many]
+    net.deliver_all()
+    b.call("c", b.running[0].refs)
+    [forwarded] = net.wires["b", "c"]
+    assert [len(group.indices) for group in forwarded.context.refs] == [many]
+    net.deliver_all()
+    c.end_call(0, keep=list(range(many)), returned=[], fails=False)
+    assert [type(message) for message in net.wires["c", "a"]] == [m.AddBorrow]
+    net.deliver_all()
+    c.handles.clear()
+    c.end_batch()
+    assert [type(message) for message in net.wires["c", "a"]] == [m.DropBorrow]
+
+
 # Histories --------------------------------------------------------------------------------------------------
 
 NAMES = ("a", "b", "c")
@@ -434,8 +581,7 @@ class Exchange(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = Net()
-        self.net.processes.update({name: Process(self.net, name) for name in NAMES})
+        self.net = net_of(*NAMES)
 
     @property
     def living(self) -> list[Process]:
@@ -482,16 +628,7 @@ class Exchange(RuleBasedStateMachine):
     @precondition(lambda self: self.net.busy())
     def deliver(self, pick: int) -> None:
         busy = self.net.busy()
-        self.deliver_on(*busy[pick % len(busy)])
-
-    def deliver_on(self, source: str, target: str) -> None:
-        message = self.net.wires[source, target].popleft()
-        if self.net.processes[target].alive:
-            self.net.processes[target].receive(source, message)
-
-    def deliver_all(self) -> None:
-        while busy := self.net.busy():
-            self.deliver_on(*busy[-1])
+        self.net.deliver(*busy[pick % len(busy)])
 
     # -- what holds at any time
 
@@ -512,10 +649,10 @@ class Exchange(RuleBasedStateMachine):
 
     def check_counts(self) -> None:
         """With nothing under way, both sides have counted the same."""
-        self.deliver_all()
+        self.net.deliver_all()
         for process in self.living:
             process.end_batch()
-        self.deliver_all()
+        self.net.deliver_all()
         for borrower in self.living:
             counted = {
                 (owner.name, entry.index): entry.borrowers[borrower.name]
@@ -560,14 +697,8 @@ class Losses(Exchange):
     @rule(name=NAME)
     @precondition(lambda self: len(self.living) > 1)
     def kill(self, name: str) -> None:
-        process = self.net.processes[name]
-        if not process.alive:
-            return
-        process.alive = False
-        for other in self.net.processes:
-            if other != name:
-                self.net.wire(other, name).clear()
-                self.net.wire(name, other).append(LOST)
+        if self.net.processes[name].alive:
+            self.net.kill(name)
 
     @rule(name=NAME, pick=PICK)
     def give_up(self, name: str, pick: int) -> None:

@@ -22,7 +22,7 @@ class StateQuery(Message, tag=80):
 
 
 class StateReply(Message, tag=81):
-    """The rows as one JSON array (bytes), and the processes that did not answer in time.
+    """whoever was asked -> asker: the rows as one JSON array (bytes), and the processes that did not answer in time.
 
     `truncated`: there are more rows than `limit`. `error`: the question itself was wrong, in words.
     """

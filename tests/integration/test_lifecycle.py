@@ -1,0 +1,447 @@
+"""The life of a cluster: every form of its start, every kind of end, and that nothing is left (SEMANTICS 26, 27)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+import actorflow as af
+from tests.integration import leaks
+from tests.integration.programs import Program, Programs
+
+OPTIONS: dict[str, Any] = {"num_cpus": 2, "log_to_driver": False}
+
+
+@af.remote
+def square(x: int) -> int:
+    return x * x
+
+
+# The forms of init ------------------------------------------------------------------------------------------
+
+
+def test_a_bare_call_in_blocking_code() -> None:
+    session = af.init(**OPTIONS)
+    assert af.is_initialized()
+    assert af.sync(square(3)) == 9
+    assert "running" in repr(session)
+    af.shutdown()
+    assert not af.is_initialized()
+    af.shutdown()  # A second call does nothing.
+
+
+def test_with() -> None:
+    with af.init(**OPTIONS):
+        assert af.sync(square(3)) == 9
+    assert not af.is_initialized()
+
+
+async def test_async_with() -> None:
+    async with af.init(**OPTIONS):
+        assert await square(3) == 9
+    assert not af.is_initialized()
+
+
+async def test_await_and_a_bare_call_on_a_loop() -> None:
+    session = await af.init(**OPTIONS)
+    assert await square(3) == 9
+    await af.shutdown()
+    assert "ended" in repr(session)
+    af.init(**OPTIONS)
+    assert await square(4) == 16
+    await af.shutdown()
+    await af.shutdown()
+
+
+def test_run_returns_what_main_returns_and_takes_a_coroutine_or_a_function() -> None:
+    async def main() -> int:
+        assert type(asyncio.get_running_loop()).__module__.startswith("uvloop")
+        return await square(5)
+
+    assert af.run(main, **OPTIONS) == 25
+    assert af.run(main(), **OPTIONS) == 25
+
+
+def test_an_exception_in_main_comes_out_of_run() -> None:
+    async def main() -> None:
+        square.remote(2)
+        raise LookupError("in main")
+
+    with pytest.raises(LookupError, match="in main"):
+        af.run(main, **OPTIONS)
+    assert not af.is_initialized()
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize("inline", [False, True], ids=["thread", "inline"])
+def test_inside_an_applications_own_loop(new_loop: Any, inline: bool) -> None:
+    async def application() -> list[int]:
+        async with af.init(**OPTIONS, inline=inline):
+            return await asyncio.gather(*[square(n) for n in range(100)])
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        for _ in range(2):
+            assert runner.run(application()) == [n * n for n in range(100)]
+
+
+async def test_inline_awaits_from_other_threads_work_too() -> None:
+    async def use() -> int:
+        return await square(7)
+
+    async with af.init(**OPTIONS, inline=True):
+        assert await asyncio.to_thread(lambda: asyncio.run(use())) == 49
+        assert await asyncio.to_thread(af.sync, square.remote(3)) == 9
+
+
+def test_inline_without_a_loop_says_what_to_write() -> None:
+    with pytest.raises(af.ActorflowError, match="await af.init"):
+        with af.init(**OPTIONS, inline=True):
+            pass
+
+
+def test_several_clusters_one_after_another() -> None:
+    pids = set()
+    for n in range(3):
+        with af.init(**OPTIONS):
+            assert af.sync(square(n)) == n * n
+            pids.add(af.sync(af.remote(os.getpid)()))
+    assert len(pids) == 3
+
+
+def test_the_same_options_twice_are_the_same_session_and_others_an_error_with_the_difference() -> None:
+    with af.init(**OPTIONS) as session:
+        assert af.init(**OPTIONS) is session
+        with pytest.raises(af.AlreadyInitializedError, match=r"num_cpus: 2 is running, 3 was asked for"):
+            af.init(num_cpus=3, log_to_driver=False)
+        assert af.sync(square(3)) == 9
+
+
+def test_the_namespace_of_a_program_is_that_of_its_actors() -> None:
+    class Named(af.Actor):
+        def ping(self) -> None: ...
+
+    async def keep() -> None:
+        named = await Named.options(name="one").remote()
+        assert await af.get_actor("one", namespace="mine") == named
+        with pytest.raises(af.ActorNotFoundError, match="mine"):
+            await af.get_actor("one", namespace="default")
+
+    af.run(keep, **OPTIONS, namespace="mine")
+
+
+def test_one_printed_line_says_which_cluster_was_joined(capsys: pytest.CaptureFixture[str]) -> None:
+    with af.init(**OPTIONS):
+        pass
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("actorflow: started a local cluster at ")
+
+
+def test_init_from_a_thread_that_is_not_the_main_one() -> None:
+    results: list[Any] = []
+
+    def work() -> None:
+        with af.init(**OPTIONS):
+            results.append(af.sync(square(6)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results == [36]
+
+
+def test_26_no_signal_handler_is_installed_by_init() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+    with af.init(**OPTIONS):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
+
+
+def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
+    with af.init(**OPTIONS):
+        [session] = home.glob("actorflow-*/*")
+        assert session.stat().st_mode & 0o777 == 0o700
+        assert session.parent.stat().st_mode & 0o777 == 0o700
+        assert (session / "node.sock").exists()
+
+
+def test_in_process_mode_runs_everything_here() -> None:
+    async def main() -> int:
+        assert await af.remote(os.getpid)() == os.getpid()
+        return await square(3)
+
+    assert af.run(main, num_cpus=2, mode="in_process") == 9
+
+
+# A second driver --------------------------------------------------------------------------------------------
+
+JOINS = """
+    @af.remote
+    def square(x):
+        return x * x
+
+    async def main():
+        shared = await af.get_actor("shared")
+        print("squared", await square(6), "added", await shared.add(5), flush=True)
+
+    af.run(main, address=sys.argv[1] if len(sys.argv) > 1 else None)
+"""
+
+
+class Shared(af.Actor):
+    def __init__(self) -> None:
+        self.value = 100
+
+    def add(self, n: int) -> int:
+        self.value += n
+        return self.value
+
+
+async def test_a_second_process_joins_with_address_auto_or_the_variable(programs: Programs, home: Path) -> None:
+    async with af.init(**OPTIONS):
+        shared = await Shared.options(name="shared").remote()
+        joined = programs.start(JOINS, "auto")
+        assert await asyncio.to_thread(joined.ends) == 0, joined.told()
+        assert "squared 36 added 105" in joined.out()
+        assert "joined the cluster" in joined.err()
+        by_variable = programs.start(JOINS, env={"ACTORFLOW_ADDRESS": "auto"})
+        assert await asyncio.to_thread(by_variable.ends) == 0, by_variable.told()
+        assert await shared.add(0) == 110
+        assert await square(2) == 4  # The cluster outlives the drivers that joined it.
+
+
+def test_address_auto_without_a_cluster_is_an_error(programs: Programs) -> None:
+    program = programs.start(JOINS, "auto")
+    assert program.ends() == 1
+    assert "ClusterConnectionError" in program.err()
+    assert "af.init()" in program.err()
+
+
+async def test_the_work_of_a_joined_driver_that_is_killed_ends_with_it(programs: Programs) -> None:
+    async with af.init(**OPTIONS):
+        joined = programs.start(
+            """
+            class Kept(af.Actor):
+                def pid(self):
+                    return os.getpid()
+
+            async def main():
+                kept = await Kept.remote()
+                print("pid", await kept.pid(), flush=True)
+                await af.remote(time.sleep)(60)
+
+            af.run(main, address="auto")
+            """
+        )
+        await asyncio.to_thread(joined.says, "pid ")
+        pid = int(joined.out().split()[1])
+        joined.process.kill()
+        joined.ends()
+        assert await asyncio.to_thread(leaks.until, lambda: not Path(f"/proc/{pid}").exists())
+        free = af.available_resources
+        while (await free())["CPU"] != 2:
+            await asyncio.sleep(0.02)
+        assert await square(3) == 9
+
+
+# Ends -------------------------------------------------------------------------------------------------------
+
+BUSY = """
+    @af.remote
+    def nap(seconds):
+        time.sleep(seconds)
+
+    class Counter(af.Actor):
+        async def wait(self):
+            await asyncio.sleep(60)
+
+    async def main():
+        counter = await Counter.remote()
+        refs = [nap.remote(60), nap.remote(60), counter.wait.remote()]
+        large = await af.put(b"x" * 10_000_000)
+        try:
+            await asyncio.sleep(0.2)
+            print("busy", flush=True)
+            await asyncio.gather(*refs)
+        finally:
+            print("finally", flush=True)
+"""
+
+
+def busy(programs: Programs, rest: str) -> Program:
+    program = programs.start(BUSY + rest)
+    program.says("busy")
+    return program
+
+
+def test_27_ctrl_c_once_cancels_main(programs: Programs) -> None:
+    program = busy(programs, "    af.run(main, num_cpus=2)")
+    program.signal(signal.SIGINT)
+    assert program.ends(10) != 0
+    assert "finally" in program.out()
+    assert "KeyboardInterrupt" in program.err()
+
+
+def test_27_sigterm_counts_as_the_first_ctrl_c(programs: Programs) -> None:
+    program = busy(programs, "    af.run(main, num_cpus=2)")
+    program.signal(signal.SIGTERM)
+    assert program.ends(10) != 0
+    assert "finally" in program.out()
+
+
+def test_27_ctrl_c_twice_gives_up_on_cleanup(programs: Programs) -> None:
+    program = programs.start(
+        """
+        async def main():
+            ref = af.remote(time.sleep).remote(60)
+            try:
+                await asyncio.sleep(0.2)
+                print("busy", flush=True)
+                await ref
+            finally:
+                print("stubborn", flush=True)
+                await asyncio.sleep(60)
+
+        af.run(main, num_cpus=2)
+        """
+    )
+    program.says("busy")
+    program.signal(signal.SIGINT)
+    program.says("stubborn")
+    program.signal(signal.SIGINT)
+    assert program.ends(10) != 0
+
+
+def test_27_a_ctrl_c_for_the_whole_group_does_not_reach_the_workers(programs: Programs) -> None:
+    program = programs.start(
+        """
+        @af.remote
+        def nap():
+            time.sleep(1)
+            return "slept"
+
+        async def main():
+            ref = nap.remote()
+            await asyncio.sleep(0.2)
+            print("busy", flush=True)
+            print(await ref, flush=True)
+
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+        af.run(main, num_cpus=1)
+        """
+    )
+    program.says("busy")
+    os.killpg(program.pid, signal.SIGINT)
+    assert program.ends() == 0, program.told()
+    assert "interrupted" in program.out()
+    assert "slept" in program.out()
+
+
+@pytest.mark.parametrize("moment", ["busy", "starting"])
+def test_26_kill_9_of_the_driver_leaves_nothing(programs: Programs, home: Path, moment: str) -> None:
+    program = programs.start(BUSY + "    af.run(main, num_cpus=2)")
+    if moment == "busy":
+        program.says("busy")
+    else:
+        assert leaks.until(lambda: bool(leaks.files(home)) or program.process.poll() is not None)
+    program.process.kill()
+    assert program.ends() == -signal.SIGKILL
+    assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
+
+
+def test_kill_9_of_the_node_ends_workers_and_every_call(programs: Programs, home: Path) -> None:
+    program = programs.start(
+        """
+        @af.remote
+        def nap():
+            time.sleep(60)
+
+        async def main():
+            refs = [nap.remote() for _ in range(8)]
+            await asyncio.sleep(0.2)
+            print("busy", flush=True)
+            for ref in refs:
+                try:
+                    await ref
+                except af.ActorflowError as error:
+                    print(type(error).__name__, flush=True)
+
+        af.run(main, num_cpus=2)
+        """
+    )
+    program.says("busy")
+    [node] = [pid for pid, command in leaks.processes(home).items() if "node_main" in command and _parent(pid) == program.pid]
+    os.kill(node, signal.SIGKILL)
+    assert program.ends(15) == 0, program.told()
+    assert program.out().count("ClusterConnectionError") == 8, program.told()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_an_exception_in_main_leaves_nothing_and_shows_its_traceback(programs: Programs) -> None:
+    program = programs.start(
+        BUSY.replace("await asyncio.gather(*refs)", "raise LookupError('in main')") + "    af.run(main, num_cpus=2)"
+    )
+    assert program.ends() == 1
+    assert "LookupError: in main" in program.err()
+
+
+@pytest.mark.parametrize(
+    "end", ["", "sys.exit(3)", "os._exit(4)", "raise SystemExit", "1/0"], ids=["falls off", "exit", "_exit", "SystemExit", "error"]
+)
+def test_a_program_that_forgets_to_shut_down(programs: Programs, end: str) -> None:
+    program = programs.start(
+        f"""
+        af.init(num_cpus=2)
+
+        @af.remote
+        def one():
+            return 1
+
+        ref = af.remote(time.sleep).remote(60)
+        print(af.sync(one()), flush=True)
+        {end}
+        """
+    )
+    code = program.ends(10)
+    assert program.out() == "1\n"
+    assert code == {"": 0, "sys.exit(3)": 3, "os._exit(4)": 4, "raise SystemExit": 0, "1/0": 1}[end]
+    if end != "1/0":
+        assert "Traceback" not in program.err()
+
+
+def test_29_a_forked_child_that_exits_does_not_end_the_cluster(programs: Programs) -> None:
+    program = programs.run(
+        """
+        @af.remote
+        def one():
+            return 1
+
+        with af.init(num_cpus=1):
+            assert af.sync(one()) == 1
+            pid = os.fork()
+            if not pid:
+                sys.exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
+def test_a_start_is_quick_and_an_end_too() -> None:
+    with af.init(**OPTIONS):  # Modules are imported, and files cached.
+        pass
+    began = time.monotonic()
+    with af.init(**OPTIONS):
+        assert af.sync(square(2)) == 4
+    assert time.monotonic() - began < 5.0  # 0.5 s on an idle machine; this one may be busy.

@@ -1,0 +1,86 @@
+"""Wrong use where no cluster runs: before, after, and instead of one."""
+
+from __future__ import annotations
+
+import pytest
+
+import actorflow as af
+from tests.integration.programs import Programs
+
+
+def test_options_are_checked_where_they_are_written() -> None:
+    with pytest.raises(af.OptionError, match="num_cpus"):
+
+        @af.remote(num_cpu=1)
+        def unknown() -> None: ...
+
+    with pytest.raises(af.OptionError, match="negative"):
+        af.remote(num_cpus=-1)(lambda: None)
+    with pytest.raises(af.OptionTypeError, match="num_gpus"):
+        af.remote(num_gpus="two")(lambda: None)
+    for given in ({"num_cpus": -1}, {"mode": "threads"}, {"resources": {"CPU": 1}}, {"memory": "a lot"}):
+        with pytest.raises(af.OptionError, match=next(iter(given))):
+            af.init(**given)  # type: ignore[arg-type]
+    assert not af.is_initialized()
+
+
+def test_use_before_init_says_what_to_do() -> None:
+    @af.remote
+    def nothing() -> None: ...
+
+    class Idle(af.Actor):
+        def ping(self) -> None: ...
+
+    def put() -> None:
+        coroutine = af.put(1)
+        try:
+            af.sync(coroutine)
+        finally:
+            coroutine.close()
+
+    for use in (nothing, nothing.remote, Idle.remote, put, af.get_runtime_context):
+        with pytest.raises(af.NotInitializedError, match=r"af\.(init|run)"):
+            use()
+
+
+def test_use_after_shutdown_says_what_to_do(programs: Programs) -> None:
+    program = programs.run(
+        """
+        @af.remote
+        def one():
+            return 1
+
+        class Counter(af.Actor):
+            def add(self):
+                return 1
+
+        async def main():
+            async with af.init(num_cpus=1):
+                ref, counter = one.remote(), await Counter.remote()
+                pending = asyncio.ensure_future(af.remote(time.sleep)(60))
+                await ref
+                await asyncio.sleep(0.05)
+            for use in (lambda: one(), lambda: counter.add(), lambda: counter.add.remote(), lambda: pending, lambda: af.get([ref])):
+                try:
+                    result = use()
+                    if result is pending or asyncio.iscoroutine(result):
+                        result = await result
+                    print("no error", result)
+                except af.ActorflowError as error:
+                    print(type(error).__name__)
+
+        asyncio.run(main())
+        """,
+    )
+    lines = program.out().split("\n")
+    assert lines[0] == "NotInitializedError", program.told()
+    assert set(lines[1:4]) <= {"ClusterConnectionError", "NotInitializedError", "ActorDiedError"}, program.told()
+    assert "no error" not in "".join(lines[1:4]), program.told()
+
+
+def test_a_read_only_temporary_directory_is_named(programs: Programs) -> None:
+    program = programs.start("af.run(asyncio.sleep(0))", env={"ACTORFLOW_TMPDIR": "/proc/nowhere"})
+    assert program.ends() == 1
+    assert "ClusterStartError" in program.err()
+    assert "/proc/nowhere" in program.err()
+    assert "ACTORFLOW_TMPDIR" in program.err()
