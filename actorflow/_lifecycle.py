@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import importlib
 import os
 import random
 import signal
@@ -78,12 +79,13 @@ class Session:
 
     def _begin(self) -> None:
         from actorflow._core.boot.driver import Driver
-        from actorflow._core.boot.protocol_thread import ProtocolThread
 
         driver = self._driver = Driver(self._driver_config(), print_log if self.options.log_to_driver else None)
         self._wait_ready = driver.begin(random.Random(os.urandom(32)))
         if self.options.inline:
             return
+        from actorflow._core.boot.protocol_thread import ProtocolThread
+
         driver.protocol = ProtocolThread()
         driver.protocol.start()
         self._ready = driver.protocol.run(self._join())
@@ -110,6 +112,8 @@ class Session:
     async def _join(self) -> None:
         assert self._driver is not None
         assert self._wait_ready is not None
+        # While the node process starts: most of the time until the first result is imports.
+        importlib.import_module("actorflow._core.worker.core")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._wait_ready)
         core = await self._driver.join()
@@ -200,6 +204,8 @@ class Session:
         await self._end_async()
 
     def __enter__(self) -> Self:
+        if self.options.inline:
+            self._failed()
         self._wait()
         return self
 

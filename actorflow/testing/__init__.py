@@ -32,6 +32,7 @@ from actorflow.testing.checkers import (
     require,
     values_match,
 )
+from actorflow.testing.cluster import SimCluster, SimDriver, simulate
 from actorflow.testing.errors import (
     InvariantBroken,
     SimulationError,
@@ -69,7 +70,9 @@ __all__ = [
     "Nemesis",
     "ProcessProfile",
     "SimArena",
+    "SimCluster",
     "SimDisk",
+    "SimDriver",
     "SimExecutor",
     "SimFiles",
     "SimLoop",
@@ -92,5 +95,6 @@ __all__ = [
     "one_terminal_result",
     "per_caller_order",
     "require",
+    "simulate",
     "values_match",
 ]

@@ -59,6 +59,7 @@ ARENA_BYTES = 64 << 20
 NEWS_S = 0.000_2
 """How long a driver takes to hear that its cluster is ready: outside, it reads a pipe."""
 REST_STEP_S = 0.25
+DAY_S = 86_400.0
 WRITTEN_POLL_S = 0.001
 WRITTEN_S = 1.0
 """How long a worker that leaves waits until its peers have taken what it said."""
@@ -362,15 +363,18 @@ class SimCluster:
             world.run_for(REST_STEP_S)
 
 
-def simulate(main: Callable[[], Coroutine[Any, Any, T]], seed: int = 0, **cluster_options: Any) -> T:
+def simulate(
+    main: Callable[[], Coroutine[Any, Any, T]], seed: int = 0, *, timeout_s: float = DAY_S, **cluster_options: Any
+) -> T:
     """Run one program on a simulated cluster, under virtual time, and return what it returns.
 
-    `main` is what you would give to `af.run`; `cluster_options` are those of SimCluster. Raises what `main`
+    `main` is what you would give to `af.run`; `timeout_s` bounds its virtual time; `cluster_options` are those
+    of SimCluster. Raises what `main`
     raises, InvariantBroken when the program or its end leaves something behind, SimulationStuck when it
     cannot end. The same seed gives the same run.
     """
     with World(seed) as world:
         cluster = SimCluster(world, **cluster_options)
-        value: T = cluster.run(main)
+        value: T = cluster.run(main, timeout_s)
         cluster.stop()
         return value

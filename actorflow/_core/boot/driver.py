@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING
 from actorflow._core.base.errors import ClusterConnectionError, ClusterStartError
 from actorflow._core.base.ids import new_id
 from actorflow._core.boot.node_config import LocalClusterConfig
-from actorflow._core.boot.protocol_thread import ProtocolThread
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, find_current, sweep_stale
-from actorflow._core.io.arena import MemfdArena, default_arena_bytes, fetch_arena
-from actorflow._core.io.real import real_ports
-from actorflow._core.protocol.messages import Shutdown, WorkerLog
-from actorflow._core.protocol.session import Identity
-from actorflow._core.worker.core import Core
+from actorflow._core.io.arena import default_arena_bytes, fetch_arena
 
 if TYPE_CHECKING:
     import random
 
     from actorflow._core.boot.in_process import InProcessCluster
+    from actorflow._core.boot.protocol_thread import ProtocolThread
+    from actorflow._core.io.arena import MemfdArena
     from actorflow._core.io.ports import Ports
+    from actorflow._core.protocol.messages import WorkerLog
+    from actorflow._core.worker.core import Core
 
 START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
@@ -133,6 +132,11 @@ class Driver:
 
     async def join(self) -> Core:
         """Connect to the node and the head. On the loop that will carry the protocol."""
+        # Imported here: the node process starts meanwhile.
+        from actorflow._core.io.real import real_ports
+        from actorflow._core.protocol.session import Identity
+        from actorflow._core.worker.core import Core
+
         loop = asyncio.get_running_loop()
         ports = self.protocol.ports() if self.protocol is not None else real_ports(loop, lock=True)
         process_id = getattr(self, "_driver_id", "") or new_id(ports.rng)
@@ -173,6 +177,8 @@ class Driver:
         if core is None:
             return
         if self._process is not None and core.closed is None:
+            from actorflow._core.protocol.messages import Shutdown
+
             core.node.send(Shutdown("its driver has shut it down"))
             core.node.flush()
         core.close()

@@ -42,7 +42,15 @@ from actorflow._core.io.zygote_link import (
 )
 
 ENTRY = "actorflow._core.boot.worker_main:main"
-MODULES = ("actorflow._core.worker",)
+MODULES = (
+    "uvloop",
+    "actorflow._actor",
+    "actorflow._api",
+    "actorflow._groups",
+    "actorflow._remote_function",
+    "actorflow._core.worker.checkpoints",
+    "actorflow._core.worker.host",
+)
 """What is imported before the first fork, beside the entry's own module."""
 
 END_TIMEOUT_S = 5.0

@@ -47,10 +47,12 @@ class Owned:
 class Ownership:
     """The table of owned objects of one process. Methods that can end an entry return True (or a list) when they did."""
 
-    __slots__ = ("_next", "entries")
+    __slots__ = ("_homes", "_next", "entries")
 
     def __init__(self) -> None:
         self.entries: dict[int, Owned] = {}
+        self._homes: dict[int, str] = {}
+        """Processes whose borrow of an object does not count: of an object that stands for an actor's life, the actor's own."""
         self._next = 1
 
     def new(self) -> Owned:
@@ -106,6 +108,17 @@ class Ownership:
         self._count(entry, borrower, -count)
         return entry if self._free_if_unreferred(entry) else None
 
+    def at_home(self, index: int, process: str) -> Owned | None:
+        """The actor whose life this object stands for runs in `process`: its handle to itself does not count (SEMANTICS 23).
+
+        The entry when it is freed by that.
+        """
+        entry = self.entries.get(index)
+        if entry is None:
+            return None
+        self._homes[index] = process
+        return entry if self._free_if_unreferred(entry) else None
+
     def borrower_lost(self, borrower: str) -> list[Owned]:
         """The process is gone with all that it held. The entries freed by that."""
         freed = []
@@ -121,8 +134,11 @@ class Ownership:
         return self._free_if_unreferred(entry)
 
     def _free_if_unreferred(self, entry: Owned) -> bool:
-        if entry.local or entry.pins or entry.borrowers or entry.outcome is None:
+        if entry.local or entry.pins or entry.outcome is None:
             return False
+        if entry.borrowers and any(borrower != self._homes.get(entry.index) for borrower in entry.borrowers):
+            return False
+        self._homes.pop(entry.index, None)
         return self.entries.pop(entry.index, None) is not None
 
 

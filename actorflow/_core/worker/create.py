@@ -36,6 +36,8 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
             lifetime = core.references.owned.new()
             lifetime.outcome = m.Inline(b"")  # it has no value, and is freed with its last handle
             core.objects.lifetimes[lifetime.index] = client.actor_id
+            if options.process == "dedicated":
+                core.objects.lives[client.actor_id] = lifetime.index
             client.lifetime = core.references.handle(lifetime)
         for pinned in call.pins:
             pinned.pins += 1

@@ -31,6 +31,8 @@ class Objects:
         self._core = core
         self.lifetimes: dict[int, str] = {}
         """Objects that stand for the life of an actor (SEMANTICS 23), by index: the actor's id."""
+        self.lives: dict[str, int] = {}
+        """The inverse, for actors with a process of their own."""
 
     # -- waiting for objects
 
@@ -156,7 +158,9 @@ class Objects:
         elif type(outcome) is m.Failed and not entry.seen:
             self._log_unseen(entry, outcome)
         elif entry.index in self.lifetimes:
-            self._core.actors.out_of_scope(self.lifetimes.pop(entry.index))
+            actor_id = self.lifetimes.pop(entry.index)
+            self.lives.pop(actor_id, None)
+            self._core.actors.out_of_scope(actor_id)
 
     def _log_unseen(self, entry: Owned, outcome: m.Failed) -> None:
         error = self._core.error_of(outcome)

@@ -124,7 +124,8 @@ def prepare(stage: Stage) -> Main:
             total += by
             if rng.random() < 0.2:
                 record = outside.invoked("ledger", "slow_add", total)
-                waiting.append(asyncio.create_task(outside.end_of(record, ledger.slow_add.remote(record.number, by, 0.01 * rng.random()).as_task())))
+                ref = ledger.slow_add.remote(record.number, by, 0.01 * rng.random())
+                waiting.append(asyncio.create_task(outside.end_of(record, ref.as_task())))
             elif rng.random() < 0.3:
                 record = outside.invoked("ledger", "add", total)
                 await outside.end_of(record, ledger.add(record.number, by))
