@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, cast, overload
 
@@ -24,6 +25,8 @@ def _core() -> Core:
 
 def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
     result = list(refs)
+    if set(map(type, result)) <= {ObjectRef}:
+        return result
     for position, ref in enumerate(result):
         if type(ref) is not ObjectRef:
             raise TypeError(
@@ -82,25 +85,38 @@ async def wait(
     `timeout` in seconds stops waiting; fewer may be ready then. Nothing is cancelled.
     """
     checked = _check_refs(refs, "wait")
-    if len({id(ref._entry) for ref in checked}) != len(checked):
+    if len(set(map(id, map(_entry_of, checked)))) != len(checked):
         raise ValueError("af.wait: the same reference stands twice in the list; each may stand there once")
     if not 0 < num_returns <= len(checked):
         raise ValueError(f"af.wait: num_returns={num_returns} of {len(checked)} references; it must be between 1 and their number")
-    core = _core()
-    entries = [ref._entry for ref in checked]
-    if sum(entry.outcome is not None for entry in entries) < num_returns:
-        waiting = core.objects.wait_many(entries, num_returns)
+    done = _first_done(checked, num_returns)
+    if len(done) < num_returns:
+        waiting = _core().objects.wait_many(list(map(_entry_of, checked)), num_returns)
         if timeout is None:
             await waiting
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await waiting
-    ready: list[ObjectRef[T]] = []
-    pending: list[ObjectRef[T]] = []
-    for ref, entry in zip(checked, entries, strict=True):
-        (ready if len(ready) < num_returns and entry.outcome is not None else pending).append(ref)
-    return ready, pending
+        done = _first_done(checked, num_returns)
+    pending = checked.copy()
+    for position in reversed(done):
+        del pending[position]
+    return [checked[position] for position in done], pending
+
+
+_entry_of = operator.attrgetter("_entry")
+
+
+def _first_done(refs: list[ObjectRef[T]], count: int) -> list[int]:
+    """The positions of the first `count` references that are done, or of fewer; it looks no further than it must."""
+    done: list[int] = []
+    for position, ref in enumerate(refs):
+        if ref._entry.outcome is not None:
+            done.append(position)
+            if len(done) == count:
+                break
+    return done
 
 
 class as_completed(AsyncIterator[ObjectRef[T]]):  # the name is asyncio's

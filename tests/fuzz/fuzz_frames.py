@@ -62,7 +62,7 @@ def _struct(kind: type[Any], rng: random.Random) -> Any:
 
 
 @cache
-def _hints(kind: type[Any]) -> list[Any]:
+def _hints(kind: Any) -> list[Any]:
     hints = typing.get_type_hints(kind)
     return [hints[name] for name in kind.__struct_fields__]
 

@@ -184,9 +184,9 @@ def test_the_shape_of_the_cluster_is_the_users() -> None:
 
 def test_two_drivers_share_a_cluster() -> None:
     async def first() -> int:
-        await af.remote(Shared).options(name="shared", namespace="common").remote()
-        for _ in range(100):
-            await asyncio.sleep(0.1)
+        actor = await af.remote(Shared).options(name="shared", namespace="common").remote()
+        await asyncio.sleep(10)
+        del actor
         return 1
 
     async def second() -> str:

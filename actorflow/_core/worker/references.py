@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership
@@ -57,6 +58,10 @@ class References:
             dropped = self.dropped
             while dropped:
                 entry = dropped.popleft()
+                if entry.local > 1 or (entry.local and entry.pins):
+                    # Not the last word on it.
+                    entry.local -= 1
+                    continue
                 if type(entry) is Owned:
                     if self.owned.drop_local(entry):
                         self._freed(entry)
@@ -102,16 +107,21 @@ class References:
 
     def entries_of(self, groups: Sequence[RefGroup]) -> list[Entry]:
         """The entries for references that arrived, in the order of their table."""
+        # Ten thousand references are one table: the loops run in C.
         entries: list[Entry] = []
         me = self._core.identity.process_id
         for group in groups:
-            if group.owner == me:
-                for index in group.indices:
-                    entries.append(self.owned.entries.get(index) or self._core.objects.ghost(index))
+            owner, indices = group.owner, group.indices
+            known: list[Any]
+            if owner == me:
+                known = list(map(self.owned.entries.get, indices))
+                if None in known:
+                    known = [entry or self._core.objects.ghost(index) for entry, index in zip(known, indices, strict=True)]
             else:
-                get = self.borrowed.get
-                owner, address = group.owner, group.address
-                entries.extend([get(owner, address, index) for index in group.indices])
+                known = list(map(self.borrowed.entries.get, zip(repeat(owner), indices)))
+                if None in known:
+                    known = [self.borrowed.get(owner, group.address, index) for index in indices]
+            entries += known
         return entries
 
     def table(self, groups: Sequence[RefGroup] | None) -> list[ObjectRef[Any]]:
@@ -122,7 +132,7 @@ class References:
         entries = self.entries_of(groups)
         for entry in entries:
             entry.local += 1
-        return [ObjectRef(core, entry) for entry in entries]
+        return list(map(ObjectRef, repeat(core), entries))
 
     # -- sending and receiving values with references inside
 

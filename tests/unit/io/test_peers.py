@@ -44,6 +44,11 @@ class Log:
         self.lost.append(reason)
 
 
+def send_all(peer: Peer, messages: list[AnyMessage]) -> None:
+    for message in messages:
+        peer.send(message)
+
+
 class Side:
     """One process with its peers."""
 
@@ -62,11 +67,11 @@ class Side:
 
         async def do() -> Peer:
             peer = self.peers.connect(ADDRESS)
-            for message in messages:
-                peer.send(message)
+            send_all(peer, list(messages))
             return peer
 
-        return self.world.run_until(self.host.run(do()))
+        peer: Peer = self.world.run_until(self.host.run(do()))
+        return peer
 
     def act(self, action: Callable[[], object]) -> None:
         """Do something as code of the process."""
@@ -111,7 +116,7 @@ def test_each_side_learns_who_the_other_is(world: World, client: Side, server: S
 
 def test_what_is_sent_before_the_connection_is_up_arrives_in_order(world: World, client: Side, server: Side) -> None:
     server.listen()
-    client.log.on_ready = lambda peer: [peer.send(message) for message in numbers(10, start=1_000)]
+    client.log.on_ready = lambda peer: send_all(peer, numbers(10, start=1_000))
     peer = client.connect(*numbers(1_000))
     assert peer.queued() == 1_000
     world.run_for(1)
@@ -135,7 +140,7 @@ def test_a_burst_is_one_write(world: World, client: Side, server: Side) -> None:
     peer = client.connect()
     world.run_for(1)
     before = world.messages
-    client.act(lambda: [peer.send(message) for message in numbers(100)])
+    client.act(lambda: send_all(peer, numbers(100)))
     world.run_for(1)
     assert server.log.messages == numbers(100)
     assert world.messages - before <= 2, "one delivery, or two when it was cut"
@@ -271,7 +276,7 @@ def test_sends_to_a_lost_peer_are_dropped(world: World, client: Side, server: Si
     world.run_for(1)
     world.kill(server.host)
     world.run_for(1)
-    client.act(lambda: [peer.send(message) for message in numbers(10)])
+    client.act(lambda: send_all(peer, numbers(10)))
     world.run_for(1)
     assert peer.lost
     assert (peer.queued(), peer.buffered_bytes()) == (0, 0)
