@@ -2,7 +2,7 @@
 
 The Python blocks of README.md are programs of their own. Those of a page in docs/guide are one program, in their
 order. A block runs at the line where it stands in the page, so a traceback names that line. A `text` block right
-after a Python block is its output: `...` stands for anything, and lines that begin as a worker's do, such as
+after a Python block is its output: `...` stands for anything, and what workers printed, such as
 `(work pid=...) hello`, may come at any point.
 """
 
@@ -26,7 +26,8 @@ GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
 PAGES = sorted([README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 TIMEOUT_S = 40.0
 MARK = "--- end of the block that ends in line "
-FROM_WORKER = re.compile(r"^\(\S+ pid=[^)]*\) ")
+FROM_WORKER = re.compile(r"\(\w+ pid=[\d.]+\) [^\n]*\n")
+"""Anywhere in a line: the thread that shows it may come between the text and the line end of the program's own `print`."""
 TO_COME = {"docs/performance.md"}
 """Linked to, and written with the benchmarks."""
 
@@ -90,8 +91,8 @@ def home() -> Iterator[str]:
         assert not list(Path(directory).glob("actorflow-*/*")), "a program has left its session directory"
 
 
-def run(blocks: list[Block], folder: Path, home: str) -> dict[int, str]:
-    """Run blocks as one program in a new interpreter; what each of them printed, by its last line."""
+def run(blocks: list[Block], folder: Path, home: str) -> tuple[dict[int, str], str]:
+    """Run blocks as one program in a new interpreter: what each printed, by its last line, and what workers printed."""
     script = folder / f"{blocks[0].page.stem.lower()}.py"
     script.write_text(program_of(blocks), encoding="utf-8")
     out, err = folder / "out", folder / "err"
@@ -112,32 +113,27 @@ def run(blocks: list[Block], folder: Path, home: str) -> dict[int, str]:
     assert code == 0, told
     printed: dict[int, str] = {}
     text = ""
-    for line in out.read_text(encoding="utf-8").splitlines(keepends=True):
+    # What workers printed arrives when it arrives, the last of it perhaps after the last mark.
+    everything = out.read_text(encoding="utf-8")
+    from_workers = FROM_WORKER.findall(everything)
+    for line in FROM_WORKER.sub("", everything).splitlines(keepends=True):
         if line.startswith(MARK):
             printed[int(line.removeprefix(MARK))] = text
             text = ""
         else:
             text += line
     assert list(printed) == [block.end for block in blocks], told
-    # What workers printed arrives when it arrives, the last of it perhaps after the last mark.
-    from_workers = [line for line in out.read_text().splitlines(keepends=True) if FROM_WORKER.match(line)]
-    return {end: _without_workers(text) + "".join(from_workers) for end, text in printed.items()}
+    return printed, "".join(from_workers)
 
 
-def _without_workers(text: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if not FROM_WORKER.match(line))
-
-
-def check_shown(block: Block, printed: str) -> None:
+def check_shown(block: Block, printed: dict[int, str], from_workers: str) -> None:
     """Compare what a page shows with what was printed."""
     if block.shown is None:
         return
-    shown = _without_workers(block.shown)
-    own = _without_workers(printed)
-    assert _pattern(shown).fullmatch(own), f"{block.page.name}:{block.line} shows\n{block.shown}\nand prints\n{own}"
-    for line in block.shown.splitlines():
-        if FROM_WORKER.match(line):
-            assert _pattern(line).search(printed), f"{block.page.name}:{block.line}: no worker printed {line!r}\n{printed}"
+    shown, own = FROM_WORKER.sub("", block.shown), printed[block.end]
+    assert _pattern(shown).fullmatch(own), f"{block.page.name}:{block.line} shows\n{shown}\nand prints\n{own}"
+    for line in FROM_WORKER.findall(block.shown):
+        assert _pattern(line).search(from_workers), f"{block.page.name}:{block.line}: no worker printed {line!r}\n{from_workers}"
 
 
 def _pattern(shown: str) -> re.Pattern[str]:
@@ -146,16 +142,16 @@ def _pattern(shown: str) -> re.Pattern[str]:
 
 @pytest.mark.parametrize("block", python_blocks(README), ids=lambda block: f"line {block.line}")
 def test_readme(block: Block, tmp_path: Path, home: str) -> None:
-    check_shown(block, run([block], tmp_path, home)[block.end])
+    check_shown(block, *run([block], tmp_path, home))
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_guide(page: Path, tmp_path: Path, home: str) -> None:
     blocks = python_blocks(page)
     assert blocks, "a guide shows code"
-    printed = run(blocks, tmp_path, home)
+    printed, from_workers = run(blocks, tmp_path, home)
     for block in blocks:
-        check_shown(block, printed[block.end])
+        check_shown(block, printed, from_workers)
 
 
 def test_the_readme_and_each_guide_show_output() -> None:

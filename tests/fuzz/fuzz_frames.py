@@ -57,7 +57,7 @@ def message(rng: random.Random) -> Any:
     return _struct(rng.choice(KINDS), rng)
 
 
-def _struct(kind: type[Any], rng: random.Random) -> Any:
+def _struct(kind: Any, rng: random.Random) -> Any:
     return kind(*[_value(hint, rng) for hint in _hints(kind)])
 
 

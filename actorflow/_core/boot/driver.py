@@ -30,6 +30,9 @@ START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
 STOP_TIMEOUT_S = 10.0
 """How long it may take to end."""
+LAST_WORDS_S = 2.0
+"""How long a driver that ends its cluster listens for what the workers print meanwhile."""
+LAST_WORDS_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +182,21 @@ class Driver:
         if self._process is not None and core.closed is None:
             from actorflow._core.protocol.messages import Shutdown
 
+            core.end()
             core.node.send(Shutdown("its driver has shut it down"))
             core.node.flush()
+            await self._last_words(core)
         core.close()
         if self._cluster is not None:
             await self._cluster.stop()
+
+    @staticmethod
+    async def _last_words(core: Core) -> None:
+        """The node ends the workers, hands on what they printed last, and goes."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LAST_WORDS_S
+        while not core.node.lost and loop.time() < until:
+            await asyncio.sleep(LAST_WORDS_POLL_S)
 
     def reap(self) -> None:
         """Wait for the node process of a local cluster to end, and remove what it left. Blocking, bounded."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
-from actorflow._core.io.unix_stream import WOULD_BLOCK, UnixStream
+from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,7 @@ def receive_fds(sock: socket.socket, bytes_max: int, fds_max: int) -> tuple[byte
     process is out of descriptors, none comes. Raises OSError.
     """
     item = array.array("i")
-    data, ancillary, flags, _ = sock.recvmsg(
-        bytes_max, socket.CMSG_LEN(fds_max * item.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
+    data, ancillary, flags, _ = sock.recvmsg(bytes_max, socket.CMSG_LEN(fds_max * item.itemsize), socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             item.frombytes(content[: len(content) - len(content) % item.itemsize])
@@ -165,12 +163,13 @@ class UnixNetwork:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, user_id: int | None = None) -> None:
         self._loop = loop
         self._user_id = user_id
+        self._hangups = HangupWatch(loop)
 
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         """Bind `address`. Raises OSError."""
 
         def accepted(sock: socket.socket) -> None:
-            stream = UnixStream(self._loop, sock)
+            stream = UnixStream(self._loop, sock, self._hangups)
             try:
                 handler = accept(stream)
             except BaseException:
@@ -193,7 +192,7 @@ class UnixNetwork:
         except BaseException:
             sock.close()
             raise
-        stream = UnixStream(self._loop, sock)
+        stream = UnixStream(self._loop, sock, self._hangups)
         stream.start(handler)
         return stream
 

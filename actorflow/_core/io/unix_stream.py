@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -35,19 +36,61 @@ CLOSE_TIMEOUT_S = 5.0
 WOULD_BLOCK = (BlockingIOError, InterruptedError)
 
 
+class HangupWatch:
+    """Tells the streams of one loop when their peers are gone.
+
+    When a peer goes with our bytes unread, its socket reports an error. uvloop then calls the reader once more
+    and never again, whatever is still to be read. So there is a second epoll set, in which no socket waits for
+    data: it costs nothing while all is well. It exists while there are streams.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll: select.epoll | None = None
+        self._callbacks: dict[int, Callable[[], None]] = {}
+
+    def add(self, fd: int, on_hangup: Callable[[], None]) -> None:
+        """Call `on_hangup` once when the peer of `fd` is gone."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._loop.add_reader(self._epoll.fileno(), self._on_hangups, self._epoll)
+        self._epoll.register(fd, 0)
+        self._callbacks[fd] = on_hangup
+
+    def discard(self, fd: int) -> None:
+        """Forget `fd`, before it is closed."""
+        epoll = self._epoll
+        if self._callbacks.pop(fd, None) is None or epoll is None:
+            return
+        epoll.unregister(fd)
+        if not self._callbacks:
+            self._loop.remove_reader(epoll.fileno())
+            epoll.close()
+            self._epoll = None
+
+    def _on_hangups(self, epoll: select.epoll) -> None:
+        for fd, _ in epoll.poll(0):
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                self.discard(fd)
+                callback()
+
+
 class UnixStream:
     """One connected socket. `write` is the call path; everything else may take its time."""
 
     __slots__ = (
         "_backlog", "_closing", "_data_received", "_drained_bytes", "_draining", "_fd", "_gone", "_handler",
-        "_loop", "_no_read", "_no_write", "_queued_bytes", "_recv", "_send", "_sending", "_sock",
+        "_hangups", "_loop", "_no_read", "_no_write", "_peer_gone", "_queued_bytes", "_recv", "_send",
+        "_sending", "_sock",
     )  # fmt: skip
 
     _handler: StreamHandler
     _data_received: Callable[[bytes], None]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, hangups: HangupWatch) -> None:
         self._loop = loop
+        self._hangups = hangups
         self._sock = sock
         self._fd = sock.fileno()
         self._send = sock.send
@@ -59,6 +102,7 @@ class UnixStream:
         self._sending = False
         self._no_write = False
         self._no_read = False
+        self._peer_gone = False
         self._gone = False
         self._closing: asyncio.TimerHandle | None = None
 
@@ -71,6 +115,7 @@ class UnixStream:
         self._handler = handler
         self._data_received = handler.data_received
         self._loop.add_reader(self._fd, self._on_readable)
+        self._hangups.add(self._fd, self._on_hangup)
 
     # -- Stream, from any thread
 
@@ -88,7 +133,7 @@ class UnixStream:
         except OSError as error:
             self._sending = False
             self._no_write = True
-            self._call_on_loop(self._after_write_error, _in_words(error))
+            self._call_on_loop(self._read_to_the_end, _in_words(error))
             return
         self._sending = False
         if self._gone:
@@ -131,46 +176,65 @@ class UnixStream:
 
     # -- on the loop
 
-    def _on_readable(self, reads: int = READS_PER_EVENT) -> bool:
-        """Deliver what has arrived; True when no more is there for now."""
+    def _on_readable(self, reads: int = READS_PER_EVENT) -> None:
+        """Deliver what has arrived."""
         try:
             data = self._recv(RECV_BYTES)
         except WOULD_BLOCK:
-            return True
+            return
         except OSError as error:
             self._end(_in_words(error))
-            return True
+            return
         if not data:
             self._end("closed by the peer")
-            return True
+            return
         if not self._no_read:
             try:
                 self._data_received(data)
             except Exception as error:
                 self._handler_failed(error)
-                return True
-        if len(data) < RECV_BYTES:
-            return True
-        return reads > 1 and self._on_readable(reads - 1)
+                return
+        if len(data) == RECV_BYTES and reads > 1 and not self._gone:
+            self._on_readable(reads - 1)
+
+    def _on_hangup(self) -> None:
+        self._peer_gone = True
+        self._stop_draining()
+        self._read_to_the_end("closed by the peer")
+
+    def _read_to_the_end(self, reason: str) -> None:
+        """The peer takes no more. What it said before may still be here: that first, then the end."""
+        if self._gone:
+            return
+        try:
+            data = self._recv(RECV_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            self._end(reason)
+            return
+        self._loop.call_soon(self._read_to_the_end, reason)
+        if not self._no_read:
+            try:
+                self._data_received(data)
+            except Exception as error:
+                self._handler_failed(error)
 
     def _handler_failed(self, error: Exception) -> None:
         message = "data_received failed; its stream is closed"
         self._loop.call_exception_handler({"message": message, "exception": error, "handler": self._handler})
         self._end(f"the handler of this side failed: {error!r}")
 
-    def _after_write_error(self, reason: str) -> None:
-        """The peer takes no more. What it said before may still be here: that first, then the end."""
-        if self._gone:
-            return
-        if self._on_readable():
-            self._end(reason)
-        else:
-            self._loop.call_soon(self._after_write_error, reason)
-
     def _start_draining(self) -> None:
-        if self._backlog and not self._draining and not self._gone:
-            self._draining = True
+        if not self._backlog or self._draining or self._peer_gone or self._gone:
+            return
+        try:
             self._loop.add_writer(self._fd, self._on_writable)
+        except RuntimeError:
+            # uvloop has just seen the error of which the hangup watch is about to tell.
+            self._peer_gone = True
+        else:
+            self._draining = True
 
     def _on_writable(self) -> None:
         backlog = self._backlog
@@ -184,7 +248,7 @@ class UnixStream:
         except OSError as error:
             self._no_write = True
             self._stop_draining()
-            self._after_write_error(_in_words(error))
+            self._read_to_the_end(_in_words(error))
             return
         self._stop_draining()
         if self._closing is not None:
@@ -224,6 +288,7 @@ class UnixStream:
         if self._gone:
             return
         self._no_write = True
+        self._hangups.discard(self._fd)
         self._loop.remove_reader(self._fd)
         self._stop_draining()
         if self._closing is not None:

@@ -204,6 +204,8 @@ class ActorCalls:
         """The actor's life went on."""
         if message.state == "dead":
             self._run_endings(message.actor_id)
+        elif message.state == "alive" and message.actor_id in self._core.objects.lives:
+            self._core.references.lives_in(self._core.objects.lives[message.actor_id], message.worker_id)
         client = self.clients.get(message.actor_id)
         if client is None or client.state == "dead":
             return

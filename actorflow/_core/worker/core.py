@@ -160,11 +160,15 @@ class Core:
 
     def close(self, *, abort: bool = False) -> None:
         """Say goodbye to everybody. On the protocol's loop. What still waits here fails."""
+        self.end()
+        self.peers.close(abort=abort)
+
+    def end(self) -> None:
+        """From now on nothing can be asked here, and what still waits fails; the connections stay. On the protocol's loop."""
         error = ClusterConnectionError("actorflow has been shut down in this process")
         with self.batch():
             self.closed = self.closed or error
             self._fail_everything(self.closed)
-        self.peers.close(abort=abort)
 
     def _fail_everything(self, error: BaseException) -> None:
         assert isinstance(error, Exception)

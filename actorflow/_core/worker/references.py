@@ -72,6 +72,12 @@ class References:
         if self._owing:
             self._pay_back()
 
+    def lives_in(self, index: int, process_id: str) -> None:
+        """An actor of ours runs in that process: its handle to itself does not count (SEMANTICS 23)."""
+        entry = self.owned.at_home(index, process_id)
+        if entry is not None:
+            self._freed(entry)
+
     # -- pins: calls and values that contain references
 
     def pin(self, entry: Entry) -> None:

@@ -48,7 +48,8 @@ class Stage:
         self.faults = self.world.rng("faults")
         self.history = History(lambda: self.world.now)
         self.register = outside.Register(self.history)
-        options = {"num_cpus": 2, "prestart": self.rng.randrange(3), "processes": ProcessProfile(), **cluster_options}
+        options: dict[str, Any] = {"num_cpus": 2, "prestart": self.rng.randrange(3), "processes": ProcessProfile(), **cluster_options}
+        self.cpus: int = options["num_cpus"]
         self.cluster = SimCluster(self.world, **options)
         self.driver: SimDriver | None = None
         self.began_at = 0

@@ -1,4 +1,8 @@
-"""Scenario 1: tasks. A random program of calls whose arguments are values and references, checked by plain Python."""
+"""Scenario 1: tasks. A random program of calls whose arguments are values and references, checked by plain Python.
+
+Invariants of its own:
+    SC-13  no more tasks of one CPU run at a time than there are CPUs (those that wait for others do not count)
+"""
 
 from __future__ import annotations
 
@@ -69,6 +73,16 @@ def weigh(blob: Blob, byte: int) -> int:
 @af.remote(num_returns=3)
 def three(number: int) -> tuple[int, int, int]:
     return number, number + 1, number + 2
+
+
+@af.remote(num_cpus=1)
+async def hold_cpu(seconds: float, cpus: int) -> int:
+    register = outside.register()
+    running = register.values["running"] = register.values.get("running", 0) + 1
+    await asyncio.sleep(seconds)
+    register.values["running"] -= 1
+    assert running <= cpus, f"SC-13: {running} tasks run on {cpus} CPUs"
+    return running
 
 
 @af.remote(max_retries=5, retry_exceptions=(KeyError,))
@@ -155,6 +169,10 @@ def prepare(stage: Stage) -> Main:
             record = outside.invoked("task", "fails")
             late.append(asyncio.ensure_future(outside.end_of(record, fails.remote(7).as_task())))
 
+        def crowd() -> None:
+            for _ in range(rng.randrange(2, 6)):
+                late.append(asyncio.ensure_future(hold_cpu(rng.random() * 0.05, stage.cpus)))
+
         def first() -> None:
             number = rng.randrange(100)
             made.append((call(important, number, number), number))
@@ -186,7 +204,7 @@ def prepare(stage: Stage) -> Main:
                 assert blob.is_all(byte) and len(memoryview(blob.data)) == size
 
         steps: list[Callable[[], Any]] = [
-            plain, plain, slow, nested, big, heavy, argument, several, flaky, wrong, first, forget, direct, put, put_large, read,
+            plain, plain, slow, nested, big, heavy, argument, several, flaky, wrong, crowd, first, forget, direct, put, put_large, read,
         ]  # fmt: skip
         for _ in range(count):
             step = rng.choice(steps)()

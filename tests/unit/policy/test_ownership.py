@@ -532,6 +532,53 @@ def test_ow_2_an_own_object_that_comes_back_after_its_end_is_gone_and_harms_nobo
     assert a.references.owned.entries == {}
 
 
+def test_a_loan_that_crosses_a_drop_is_not_lost() -> None:
+    """OW-4, on the wire: the owner lends a second time while the borrower pays back what it has seen of the first."""
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    a.put([])
+    b.call("a", [])
+    net.deliver_all()
+    a.end_call(0, keep=[], returned=[0], fails=False)
+    net.deliver_all()
+    b.call("a", [])
+    net.deliver_all()
+    a.end_call(0, keep=[], returned=[0], fails=False)
+    a.handles.clear()
+    a.end_batch()
+    del b.handles[0]
+    b.end_batch()
+    assert ([type(x) for x in net.wires["a", "b"]], [type(x) for x in net.wires["b", "a"]]) == ([m.Reply], [m.DropBorrow])
+    net.deliver("b", "a")
+    assert a.references.owned.entries[1].borrowers == {"b": 1}
+    net.deliver_all()
+    assert b.counts() == {("a", 1): 1}
+
+
+def test_a_result_is_held_until_its_receiver_is_counted() -> None:
+    """SEMANTICS 13: refs inside results are held by the sender until the receiver's borrow is acknowledged."""
+    net = net_of("a", "b", "c")
+    a, b, c = net.processes.values()
+    c.put([])
+    c.call("b", c.handles)
+    net.deliver_all()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    c.handles.clear()
+    c.end_batch()
+    a.call("b", [])
+    net.deliver_all()
+    b.end_call(0, keep=[], returned=[0], fails=False)
+    b.handles.clear()
+    b.end_batch()
+    net.deliver("b", "a")
+    assert [ends for ends in net.busy() if "b" in ends] == [], "b holds on until a says Release"
+    net.deliver("a", "c")
+    assert c.references.owned.entries[1].borrowers == {"b": 1, "a": 1}
+    net.deliver_all()
+    assert c.references.owned.entries[1].borrowers == {"a": 1}
+
+
 def test_nothing_is_lent_to_a_caller_that_is_gone() -> None:
     net = net_of("a", "b")
     a, b = net.processes.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections import Counter
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -52,7 +52,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
 
 def of_struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(kind)
-    fields = {field.name: st.deferred(partial(of_type, hints[field.name])) for field in msgspec.structs.fields(kind)}
+    fields = {field.name: of_type(hints[field.name]) for field in msgspec.structs.fields(kind)}
     return st.builds(kind, **fields)
 
 

@@ -1,0 +1,159 @@
+"""The scenarios with their judgement: one function of a seed (and a step) each, for tests and for the hunt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from actorflow.testing import at_most_once, errors_allowed, values_match
+from tests.sim.scenarios import actors, borrowers, cancels, crashes, streams, tasks
+from tests.sim.scenarios.stage import LIMIT_S, Main, Stage
+
+FAULTS_PER_SEED = 4
+"""Steps that are tried with each seed: together the seeds cover them all."""
+Prepare = Callable[[Stage], Main]
+Faulty = Callable[[int, int], None]
+"""Runs a scenario with a seed, and a fault at a step."""
+
+
+def steps_of(seed: int, prepare: Prepare) -> int:
+    """How many steps a run without faults takes."""
+    with Stage(seed) as stage:
+        stage.run(prepare(stage))
+        return stage.steps
+
+
+def some_steps(seed: int, steps: int) -> list[int]:
+    """A few of the steps, drawn from the seed."""
+    rng = random.Random(f"steps {seed}")
+    return sorted(rng.sample(range(steps), min(FAULTS_PER_SEED, steps)))
+
+
+# -- without faults
+
+
+def run_tasks(seed: int) -> None:
+    """Scenario 1."""
+    with Stage(seed) as stage:
+        stage.run(tasks.prepare(stage))
+        stage.judge(values_match(tasks.expected), errors_allowed(ValueError))
+
+
+def run_actors(seed: int) -> None:
+    """Scenario 2."""
+    with Stage(seed) as stage:
+        stage.run(actors.prepare(stage))
+        stage.judge(values_match(actors.expected), errors_allowed(), at_most_once)
+
+
+def run_borrowers(seed: int) -> None:
+    """Scenario 6. Workers that own objects must not be retired; until they hand them over, none is (SEMANTICS 17)."""
+    with Stage(seed, node_options={"idle_timeout_s": 1e9}) as stage:
+        stage.run(borrowers.prepare(stage))
+        stage.judge()
+
+
+def run_streams(seed: int) -> None:
+    """Scenario 7."""
+    with Stage(seed) as stage:
+        stage.run(streams.prepare(stage))
+        stage.judge()
+        streams.begun_is_ended(stage)
+
+
+# -- with a fault at a step
+
+
+def worker_dies(seed: int, step: int) -> None:
+    """Scenario 3."""
+    with Stage(seed) as stage:
+        stage.at(step, stage.kill_a_worker)
+        stage.run(crashes.prepare(stage))
+        checks = (values_match(crashes.expected), errors_allowed(*crashes.LOST), at_most_once, *crashes.CHECKS)
+        stage.judge(*checks)
+
+
+def owner_dies(seed: int, step: int) -> None:
+    """Scenario 4: the driver that the cluster belongs to."""
+    with Stage(seed) as stage:
+        stage.at(step, lambda: stage.world.kill(stage.begun().host))
+        driver = stage.begin(crashes.prepare(stage))
+        stage.world.run_until(lambda: driver.ended, LIMIT_S)
+        stage.judge_the_end()
+
+
+def guest_dies(seed: int, step: int) -> None:
+    """Scenario 4: another driver. The cluster goes on, and nothing of the dead one is left."""
+    with Stage(seed) as stage:
+        stage.begin_owner()
+        stage.at(step, lambda: stage.world.kill(stage.begun().host))
+        driver = stage.begin(crashes.prepare(stage))
+        stage.world.run_until(lambda: driver.ended, LIMIT_S)
+        stage.history.caller_died("driver")
+        stage.judge(values_match(crashes.expected), at_most_once)
+
+
+def call_is_cancelled(seed: int, step: int) -> None:
+    """Scenario 5."""
+    with Stage(seed) as stage:
+        main, cancellation = cancels.prepare(stage)
+        stage.at(step, cancellation.strike)
+        stage.run(main)
+        stage.judge()
+        cancels.begun_is_ended(stage)
+
+
+def prepare_cancels(stage: Stage) -> Main:
+    """Scenario 5 without a fault."""
+    return cancels.prepare(stage)[0]
+
+
+FAULTS: dict[str, tuple[Faulty, Prepare]] = {
+    "a worker dies": (worker_dies, crashes.prepare),
+    "the owner dies": (owner_dies, crashes.prepare),
+    "a guest dies": (guest_dies, crashes.prepare),
+    "a call is cancelled": (call_is_cancelled, prepare_cancels),
+}
+SCENARIOS: dict[str, Prepare] = {
+    "tasks": tasks.prepare,
+    "actors": actors.prepare,
+    "crashes": crashes.prepare,
+    "cancels": prepare_cancels,
+    "borrowers": borrowers.prepare,
+    "streams": streams.prepare,
+}
+
+
+def with_some_faults(name: str, seed: int) -> None:
+    """Run a faulty scenario with the fault at a few of its steps."""
+    run, prepare = FAULTS[name]
+    for step in some_steps(seed, steps_of(seed, prepare)):
+        run(seed, step)
+
+
+def with_every_fault(name: str, seed: int, stride: int = 1) -> None:
+    """Run a faulty scenario with the fault at every step."""
+    run, prepare = FAULTS[name]
+    for step in range(0, steps_of(seed, prepare), stride):
+        run(seed, step)
+
+
+def digest(scenario: str, seed: int) -> str:
+    """The trace of a run in which a worker dies."""
+    with Stage(seed) as stage:
+        stage.at(stage.faults.randrange(50, 200), stage.kill_a_worker)
+        driver = stage.begin(SCENARIOS[scenario](stage))
+        stage.world.run_until(lambda: driver.ended or stage.world.now > LIMIT_S, 2 * LIMIT_S)
+        stage.world.run_for(1.0)
+        return stage.world.trace.digest
+
+
+RUNS: dict[str, Callable[[int], None]] = {
+    "tasks": run_tasks,
+    "actors": run_actors,
+    "borrowers": run_borrowers,
+    "streams": run_streams,
+    "a worker dies": lambda seed: with_some_faults("a worker dies", seed),
+    "a call is cancelled": lambda seed: with_some_faults("a call is cancelled", seed),
+}
+"""What the hunt for mutants runs."""
