@@ -255,7 +255,7 @@ class Node:
     def process_output(self, worker_id: str, stream: str, data: bytes) -> None:
         """A worker has printed something."""
         worker = self._workers.get(worker_id)
-        if worker is not None:
+        if worker is not None and (worker.peer is not None or not self._stopping):
             self._logs.output(worker, stream, data)
             self._arm()
 

@@ -467,7 +467,11 @@ class Host:
                 self._end(incoming, outcomes[0], holds, more=outcomes[1:])  # type: ignore[arg-type]
 
         for position, part in enumerate(parts):
-            arguments.pack_result(self.core, incoming, part, partial(packed, position))
+            try:
+                arguments.pack_result(self.core, incoming, part, partial(packed, position))
+            except SerializationError as error:
+                # This value cannot travel; the others can.
+                packed(position, arguments.failure(self.core, incoming, error), [])
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""

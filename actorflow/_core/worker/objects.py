@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ObjectFreedError, TaskCancelledError
+from actorflow._core.base.errors import ObjectFreedError, ObjectStoreFullError, TaskCancelledError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -126,29 +126,39 @@ class Objects:
         return await self._put_large(pickled, refs)
 
     async def _put_large(self, pickled: Pickled, refs: list[Entry]) -> ObjectRef[Any]:
-
-        waiter = FutureWaiter(self._core.gates.current())
-        answer: list[Any] = []
+        """Through shared memory: the extent is asked of the node, the copy is made by this thread."""
+        core = self._core
+        waiter = FutureWaiter(core.gates.current())
+        answer: list[m.Allocated] = []
+        given_up = False
 
         def allocated(message: m.Allocated) -> None:
+            if given_up and not message.error:
+                core.node.send(m.FreeExtent(message.extent))
             answer.append(message)
             waiter.settled(message)
 
-        with self._core.lock:
+        with core.lock:
             for inner in refs:
                 inner.pins += 1
-            self._core.store.allocate(layout(pickled)[0], allocated)
-            self._core.flush_now(self._core.node)
-        await waiter.future
-        if answer[0].error:
-            from actorflow._core.base.errors import ObjectStoreFullError
-
-            raise ObjectStoreFullError(answer[0].error)
-        stored = self._core.store.fill(answer[0], pickled)
-        with self._core.lock:
-            entry = self._core.references.owned.new()
+            core.store.allocate(layout(pickled)[0], allocated)
+            core.flush_now(core.node)
+        try:
+            await waiter.future
+            if answer[0].error:
+                raise ObjectStoreFullError(answer[0].error)
+            stored = core.store.fill(answer[0], pickled)
+        except BaseException:
+            with core.lock:
+                given_up = True
+                core.references.unpin_all(refs)
+                if answer and not answer[0].error:
+                    core.node.send(m.FreeExtent(answer[0].extent))
+            raise
+        with core.lock:
+            entry = core.references.owned.new()
             entry.outcome = stored
-            return self._core.references.handle(entry)
+            return core.references.handle(entry)
 
     def freed(self, entry: Owned) -> None:
         """An object of ours is gone. Under the lock."""

@@ -454,7 +454,7 @@ def test_without_descriptors_accepting_waits_and_then_goes_on(
     path = str(directory / "a.sock")
 
     async def scenario() -> None:
-        accepted = asyncio.Event()
+        accepted, complaints = asyncio.Event(), Complaints()
         listener = UnixListener(asyncio.get_running_loop(), path, lambda sock: (sock.close(), accepted.set())[0])
         with socket.socket(socket.AF_UNIX) as client:
             with no_descriptor_left():
