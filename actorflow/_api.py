@@ -24,6 +24,8 @@ def _core() -> Core:
 
 
 def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
+    if not isinstance(refs, Iterable):
+        raise TypeError(f"af.{function} takes references (or a list of them for af.get), not {type(refs).__name__}")
     result = list(refs)
     if set(map(type, result)) <= {ObjectRef}:
         return result

@@ -162,12 +162,15 @@ class Session:
         if self._leave():
             driver = self._driver
             assert driver is not None
-            if driver.protocol is not None:
-                await asyncio.wrap_future(driver.protocol.run(driver.part()))
-                driver.protocol.stop()
-            else:
-                await driver.part()
-            await asyncio.get_running_loop().run_in_executor(None, driver.reap)
+            try:
+                if driver.protocol is not None:
+                    await asyncio.wrap_future(driver.protocol.run(driver.part()))
+                    driver.protocol.stop()
+                else:
+                    await driver.part()
+            finally:
+                # Whatever went wrong with the farewell: the processes end.
+                await asyncio.get_running_loop().run_in_executor(None, driver.reap)
 
     def _end(self) -> None:
         if self._leave():
@@ -338,27 +341,39 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`")
 
+    terminated: list[int] = []
+
     async def program() -> T:
-        with _sigterm_cancels():
+        with _sigterm_cancels(terminated):
             async with init(**init_options):
                 return await (main() if callable(main) else main)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(program())
+    except asyncio.CancelledError:
+        if terminated:
+            # What a shell expects of a program that SIGTERM has ended in order.
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
     finally:
         if _session is not None:
             _session._end()
 
 
 @contextlib.contextmanager
-def _sigterm_cancels() -> Generator[None, None, None]:
+def _sigterm_cancels(terminated: list[int]) -> Generator[None, None, None]:
     """SIGTERM counts as the first Ctrl-C (SEMANTICS 27)."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None or threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         yield
         return
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+
+    def cancel() -> None:
+        terminated.append(signal.SIGTERM)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, cancel)
     try:
         yield
     finally:

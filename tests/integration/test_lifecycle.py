@@ -350,7 +350,7 @@ def test_26_kill_9_of_the_driver_leaves_nothing(programs: Programs, home: Path, 
     if moment == "busy":
         program.says("busy")
     else:
-        assert leaks.until(lambda: bool(leaks.files(home)) or program.process.poll() is not None)
+        assert leaks.until(lambda: any("node_main" in command for command in leaks.processes(home).values()))
     program.process.kill()
     assert program.ends() == -signal.SIGKILL
     assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)

@@ -125,13 +125,14 @@ async def test_an_attempt_that_died_gives_its_arguments_again(tmp_path: Path) ->
     assert await use(str(tmp_path / "b"), [1, 2, 3], b"x" * 500_000) == 500_006
 
 
-async def test_a_stream_whose_producer_died_gives_every_item_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("death", [10, 250])
+async def test_a_stream_whose_producer_died_gives_every_item_once(death: int, tmp_path: Path) -> None:
     @af.remote
     def items(path: str) -> Any:
         first = tick(path) == 1
-        for n in range(20):
-            if first and n == 10:
+        for n in range(300):
+            if first and n == death:
                 os._exit(1)
             yield n
 
-    assert [n async for n in items.remote(str(tmp_path / "a"))] == list(range(20))
+    assert [n async for n in items.remote(str(tmp_path / "a"))] == list(range(300))

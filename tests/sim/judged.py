@@ -65,9 +65,11 @@ def run_streams(seed: int) -> None:
 
 
 def worker_dies(seed: int, step: int) -> None:
-    """Scenario 3."""
+    """Scenario 3; with every third seed a second worker dies a little later."""
     with Stage(seed) as stage:
         stage.at(step, stage.kill_a_worker)
+        if seed % 3 == 0:
+            stage.at(step + stage.faults.randrange(100), stage.kill_a_worker)
         stage.run(crashes.prepare(stage))
         checks = (values_match(crashes.expected), errors_allowed(*crashes.LOST), at_most_once, *crashes.CHECKS)
         stage.judge(*checks)

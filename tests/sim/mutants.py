@@ -66,8 +66,12 @@ def _one_loan(original: Any) -> Any:
     return count
 
 
-def _always_fits(original: Any) -> Any:
-    return lambda self, ticket, reserved: True
+def _takes_nothing(original: Any) -> Any:
+    def grant(self: Any, ticket: Any, now: float) -> None:
+        original(self, ticket, now)
+        self._free.add(ticket.demand)
+
+    return grant
 
 
 def _stays_idle(original: Any) -> Any:
@@ -102,9 +106,9 @@ def _keeps_the_first(original: Any) -> Any:
 MUTANTS = [
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first),
     Mutant("ownership counts", "OW-4: a borrower is counted once, however often it was lent to", ownership.Ownership, "_count", _one_loan),
-    Mutant("lease for nothing", "LE-2: a lease is granted though the CPUs are taken", leases.LeaseBook, "_fits", _always_fits),
+    Mutant("lease granted twice", "LE-2: what a lease has taken is granted again", leases.LeaseBook, "_grant", _takes_nothing),
     Mutant("worker for two", "WP-1: a leased worker is still idle, and is leased again", worker_pool.WorkerPool, "_fulfil", _stays_idle),
-    Mutant("extent under a reader", "ST-2: a freed extent goes though it is pinned", object_store.ExtentBook, "_free_if_unused", _ignores_pins),
+    Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins),
     Mutant("checkpoint lost", "CP-2: an accepted checkpoint is not kept", checkpoints.CheckpointStore, "save", _keeps_the_first),
 ]
 

@@ -289,7 +289,9 @@ async def perform(step: Step, rng: random.Random, counts: Counter[str]) -> None:
             counts[await step(rng)] += 1
     except TimeoutError:
         counts["hung"] += 1
-        print(f"hung: {name}", flush=True)
+        under_way = [row for row in await af.state.list_tasks() if row["state"] in ("waiting", "queued", "pushed")]
+        workers = [(row["worker_id"], row["state"], row["reason"]) for row in await af.state.list_workers()]
+        print(f"hung: {name}; under way: {under_way}; leases: {await af.state.list_leases()}; workers: {workers}", flush=True)
     except CRASHES:
         counts["crashed"] += 1
     except Wrong as wrong:

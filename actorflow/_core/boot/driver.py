@@ -195,7 +195,7 @@ class Driver:
         """The node ends the workers, hands on what they printed last, and goes."""
         loop = asyncio.get_running_loop()
         until = loop.time() + LAST_WORDS_S
-        while not core.node.lost and loop.time() < until:
+        while not core.node.lost and loop.time() < until:  # noqa: ASYNC110  # a core that ends tells nobody of its losses
             await asyncio.sleep(LAST_WORDS_POLL_S)
 
     def reap(self) -> None:

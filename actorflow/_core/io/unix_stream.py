@@ -121,29 +121,27 @@ class UnixStream:
 
     def write(self, data: bytes) -> None:
         """Send `data` now, as far as the kernel takes it."""
-        self._sending = True
         if self._no_write or self._backlog:
-            self._sending = False
             self._keep(data)
             return
+        self._sending = True
         try:
             sent = self._send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            self._sending = False
+            sent = len(data)
             self._no_write = True
             self._call_on_loop(self._read_to_the_end, _in_words(error))
-            return
         self._sending = False
         if self._gone:
-            self._sock.close()
+            self._sock.close()  # SO-3
         elif sent != len(data):
             self._keep(memoryview(data)[sent:])
 
     def buffered_bytes(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return self._queued_bytes - self._drained_bytes
+        return 0 if self._gone else self._queued_bytes - self._drained_bytes
 
     def close(self) -> None:
         """Send what is buffered, then close. Nothing more is delivered to the handler but the end."""
@@ -298,9 +296,8 @@ class UnixStream:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._gone = True
         if not self._sending:
-            self._sock.close()
+            self._sock.close()  # SO-3
         self._backlog.clear()
-        self._drained_bytes = self._queued_bytes
         handler = self._handler
         del self._handler, self._data_received
         handler.connection_lost(reason)

@@ -376,6 +376,7 @@ class ActorTable:
             return self._die(actor, event, died, now)
         if actor.leaving is not None:
             return []
+        died.drained = True
         actor.leaving = died
         actor.move(Event.ASKED_TO_STOP, now, died.reason)
         return [Stop(actor.node_id, actor.spec.actor_id, actor.incarnation, graceful=True)]

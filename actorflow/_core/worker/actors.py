@@ -266,7 +266,9 @@ class ActorCalls:
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
         for client in list(self.clients.values()):
-            if client.peer is peer and client.state == "alive":
+            if client.peer is peer and client.state == "dead":
+                self._fail_inflight(client)
+            elif client.peer is peer and client.state == "alive":
                 client.state = "unreachable"
                 client.peer = None
                 self._core.later(NEWS_S, partial(self._ask, client))
@@ -299,18 +301,30 @@ class ActorCalls:
         client.queue.extendleft(reversed(again))
 
     def _die(self, client: ActorClient, died: ActorDied | None) -> None:
-        client.state, client.died, client.peer = "dead", died, None
-        calls = [*client.inflight.values(), *client.queue]
-        client.inflight.clear()
+        client.state, client.died = "dead", died
+        calls = list(client.queue)
         client.queue.clear()
+        if died is not None and died.drained and client.inflight and client.peer is not None and not client.peer.lost:
+            # The word of its end came another way than its last replies: these may be here in a moment.
+            self._core.later(NEWS_S, partial(self._fail_inflight, client))
+        else:
+            self._fail_inflight(client)
+        self._fail_calls(client, calls)
+        self._wake(client, "alive", "dead", "room")
+        self._run_endings(client.actor_id)
+
+    def _fail_inflight(self, client: ActorClient) -> None:
+        client.peer = None
+        lost, client.inflight = client.inflight, {}
+        self._fail_calls(client, list(lost.values()))
+
+    def _fail_calls(self, client: ActorClient, calls: list[Call]) -> None:
         for call in calls:
             if call.state is not CallState.DONE:
                 if call.cancelled:
                     self._core.caller.settle_cancelled(call)
                 else:
                     self._core.caller.settle_error(call, self._dead_error(client))
-        self._wake(client, "alive", "dead", "room")
-        self._run_endings(client.actor_id)
 
     def _run_endings(self, actor_id: str) -> None:
         for ending in self._endings.pop(actor_id, ()):

@@ -19,7 +19,6 @@ from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.object_ref import ObjectRef
-from actorflow._core.worker.streams import STREAM_WINDOW
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
 
@@ -161,7 +160,8 @@ class Caller:
         if call.stored is not None:
             context.stored = call.stored.outcome  # type: ignore[assignment]
         if call.stream is not None:
-            context.stream_window = STREAM_WINDOW
+            # An attempt after the first begins again at item 0: it may go as far as the consumer has allowed by now.
+            context.stream_window = call.stream.credited
         return context
 
     def _time_left(self, timeout_s: float | None) -> float | None:
@@ -194,7 +194,7 @@ class Caller:
         if call.stream is not None and not call.stream.ended:
             self._core.streams.end(call.stream, failed)
         self._settle_entries(call, failed)
-        self.cancel_call(call, force=False)
+        self.cancel_call(call)
 
     def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         """See Runtime."""
@@ -289,7 +289,7 @@ class Caller:
         except asyncio.CancelledError:
             if entry.outcome is None:
                 with core.lock:
-                    self.cancel_call(call, force=False)
+                    self.cancel_call(call)
                     unfinished = current.cancelled_calls.get()
                     if unfinished is not None and entry.outcome is None:
                         # The task group that was left waits until the call is terminal (SEMANTICS 4).
@@ -453,7 +453,7 @@ class Caller:
 
     # -- cancelling
 
-    def cancel_entry(self, entry: Entry, *, force: bool) -> bool:
+    def cancel_entry(self, entry: Entry) -> bool:
         """`ref.cancel()`: acts for all who wait (SEMANTICS 3). False when there was nothing left to cancel."""
         if not isinstance(entry, Owned):
             raise ActorflowError("only the owner of a reference can cancel its call; this process has borrowed it")
@@ -461,10 +461,10 @@ class Caller:
             call = entry.call
             if call is None:
                 return False
-            self.cancel_call(call, force=force)
+            self.cancel_call(call)
             return True
 
-    def cancel_call(self, call: Call, *, force: bool) -> None:
+    def cancel_call(self, call: Call) -> None:
         """Under the lock. Queued: settled here. Pushed: the worker is asked, and its answer settles it."""
         if call.cancelled or call.state is CallState.DONE:
             return
@@ -474,7 +474,7 @@ class Caller:
         elif call.state is CallState.WAITING:
             self.settle_cancelled(call)
         else:
-            self._core.tasks.cancel(call, force=force)
+            self._core.tasks.cancel(call)
 
     def send_cancel(self, peer: Peer, call: Call) -> None:
         """Ask the worker."""

@@ -131,6 +131,12 @@ class Directory:
 
     async def kill_actor(self, actor: ActorClient, *, no_restart: bool, graceful: bool) -> None:
         """See Runtime."""
+        if graceful:
+            # The word goes by another way than our calls, and must not overtake them.
+            client = actor.same_as or actor
+            with self._core.lock:
+                under_way = [call.entry for call in (*client.queue, *client.inflight.values())]
+            await self._core.objects.wait_many(under_way, len(under_way))
         with self._core.lock:
             self._core.head.send(m.KillActor(actor.actor_id, no_restart, graceful))
         if no_restart:

@@ -7,6 +7,7 @@ import concurrent.futures
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from actorflow._core.base.errors import NotYetSupportedError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol.messages import Inline
 from actorflow._core.serialization.values import note_reference, reference_at
@@ -49,13 +50,16 @@ class ObjectRef(Generic[T]):
         """True when the value, or the error, is known in this process."""
         return self._entry.outcome is not None
 
-    def cancel(self, *, force: bool = False, recursive: bool = True) -> bool:
+    def cancel(self, *, force: bool = False) -> bool:
         """Ask for the end of the call that makes this object; True when it was not finished yet.
 
         A call that has not started never will; running `async def` code gets CancelledError; running `def` code goes on unless it looks
-        at `af.check_cancelled()`. Whoever awaits the ref gets TaskCancelledError. `force` also ends the worker process of a task.
+        at `af.check_cancelled()`. Whoever awaits the ref gets TaskCancelledError. `force=True`, which is to end a running `def` task with
+        its worker, is not there yet: NotYetSupportedError.
         """
-        return self._core.caller.cancel_entry(self._entry, force=force)
+        if force:
+            raise NotYetSupportedError("ref.cancel(force=True) is not there yet: let the code look at af.check_cancelled()")
+        return self._core.caller.cancel_entry(self._entry)
 
     def future(self) -> concurrent.futures.Future[T]:
         """A `concurrent.futures.Future` with the same end, for code that wants one; cancelling it does not cancel the call."""

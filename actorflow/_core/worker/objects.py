@@ -58,7 +58,7 @@ class Objects:
                 call = entry.call
                 if call is not None:
                     entry.seen = True
-                    self._core.caller.cancel_call(call, force=False)
+                    self._core.caller.cancel_call(call)
 
     async def wait_many(self, entries: Sequence[Entry], count: int) -> None:
         """Wait until `count` of the entries are settled. Stopping to wait cancels nothing (SEMANTICS 2)."""

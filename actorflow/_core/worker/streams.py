@@ -245,7 +245,7 @@ class StreamCalls:
                 if state.call.state is CallState.PUSHED:
                     self._send_to_producer(state, close_message(state))
                 else:
-                    self._core.caller.cancel_call(state.call, force=False)
+                    self._core.caller.cancel_call(state.call)
             state.wake()
 
     def drain(self) -> None:

@@ -166,7 +166,7 @@ class TaskSubmitter:
             self._core.node.send(CancelLease(lease_id))
         klass.requests.clear()
 
-    def cancel(self, call: Call, *, force: bool) -> None:
+    def cancel(self, call: Call) -> None:
         """End a call that is queued or pushed. Its outcome follows."""
         if call.state is CallState.PUSHED:
             self._core.caller.send_cancel(call.place.peer, call)

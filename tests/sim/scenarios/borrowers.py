@@ -78,6 +78,9 @@ class Shelf(af.Actor):
     async def keep(self, key: int, box: list[Any]) -> None:
         self.boxes[key] = box
 
+    async def own(self, key: int, byte: int) -> None:
+        self.boxes[key] = [await af.put(value_of(byte))]
+
     async def give(self, key: int) -> list[Any]:
         return self.boxes[key]
 
@@ -150,6 +153,27 @@ def prepare(stage: Stage) -> Main:
                 await asyncio.sleep(rng.random() * 0.3)
             mine.append((await outer, byte))
 
+        async def flicker() -> None:
+            """The same reference comes and goes, again and again: a drop crosses a loan on the wire."""
+            byte, shelf, key = rng.randrange(1, 200), rng.choice(shelves), next(keys)
+            await shelf.own(key, byte)
+            kept: list[list[Any]] = []
+
+            async def take_and_drop() -> None:
+                for _ in range(rng.randrange(4)):
+                    box = await shelf.give(key)
+                    await asyncio.sleep(rng.random() * 0.002)
+                    del box
+
+            async def take_and_keep() -> None:
+                await asyncio.sleep(rng.random() * 0.004)
+                kept.append(await shelf.give(key))
+
+            await asyncio.gather(take_and_drop(), take_and_keep())
+            await shelf.drop(key)
+            await asyncio.sleep(rng.random() * 0.01)
+            mine.append((kept.pop(), byte))
+
         async def chain() -> None:
             box, byte = rng.choice(mine)
             mine.append((await pass_on(box, rng.randrange(4)), byte))
@@ -188,10 +212,13 @@ def prepare(stage: Stage) -> Main:
         async def collect() -> None:
             gc.collect()
 
-        actions = [new, new, shelve, take, move, unwrap, chain, look, look, late, top_level, drop_mine, drop_theirs, cycle, collect]
+        actions = [
+            new, new, shelve, take, move, unwrap, flicker, flicker, flicker, chain, look, look, late, top_level,
+            drop_mine, drop_theirs, cycle, collect,
+        ]  # fmt: skip
         for _ in range(rng.randrange(15, 40)):
             action = rng.choice(actions)
-            if not mine or (not theirs and action in (take, move, unwrap, drop_theirs)):
+            if (not mine and action is not flicker) or (not theirs and action in (take, move, unwrap, drop_theirs)):
                 action = new
             if rng.random() < 0.2 and action is not new:
                 await asyncio.gather(action(), new())

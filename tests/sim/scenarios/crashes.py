@@ -5,18 +5,21 @@ Invariants of its own:
           worker dies
     SC-5  a call without retries runs at most once: a register outside counts
     SC-6  after it all the cluster works: new calls end in their values
+    SC-3  (of the actors) what was acknowledged is in the state of an actor with `checkpoint_every="call"`
+    SC-11 (of the streams) a stream gives its values in order, each once, up to its end or its error
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import actorflow as af
 from actorflow.testing import Check, History, Violation
 from tests.sim.scenarios import outside
 from tests.sim.scenarios.stage import Main, Stage
-from tests.sim.scenarios.tasks import Blob
+from tests.sim.scenarios.tasks import Blob, weigh
 
 LOST = (af.WorkerCrashedError, af.ActorDiedError, af.ActorUnavailableError, af.ObjectLostError, af.OwnerDiedError)
 """What a call may end in when its worker, or that of its arguments, died."""
@@ -78,6 +81,34 @@ class Restarted(af.Actor, max_restarts=5):
         return number * 2
 
 
+class Keeper(af.Actor, max_restarts=5, max_task_retries=5, checkpoint_every="call"):
+    """At least once, and it remembers what it has acknowledged."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, int] = {}
+
+    async def put(self, key: str, number: int) -> int:
+        self.keys[key] = number
+        return number * 2
+
+    async def all(self) -> dict[str, int]:
+        return self.keys
+
+    def __checkpoint__(self) -> dict[str, int]:
+        return self.keys
+
+    def __restore__(self, keys: dict[str, int]) -> None:
+        self.keys = keys
+
+
+@af.remote(max_retries=3)
+async def numbers(until: int) -> AsyncIterator[int]:
+    for number in range(until):
+        yield number
+        if number % 5 == 0:
+            await asyncio.sleep(0.001)
+
+
 def prepare(stage: Stage) -> Main:
     """Draw calls of every kind, most of them under way at the same time."""
     rng = stage.rng
@@ -85,6 +116,7 @@ def prepare(stage: Stage) -> Main:
     async def main() -> None:
         calls: list[asyncio.Task[Any]] = []
         plain, restarted = Plain.remote("one"), Restarted.remote()
+        keeper, acknowledged = Keeper.remote(), dict[str, int]()
         sturdy = Sturdy.remote(af.deref(await af.put(1000))) if rng.random() < 0.5 else Sturdy.remote(1000)
 
         def watch(record: Any, ref: Any) -> None:
@@ -136,7 +168,36 @@ def prepare(stage: Stage) -> Main:
 
             watch(record, asyncio.ensure_future(read()))
 
-        kinds = [one_once, one_again, one_parent, one_chain, one_plain, one_restarted, one_sturdy, one_large]
+        def one_argument() -> None:
+            byte, size = rng.randrange(1, 200), 200_000
+            record = outside.invoked("retried", "weigh", size)
+            watch(record, weigh.options(max_retries=3).remote(Blob(bytes([byte]) * size), byte))
+
+        def one_kept() -> None:
+            number = rng.randrange(100)
+            record = outside.invoked("retried", "keeper", number * 2)
+            key = str(record.number)
+
+            async def put() -> int:
+                doubled: int = await keeper.put(key, number)
+                acknowledged[key] = number
+                return doubled
+
+            watch(record, asyncio.ensure_future(put()))
+
+        def one_stream() -> None:
+            until = rng.choice([3, 30, 100])
+            record = outside.invoked("retried", "stream", list(range(until)))
+
+            async def read() -> list[int]:
+                return [number async for number in numbers.remote(until)]
+
+            watch(record, asyncio.ensure_future(read()))
+
+        kinds = [
+            one_once, one_again, one_parent, one_chain, one_plain, one_restarted, one_sturdy, one_large, one_argument, one_kept,
+            one_stream,
+        ]  # fmt: skip
         for _ in range(rng.randrange(6, 12)):
             rng.choice(kinds)()
             if rng.random() < 0.3:
@@ -145,6 +206,8 @@ def prepare(stage: Stage) -> Main:
         one_again()
         one_sturdy()
         await asyncio.gather(*calls)
+        kept = await keeper.all()
+        assert acknowledged.items() <= kept.items(), f"SC-3: {acknowledged} were acknowledged, {kept} are kept"
 
     return main
 

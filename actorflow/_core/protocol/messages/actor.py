@@ -41,12 +41,14 @@ class ActorDied(Message):
     `kind`: killed | crashed | init_failed | owner_died | out_of_scope | exited | job_ended | unschedulable,
     and from the head alone: refused (it was never created) | forgotten (unknown, or its end is no longer
     remembered). `story`: what happened to it before, line by line, where that helps to understand the end.
+    `drained`: it ended gracefully; the replies to the calls in its mailbox are there, or on their way.
     """
 
     kind: str
     reason: str
     error: Failed | None = None
     story: list[str] = []
+    drained: bool = False
 
 
 class CreateActor(Message, tag=50):
