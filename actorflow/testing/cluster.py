@@ -98,6 +98,10 @@ class SimDriver:
             raise self.error
         return self.value
 
+    def forget(self) -> None:
+        """Drop the value or the error of `main`: an error's frames hold references, which `settle` would find."""
+        self.value = self.error = None
+
     def end(self) -> None:
         """Let a driver with `stay` leave. Called from outside."""
         if self.host.alive and not self._end.done():
@@ -114,8 +118,9 @@ class SimDriver:
             core = await self._join()
             _runtime.enter(core)
             self.value = await self._run(main)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.error = error
+        del main  # what it closes over may hold references
         self.returned = True
         if self._stay:
             await self._end

@@ -172,6 +172,7 @@ class Events(Watcher):
 
     def process_output(self, worker_id: str, stream: str, data: bytes) -> None:
         assert worker_id not in self.exits, "output after the exit"
+        assert worker_id in self.pids, "output before the start"
         key = worker_id, stream
         self.output[key] = self.output.get(key, b"") + data
         self._note(worker_id, stream)

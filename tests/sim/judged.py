@@ -19,7 +19,7 @@ Faulty = Callable[[int, int], None]
 def steps_of(seed: int, prepare: Prepare) -> int:
     """How many steps a run without faults takes."""
     with Stage(seed) as stage:
-        stage.run(prepare(stage))
+        stage.run_among_faults(prepare(stage))
         return stage.steps
 
 
@@ -110,11 +110,28 @@ def prepare_cancels(stage: Stage) -> Main:
     return cancels.prepare(stage)[0]
 
 
+def chaos(prepare: Prepare) -> Faulty:
+    """Any scenario, while a worker dies: it ends, in order or in an error that has a name, and nothing is left."""
+
+    def run(seed: int, step: int) -> None:
+        with Stage(seed) as stage:
+            stage.at(step, stage.kill_a_worker)
+            stage.run_among_faults(prepare(stage))
+            stage.judge_the_rest()
+
+    return run
+
+
 FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "a worker dies": (worker_dies, crashes.prepare),
     "the owner dies": (owner_dies, crashes.prepare),
     "a guest dies": (guest_dies, crashes.prepare),
     "a call is cancelled": (call_is_cancelled, prepare_cancels),
+    "a worker dies among tasks": (chaos(tasks.prepare), tasks.prepare),
+    "a worker dies among actors": (chaos(actors.prepare), actors.prepare),
+    "a worker dies among borrowers": (chaos(borrowers.prepare), borrowers.prepare),
+    "a worker dies among streams": (chaos(streams.prepare), streams.prepare),
+    "a worker dies among cancels": (chaos(prepare_cancels), prepare_cancels),
 }
 SCENARIOS: dict[str, Prepare] = {
     "tasks": tasks.prepare,

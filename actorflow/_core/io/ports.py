@@ -94,7 +94,8 @@ class ProcessExit:
         if self.signal is not None:
             import signal
 
-            return f"killed by {signal.Signals(self.signal).name}"
+            known = self.signal in signal.Signals.__members__.values()
+            return f"killed by {signal.Signals(self.signal).name if known else f'signal {self.signal}'}"
         if self.exit_code is not None:
             return f"exited with code {self.exit_code}"
         return self.detail or "ended, cause unknown"

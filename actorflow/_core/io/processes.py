@@ -3,8 +3,8 @@
 The rules:
 
     PR-1  Every spawn ends in exactly one `process_exited`, also when there never was a process.
-    PR-2  A worker's exit is told after its output, or OUTPUT_TIMEOUT_S later when a process that it started
-          still holds its pipes.
+    PR-2  A worker's start is told before its output, and its exit after it, or OUTPUT_TIMEOUT_S later when a
+          process that it started still holds its pipes.
     PR-3  Every event is a callback of the loop of its own: never from within `spawn` or `kill`, and when one
           fails the others are told all the same.
 """
@@ -166,8 +166,6 @@ class ZygoteProcesses:
                 os.close(fd)
         self._forks_in_flight += 1
         self._workers[spec.worker_id] = worker
-        for fd in worker.pipes:
-            self._loop.add_reader(fd, self._on_output, worker, fd)
         return True
 
     def _send(self, command: Fork | Signal, fds: tuple[int, ...] = ()) -> bool:
@@ -211,6 +209,8 @@ class ZygoteProcesses:
             if isinstance(report, Forked):
                 worker.pid = report.pid
                 self._loop.call_soon(self._events.process_started, worker.worker_id, worker.pid)
+                for fd in worker.pipes:
+                    self._loop.add_reader(fd, self._on_output, worker, fd)
             else:
                 self._not_forked(worker, report)
 

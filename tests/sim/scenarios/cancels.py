@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import actorflow as af
@@ -108,15 +109,16 @@ def prepare(stage: Stage) -> tuple[Main, Cancellation]:
         waiting: list[asyncio.Task[None]] = []
         numbers = iter(range(1_000))
 
-        async def follow(key: str, awaitable: Any) -> None:
+        async def follow(key: str, begin: Callable[[], Any]) -> None:
             try:
-                value = await awaitable
+                value = await begin()
             except af.TaskCancelledError:
                 value = "cancelled"
             except asyncio.CancelledError:
                 assert key in cancellation.cancelled, f"SC-7: {key} was not cancelled, and raised CancelledError"
                 value = "cancelled"
-            cancellation.open.pop(key, None)
+            finally:
+                cancellation.open.pop(key, None)  # it holds the reference
             if value == "cancelled":
                 assert key in cancellation.cancelled, f"SC-7: {key} was not cancelled by anybody"
             else:
@@ -127,7 +129,7 @@ def prepare(stage: Stage) -> tuple[Main, Cancellation]:
 
         def direct(call: Callable[[str], Any]) -> None:
             key = f"direct {next(numbers)}"
-            task = asyncio.create_task(follow(key, call(key)), name=key)
+            task = asyncio.create_task(follow(key, partial(call, key)), name=key)
             cancellation.open[key] = task.cancel
             waiting.append(task)
 
@@ -135,7 +137,7 @@ def prepare(stage: Stage) -> tuple[Main, Cancellation]:
             key = f"ref {next(numbers)}"
             ref = call(key)
             cancellation.open[key] = ref.cancel
-            waiting.append(asyncio.create_task(follow(key, ref), name=key))
+            waiting.append(asyncio.create_task(follow(key, lambda: ref), name=key))
 
         def shared() -> None:
             """A reference with two waiters: one is cancelled, which cancels nothing but itself."""
@@ -145,7 +147,7 @@ def prepare(stage: Stage) -> tuple[Main, Cancellation]:
             async def second() -> None:
                 assert await ref == key, "SC-7: a second waiter"
 
-            mine = asyncio.create_task(follow(key, ref), name=key)
+            mine = asyncio.create_task(follow(key, lambda: ref), name=key)
             waiting.extend((mine, asyncio.create_task(second())))
             cancellation.open[key] = mine.cancel
 
@@ -175,7 +177,10 @@ def prepare(stage: Stage) -> tuple[Main, Cancellation]:
             rng.choice(kinds)()
             if rng.random() < 0.3:
                 await asyncio.sleep(rng.random() * 0.02)
-        await asyncio.gather(*waiting)
+        for end in await asyncio.gather(*waiting, return_exceptions=True):
+            # A task that is cancelled before its first step has made no call.
+            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+                raise end
         assert await give("still here") == "still here"
 
     return main, cancellation

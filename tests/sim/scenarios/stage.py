@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import actorflow as af
 from actorflow.testing import ALWAYS, Check, History, Host, LinkProfile, ProcessProfile, World, check
 from actorflow.testing.cluster import SimCluster, SimDriver
 from tests.sim.scenarios import outside
@@ -24,6 +25,12 @@ from tests.sim.scenarios import outside
 LIMIT_S = 60.0
 STEPS_MAX = 150_000
 Main = Callable[[], Coroutine[Any, Any, Any]]
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error] if error is not None else []
 
 
 class Bugs(logging.Handler):
@@ -89,6 +96,15 @@ class Stage:
         self.steps = self.world.steps - self.began_at
         return driver.result()
 
+    def run_among_faults(self, main: Main) -> None:
+        """Run `main` to its end, which may be an error of actorflow's own: whatever a fault leads to has a type and a name."""
+        driver = self.begin(main)
+        self.world.run_until(lambda: driver.ended, LIMIT_S)
+        self.steps = self.world.steps - self.began_at
+        for error in _leaves(driver.error):
+            assert isinstance(error, af.ActorflowError), f"CK-3, seed {self.seed}: {error!r}"
+        driver.forget()
+
     def begun(self) -> SimDriver:
         """The driver that runs the scenario."""
         assert self.driver is not None, "the scenario has begun"
@@ -120,6 +136,11 @@ class Stage:
         """The owner is dead: nothing is left of the cluster."""
         self.cluster.stop()
         assert not self._bugs.found, f"ST-2, seed {self.seed}: {self._bugs.found}"
+
+    def judge_the_rest(self) -> None:
+        """Whatever became of the calls: nothing is left of them, nor of the cluster."""
+        self.cluster.settle()
+        self.judge_the_end()
 
     def judge(self, *checks: Check, at_rest: bool = True) -> None:
         """Check everything; end the cluster."""

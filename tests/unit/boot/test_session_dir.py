@@ -1,0 +1,294 @@
+"""The session directory: who may be in it, who finds it, and when it goes."""
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from actorflow._core.base.errors import ClusterStartError
+from actorflow._core.boot import session_dir as module
+from actorflow._core.boot.session_dir import (
+    SessionDir,
+    create_session_dir,
+    find_current,
+    sweep_stale,
+    temp_dirs,
+)
+from actorflow._core.io.sockets import unix_path
+
+OLD = 3_600.0
+
+
+def create(short_dir: Path, session_id: str = "a1b2c3d4e5f6") -> SessionDir:
+    return create_session_dir(session_id, [str(short_dir)])
+
+
+def root(short_dir: Path) -> Path:
+    return short_dir / f"actorflow-{os.geteuid()}"
+
+
+def make_old(path: Path) -> None:
+    long_ago = time.time() - OLD
+    os.utime(path, (long_ago, long_ago))
+
+
+@contextmanager
+def locked_elsewhere(session: SessionDir) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another process that holds the lock, as a node does."""
+    code = (
+        "import sys; from pathlib import Path; from actorflow._core.boot.session_dir import SessionDir\n"
+        "session = SessionDir(Path(sys.argv[1])); session.hold_lock(); session.publish('unix:/there')\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(session.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# -- what is made
+
+
+def test_a_new_directory_is_for_this_user_only(short_dir: Path) -> None:
+    session = create(short_dir)
+    assert session.path == root(short_dir) / "a1b2c3d4e5f6"
+    assert session.session_id == "a1b2c3d4e5f6"
+    for path in (session.path, session.path.parent, session.logs):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert session.logs.is_dir()
+
+
+def test_the_umask_does_not_open_it(short_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        session = create(short_dir)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(session.path.stat().st_mode) == 0o700
+
+
+def test_its_addresses_can_be_bound(short_dir: Path) -> None:
+    session = create(short_dir)
+    assert session.node_address == f"unix:{session.path}/node.sock"
+    assert session.worker_address("0123456789ab") == f"unix:{session.path}/0123456789ab.sock"
+    assert session.arena_path == f"{session.path}/arena.sock"
+    assert unix_path(session.worker_address("0123456789ab"))
+
+
+def test_the_same_session_twice_is_an_error(short_dir: Path) -> None:
+    create(short_dir)
+    with pytest.raises(ClusterStartError):
+        create(short_dir)
+
+
+# -- where it is
+
+
+def test_the_users_choice_comes_first() -> None:
+    assert temp_dirs({"ACTORFLOW_TMPDIR": "/choice", "TMPDIR": "/other"}) == ("/choice",)
+    assert temp_dirs({"TMPDIR": "/other"}) == ("/other", "/tmp")
+    assert temp_dirs({"TMPDIR": "/tmp/"}) == ("/tmp",)
+    assert temp_dirs({"ACTORFLOW_TMPDIR": "relative"}) == (os.path.abspath("relative"),)
+
+
+def test_a_name_too_long_for_sockets_is_passed_over(short_dir: Path) -> None:
+    long = short_dir / ("d" * 80)
+    long.mkdir()
+    session = create_session_dir("a1", [str(long), str(short_dir)])
+    assert session.path.parent == root(short_dir)
+    assert list(long.iterdir()) == []
+
+
+def test_a_choice_too_long_for_sockets_is_an_error_with_the_way_out() -> None:
+    long = "/" + "d" * 80
+    with pytest.raises(ClusterStartError, match="longer than the 107 bytes.*Set ACTORFLOW_TMPDIR") as caught:
+        create_session_dir("a1", [long])
+    assert long in str(caught.value)
+
+
+# -- directories that will not do
+
+
+def test_a_directory_that_does_not_exist(short_dir: Path) -> None:
+    with pytest.raises(ClusterStartError, match="not a directory that exists.*TMPDIR or ACTORFLOW_TMPDIR") as caught:
+        create_session_dir("a1", [str(short_dir / "nowhere")])
+    assert str(short_dir / "nowhere") in str(caught.value)
+
+
+def test_a_directory_that_is_read_only() -> None:
+    with pytest.raises(ClusterStartError, match="the temporary directory /sys cannot be written to.*TMPDIR"):
+        create_session_dir("a1", ["/sys"])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "is full: No space left on device"),
+        (errno.EDQUOT, "is full: Disk quota exceeded"),
+        (errno.EROFS, "cannot be written to: Read-only file system"),
+        (errno.EACCES, "cannot be written to: Permission denied"),
+    ],
+)
+def test_each_failure_in_words(code: int, words: str) -> None:
+    with pytest.raises(ClusterStartError, match=f"^the temporary directory /here {words}. Set TMPDIR or"):
+        with module._explained(Path("/here")):
+            raise OSError(code, os.strerror(code))
+
+
+def test_a_link_in_its_place_is_refused(short_dir: Path) -> None:
+    (short_dir / "elsewhere").mkdir()
+    root(short_dir).symlink_to(short_dir / "elsewhere")
+    with pytest.raises(ClusterStartError, match="symbolic link.*Remove it"):
+        create(short_dir)
+
+
+def test_a_directory_that_others_may_enter_is_refused(short_dir: Path) -> None:
+    root(short_dir).mkdir()
+    root(short_dir).chmod(0o755)
+    with pytest.raises(ClusterStartError, match=r"mode 0755\). Chmod 700|mode 0755\). chmod 700"):
+        create(short_dir)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused(short_dir: Path) -> None:
+    root(short_dir).mkdir(mode=0o700)
+    os.chown(root(short_dir), 65_534, 65_534)
+    with pytest.raises(ClusterStartError, match="belongs to user 65534, and we are user 0"):
+        create(short_dir)
+
+
+# -- the lock
+
+
+def test_a_lock_is_held_once(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.02)
+    session = create(short_dir)
+    session.hold_lock()
+    with pytest.raises(ClusterStartError, match="another node process holds its lock"):
+        SessionDir(session.path).hold_lock()
+    session.remove()
+    assert not session.path.exists()
+
+
+def test_the_lock_goes_with_its_process(short_dir: Path) -> None:
+    session = create(short_dir)
+    with locked_elsewhere(session):
+        pass
+    session.hold_lock()
+    session.remove()
+
+
+def test_the_lock_of_a_removed_session_is_no_lock(short_dir: Path) -> None:
+    session = create(short_dir)
+    session.remove()
+    session.remove()
+    with pytest.raises(FileNotFoundError):
+        session.hold_lock()
+
+
+# -- who is there
+
+
+def test_the_newest_cluster_that_lives_is_found(short_dir: Path) -> None:
+    directories = [str(short_dir)]
+    assert find_current(directories) is None
+    old, new, dead, silent = (create(short_dir, name) for name in ("old", "new", "dead", "silent"))
+    for session in (old, dead, new):
+        session.hold_lock()
+        session.publish(f"unix:/{session.session_id}")
+    silent.hold_lock()  # Not published: it cannot be reached yet.
+    os.close(dead._lock_fd)
+    dead._lock_fd = -1
+    found = find_current(directories)
+    assert found is not None
+    assert (found.session_id, found.address, found.pid) == ("new", "unix:/new", os.getpid())
+    assert found.path == new.path
+    assert abs(found.created - time.time()) < 60
+    for session in (old, new, dead, silent):
+        session.remove()
+    assert find_current(directories) is None
+
+
+def test_a_cluster_of_another_process_is_found_until_it_dies(short_dir: Path) -> None:
+    session = create(short_dir)
+    with locked_elsewhere(session) as process:
+        found = find_current([str(short_dir)])
+        assert found is not None
+        assert (found.pid, found.address) == (process.pid, "unix:/there")
+    assert find_current([str(short_dir)]) is None
+
+
+def test_looking_does_not_disturb_a_node_that_takes_its_lock(short_dir: Path) -> None:
+    session = create(short_dir)
+    fd = module._try_lock(session.path / "lock")  # Somebody who looks, at the worst moment.
+    assert fd is not None
+    looking = threading.Timer(0.02, os.close, [fd])
+    looking.start()
+    session.hold_lock()
+    looking.join()
+    session.remove()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({"pid": "x", "address": "a", "created": 1})])
+def test_a_session_file_that_makes_no_sense_is_passed_over(short_dir: Path, text: str) -> None:
+    session = create(short_dir)
+    session.hold_lock()
+    (session.path / "session.json").write_text(text)
+    assert find_current([str(short_dir)]) is None
+    session.remove()
+
+
+# -- sweeping
+
+
+def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
+    dead, young, living, lockless = (create(short_dir, name) for name in ("dead", "young", "living", "lockless"))
+    (dead.path / "node.sock").touch()
+    (dead.logs / "worker.log").write_text("last words")
+    (lockless.path / "lock").unlink()
+    (root(short_dir) / "a file").write_text("not a session")
+    for session in (dead, living, lockless):
+        make_old(session.path)
+    with locked_elsewhere(living):
+        make_old(living.path)
+        assert sorted(sweep_stale([str(short_dir)])) == [dead.path, lockless.path]
+        assert living.path.exists()
+    assert young.path.exists()
+    assert not dead.path.exists()
+
+
+def test_nothing_to_sweep(short_dir: Path) -> None:
+    assert sweep_stale([str(short_dir), str(short_dir / "nowhere")]) == []
+
+
+def test_a_root_that_is_not_ours_is_not_swept(short_dir: Path) -> None:
+    elsewhere = short_dir / "elsewhere"
+    (elsewhere / "precious").mkdir(parents=True)
+    make_old(elsewhere / "precious")
+    root(short_dir).symlink_to(elsewhere)
+    assert sweep_stale([str(short_dir)]) == []
+    assert (elsewhere / "precious").exists()
+
+
+def test_a_link_inside_is_not_followed(short_dir: Path) -> None:
+    create(short_dir)
+    precious = short_dir / "precious"
+    precious.mkdir()
+    (precious / "data").write_text("keep")
+    (root(short_dir) / "linked").symlink_to(precious)
+    make_old(precious)
+    sweep_stale([str(short_dir)], age_s=0.0)
+    assert (precious / "data").read_text() == "keep"
