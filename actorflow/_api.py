@@ -23,10 +23,14 @@ def _core() -> Core:
     return cast("Core", _runtime.current())
 
 
-def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
+def _as_list(refs: Any, function: str) -> list[Any]:
     if not isinstance(refs, Iterable):
         raise TypeError(f"af.{function} takes references (or a list of them for af.get), not {type(refs).__name__}")
-    result = list(refs)
+    return list(refs)
+
+
+def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
+    result = _as_list(refs, function)
     if set(map(type, result)) <= {ObjectRef}:
         return result
     for position, ref in enumerate(result):
@@ -86,21 +90,26 @@ async def wait(
 
     `timeout` in seconds stops waiting; fewer may be ready then. Nothing is cancelled.
     """
-    checked = _check_refs(refs, "wait")
-    if len(set(map(id, map(_entry_of, checked)))) != len(checked):
+    checked = _as_list(refs, "wait")
+    try:
+        entries = list(map(_entry_of, checked))
+    except AttributeError:
+        # The common case pays for no check of its own: this one says which of them is no reference.
+        entries = [ref._entry for ref in _check_refs(checked, "wait")]
+    if len(set(entries)) != len(entries):
         raise ValueError("af.wait: the same reference stands twice in the list; each may stand there once")
-    if not 0 < num_returns <= len(checked):
-        raise ValueError(f"af.wait: num_returns={num_returns} of {len(checked)} references; it must be between 1 and their number")
-    done = _first_done(checked, num_returns)
+    if not 0 < num_returns <= len(entries):
+        raise ValueError(f"af.wait: num_returns={num_returns} of {len(entries)} references; it must be between 1 and their number")
+    done = _first_done(entries, num_returns)
     if len(done) < num_returns:
-        waiting = _core().objects.wait_many(list(map(_entry_of, checked)), num_returns)
+        waiting = _core().objects.wait_many(entries, num_returns)
         if timeout is None:
             await waiting
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await waiting
-        done = _first_done(checked, num_returns)
+        done = _first_done(entries, num_returns)
     pending = checked.copy()
     for position in reversed(done):
         del pending[position]
@@ -110,11 +119,11 @@ async def wait(
 _entry_of = operator.attrgetter("_entry")
 
 
-def _first_done(refs: list[ObjectRef[T]], count: int) -> list[int]:
-    """The positions of the first `count` references that are done, or of fewer; it looks no further than it must."""
+def _first_done(entries: list[Any], count: int) -> list[int]:
+    """The positions of the first `count` entries that are done, or of fewer; it looks no further than it must."""
     done: list[int] = []
-    for position, ref in enumerate(refs):
-        if ref._entry.outcome is not None:
+    for position, entry in enumerate(entries):
+        if entry.outcome is not None:
             done.append(position)
             if len(done) == count:
                 break
