@@ -6,6 +6,7 @@
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core and bench-startup; `make peers` first, to measure beside Ray and xoscar
 #   make sim             the simulated scenarios, SEEDS of them each
+#   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make fuzz            the fuzz targets, at length
 #   make clean           caches and build outputs; the environments stay
@@ -25,7 +26,7 @@ PEERS_STAMP := $(PEERS)/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test check bench bench-core bench-startup peers sim kill-test fuzz clean
+.PHONY: demo test check bench bench-core bench-startup peers sim mutants kill-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -54,6 +55,10 @@ peers: $(PEERS_STAMP)
 
 sim: $(STAMP)
 	@$(PY) -m pytest tests/sim --seeds $(SEEDS) --timeout 0
+
+# Bugs planted one at a time; each must be found by the simulated scenarios.
+mutants: $(STAMP)
+	@$(PY) -m tests.sim.mutants
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
+import gc
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host as CallHost
 from actorflow._core.worker.inspect import Events
 from actorflow.testing.arena import SimArena
-from actorflow.testing.checkers import require
+from actorflow.testing.checkers import Violation, require
 from actorflow.testing.cluster_leaks import cluster_leaks, machine_leaks
 from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.executor import SimExecutor, block_on
@@ -51,8 +51,6 @@ from actorflow.testing.world import World
 
 T = TypeVar("T")
 Main = Callable[[], Coroutine[Any, Any, Any]]
-
-log = logging.getLogger("actorflow")
 
 MEMORY_BYTES = 8 << 30
 ARENA_BYTES = 64 << 20
@@ -328,7 +326,7 @@ class SimCluster:
         """The worker processes that are alive, oldest first."""
         return [host for host in self.call_hosts if host.alive]
 
-    def leaks(self) -> list[Any]:
+    def leaks(self) -> list[Violation]:
         """CK-7: what calls and objects have left behind: nothing, at rest, when no program holds a reference or a handle."""
         return cluster_leaks(self)
 
@@ -352,8 +350,6 @@ class SimCluster:
 
     def collect(self) -> None:
         """Let the cyclic collector run in the next handle."""
-        import gc
-
         self.world.at_time(self.world.now, gc.collect)
 
     def stop(self, timeout_s: float = 30.0) -> None:

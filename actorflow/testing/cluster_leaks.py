@@ -16,6 +16,7 @@ from actorflow.testing.checkers import Violation
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host as CallHost
     from actorflow.testing.cluster import SimCluster
+    from actorflow.testing.host import Host
 
 BUSY = (WorkerState.LEASED, WorkerState.ACTOR, WorkerState.HOST)
 
@@ -44,7 +45,7 @@ def machine_leaks(cluster: SimCluster) -> list[Violation]:
     return [Violation("CK-7", f"left: {text}") for text in left]
 
 
-def _processes(cluster: SimCluster) -> list:  # type: ignore[type-arg]
+def _processes(cluster: SimCluster) -> list[Host]:
     return [cluster.node_host, *(driver.host for driver in cluster.drivers), *cluster.call_hosts]
 
 

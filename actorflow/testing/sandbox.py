@@ -17,9 +17,14 @@ from typing import Any
 from actorflow.testing.errors import SimulationMisuse
 from actorflow.testing.loop import SimHandle, SimLoop
 
+COLLECT_WORLDS = 16
+"""After so many worlds their remains are collected: a full collection takes longer than a small world."""
+
 
 class Sandbox:
     """The conditions of one world."""
+
+    _uncollected = 0
 
     def __init__(self) -> None:
         self.inside = False
@@ -58,6 +63,11 @@ class Sandbox:
         self.closed = True
         if self._frozen:
             gc.unfreeze()
+            Sandbox._uncollected += 1
+            if Sandbox._uncollected >= COLLECT_WORLDS:
+                # A closed world is one large cycle, and the collector, switched off most of the time, comes too rarely.
+                Sandbox._uncollected = 0
+                gc.collect()
 
     def _generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
         loop = asyncio._get_running_loop()

@@ -28,8 +28,8 @@ TIMEOUT_S = 40.0
 MARK = "--- end of the block that ends in line "
 FROM_WORKER = re.compile(r"\(\w+ pid=[\d.]+\) [^\n]*\n")
 """Anywhere in a line: the thread that shows it may come between the text and the line end of the program's own `print`."""
-TO_COME = {"docs/performance.md"}
-"""Linked to, and written with the benchmarks."""
+TO_COME: set[str] = set()
+"""Pages that are linked to and not written yet."""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,28 @@ def test_a_driver_whose_cluster_cannot_start_says_so() -> None:
             driver.result()
 
 
+@af.remote
+async def own(number: int) -> list[object]:
+    return [await af.put(number)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_semantics_17_an_idle_worker_stays_while_others_hold_what_it_owns(seed: int) -> None:
+    async def main() -> list[int]:
+        boxes = await asyncio.gather(*(own(number) for number in range(6)))
+        await asyncio.sleep(10)
+        return [await box[0] for box in boxes]
+
+    with World(seed) as world:
+        cluster = SimCluster(world, num_cpus=6, node_options={"idle_keep": 0})
+        driver = cluster.driver(main, stay=True)
+        world.run_until(lambda: driver.ended)
+        assert driver.result() == list(range(6))
+        cluster.settle()
+        world.run_until(lambda: not cluster.workers())  # and leaves when nobody does any more
+        cluster.stop()
+
+
 def test_settle_names_what_is_left() -> None:
     kept = []
 

@@ -92,7 +92,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "address", "ending", "key", "occupant", "owed", "peer", "pid", "started_at", "timer", "worker_id",
+        "address", "asked", "ending", "key", "occupant", "owed", "peer", "pid", "started_at", "timer", "worker_id",
     )  # fmt: skip
 
     def __init__(self, worker_id: str, key: WorkerKey, address: str, now: float) -> None:
@@ -105,6 +105,8 @@ class WorkerProcess:
         self.occupant: Occupant | None = None
         self.owed: list[Ticket] = []
         self.ending = ""
+        self.asked = False
+        """True while it may refuse to end."""
         self.timer: asyncio.TimerHandle | None = None
 
     def label(self) -> str:

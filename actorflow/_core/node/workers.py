@@ -18,7 +18,7 @@ from actorflow._core.node.environment import device_variables, parse_env
 from actorflow._core.node.jobs import Jobs
 from actorflow._core.node.logs import Logs
 from actorflow._core.policy.worker_records import Retire, Spawn, WorkerState
-from actorflow._core.protocol.messages import Shutdown
+from actorflow._core.protocol.messages import Leave, Needed, Shutdown
 
 log = logging.getLogger(__name__)
 
@@ -87,19 +87,31 @@ class Workers:
         if decision.kill:
             self.kill(worker, decision.reason)
         else:
-            self.leave(worker, decision.reason)
+            self.leave(worker, decision.reason, ask=decision.ask)
 
-    def leave(self, worker: WorkerProcess, reason: str) -> None:
-        """Ask a worker to leave; kill it when it does not, or has no ears yet."""
+    def leave(self, worker: WorkerProcess, reason: str, *, ask: bool = False) -> None:
+        """Have a worker leave; kill it when it does not, or has no ears yet. `ask`: it may say that it is needed."""
         if worker.peer is None or worker.peer.lost:
             self.kill(worker, reason)
             return
         self._begin_end(worker, reason)
-        worker.peer.send(Shutdown(reason))
+        worker.asked = ask
+        worker.peer.send(Leave(reason) if ask else Shutdown(reason))
         if worker.timer is None:
             overdue = f"{reason}; it was asked to leave and did not"
             timeout_s = self._context.config.worker_leave_timeout_s
             worker.timer = self._context.ports.loop.call_later(timeout_s, self.kill, worker, overdue)
+
+    def needed(self, peer: Peer, message: Needed) -> None:
+        """A worker that was asked to leave owns what others hold: it stays (SEMANTICS 17)."""
+        worker = self._workers.get(peer.process_id)
+        if worker is None or worker.peer is not peer or not worker.asked:
+            return
+        worker.asked, worker.ending = False, ""
+        if worker.timer is not None:
+            worker.timer.cancel()
+            worker.timer = None
+        self._context.pool.needed(worker.worker_id, self._context.now())
 
     def kill(self, worker: WorkerProcess, reason: str) -> None:
         """End a worker now."""
@@ -108,6 +120,7 @@ class Workers:
 
     def _begin_end(self, worker: WorkerProcess, reason: str) -> None:
         self._context.pool.doom(worker.worker_id)
+        worker.asked = False
         worker.ending = worker.ending or reason
 
     def disconnected(self, peer: Peer, worker: WorkerProcess, reason: str) -> None:

@@ -168,6 +168,14 @@ class WorkerPool:
             if worker.key.devices:
                 self._dying_devices[worker_id] = worker.key.devices
 
+    def needed(self, worker_id: str, now: float) -> None:
+        """A worker that was asked to leave stays, as others hold what it owns: it is idle again."""
+        worker = self.workers.get(worker_id)
+        if worker is not None and worker.state is WorkerState.DYING:
+            self._leave_state(worker)
+            self._dying_devices.pop(worker_id, None)
+            self._make_idle(worker, now)
+
     def exited(self, worker_id: str, now: float, reason: str) -> None:
         """The process is gone. One that had not registered counts as a failed start, with `reason`."""
         worker = self.workers.pop(worker_id, None)
@@ -207,7 +215,7 @@ class WorkerPool:
             worker = self.workers[next(iter(self._idle_order))]
             if now - worker.since < limits.idle_timeout_s:
                 break
-            self._retire(worker, f"idle for {limits.idle_timeout_s:g} s")
+            self._retire(worker, f"idle for {limits.idle_timeout_s:g} s", ask=True)
         while self._empty_hosts:
             worker = self.workers[next(iter(self._empty_hosts))]
             if now - worker.since < limits.idle_timeout_s:
@@ -345,9 +353,9 @@ class WorkerPool:
         claim.worker_id = host.worker_id
         self._outbox.append(Use(host.worker_id, claim))
 
-    def _retire(self, worker: Worker, reason: str, *, kill: bool = False) -> None:
+    def _retire(self, worker: Worker, reason: str, *, kill: bool = False, ask: bool = False) -> None:
         self.doom(worker.worker_id)
-        self._outbox.append(Retire(worker.worker_id, reason, kill))
+        self._outbox.append(Retire(worker.worker_id, reason, kill, ask))
 
     def _make_idle(self, worker: Worker, now: float) -> None:
         worker.state = WorkerState.IDLE

@@ -104,11 +104,15 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """End a worker that nobody uses: in order, or at once when it never came up (`kill`)."""
+    """End a worker that nobody uses: in order, or at once when it never came up (`kill`).
+
+    `ask`: it may refuse, and is idle again then (`WorkerPool.needed`).
+    """
 
     worker_id: str
     reason: str
     kill: bool = False
+    ask: bool = False
 
 
 @dataclass(frozen=True, slots=True)

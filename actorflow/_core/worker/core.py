@@ -140,6 +140,7 @@ class Core:
             m.Pinned: self.store.on_pinned,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
+            m.Leave: self._on_leave,
         }
 
     # -- life
@@ -354,6 +355,14 @@ class Core:
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
         self._cluster_lost(message.reason or "it was shut down")
+
+    def _on_leave(self, peer: Peer, message: m.Leave) -> None:
+        """Nobody uses this worker. What it owns would go with it, and so would the calls it has made (SEMANTICS 17)."""
+        owned = self.references.owned.entries.values()
+        if any(entry.borrowers or entry.call is not None for entry in owned) or (self.host is not None and self.host.holds):
+            peer.send(m.Needed())
+        else:
+            self._cluster_lost(message.reason)
 
     def _on_worker_log(self, peer: Peer, message: m.WorkerLog) -> None:
         if self.on_log is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -101,10 +102,16 @@ class StoreClient:
                 answer.append(message)
                 waiter.settled(message)
 
-            self._waiting[self._token] = pinned
-            core.node.send(Pin(self._token, stored.extent))
+            token = self._token
+            self._waiting[token] = pinned
+            core.node.send(Pin(token, stored.extent))
             core.flush_now(core.node)
-        await waiter.future
+        try:
+            await waiter.future
+        except asyncio.CancelledError:
+            with core.lock:
+                self._unpin_when_pinned(token, stored.extent, answer)
+            raise
         if not answer or not answer[0].ok or self.arena is None:
             raise ObjectLostError(f"an object of {stored.size} bytes is not in the object store of node {stored.node} any more")
         view = self.arena.view(stored.offset, stored.size)
@@ -112,6 +119,18 @@ class StoreClient:
         self.arena.watch(view, lambda: unpinned.append(extent))
         parts = [view[start : start + length] for start, length in stored.spans]
         return parts[0], parts[1:]
+
+    def _unpin_when_pinned(self, token: int, extent: int, answer: list[Any]) -> None:
+        """Nobody waits for this pin any more, but the node may have counted it. Under the lock."""
+
+        def unpin(message: Any) -> None:
+            if message.ok:
+                self.unpinned.append(extent)
+
+        if answer:
+            unpin(answer[0])
+        else:
+            self._waiting[token] = unpin
 
     def drain(self) -> None:
         """Tell the node about views that are gone."""

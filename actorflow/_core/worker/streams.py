@@ -243,6 +243,8 @@ class StreamCalls:
                 self._core.dropped.append(state.items.popleft())
             if not state.ended:
                 if state.call.state is CallState.PUSHED:
+                    # Nobody reads it: were its worker to die now, it must not be tried again.
+                    state.call.cancelled = True
                     self._send_to_producer(state, close_message(state))
                 else:
                     self._core.caller.cancel_call(state.call)

@@ -18,7 +18,9 @@ from actorflow._core.protocol.messages import (
     ActorSpec,
     AnyMessage,
     HostActor,
+    Leave,
     Message,
+    Needed,
     PlaceActor,
     RequestLease,
     Shutdown,
@@ -80,6 +82,8 @@ class FakeWorker(Speaker):
         self.spec = spec
         self.deaf = False
         self.slow = False
+        self.needed = False
+        """Others hold what it owns: it refuses to leave."""
         self.actors: dict[str, HostActor] = {}
         self.on_message = self._act
         self._join(spec.node_address)
@@ -95,7 +99,9 @@ class FakeWorker(Speaker):
                 self.send(ActorLost(message.actor_id, order.incarnation, "it was told to end", expected=True))
             else:
                 self.host.exit(0)
-        elif isinstance(message, Shutdown) and not self.deaf:
+        elif isinstance(message, Leave) and self.needed:
+            self.send(Needed())
+        elif isinstance(message, Shutdown | Leave) and not self.deaf:
             self.host.exit(0)
 
     def ready(self, actor_id: str) -> None:

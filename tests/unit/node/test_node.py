@@ -28,6 +28,7 @@ from actorflow._core.protocol.messages import (
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
+    Leave,
     NodeInfo,
     Pin,
     Pinned,
@@ -195,6 +196,19 @@ def test_idle_workers_over_the_limit_leave_and_a_node_at_rest_has_no_timer(world
     cluster.settle(5.0)
     assert [worker.host.alive for worker in workers].count(True) == 1
     assert [when for when, loop in world.timers() if loop is cluster.host.loop] == []
+
+
+def test_an_idle_worker_that_is_needed_stays_and_is_used_again(world: World) -> None:
+    cluster = Cluster(world, idle_keep=0, idle_timeout_s=1.0)
+    driver = cluster.driver()
+    workers = [cluster.lease(driver, n) for n in (1, 2)]
+    for worker in workers:
+        worker.needed = True
+    driver.send(ReturnLease(1), ReturnLease(2))
+    cluster.settle(30.0)
+    assert all(worker.host.alive for worker in workers)
+    assert sum(len(worker.got(Leave)) for worker in workers) > 0
+    assert cluster.lease(driver, 4) in workers
 
 
 # The end of workers ------------------------------------------------------------------------------------------

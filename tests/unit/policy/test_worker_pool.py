@@ -174,6 +174,21 @@ def test_a_retired_worker_is_not_used_again() -> None:
     assert len(bench.spawned()) == 1
 
 
+def test_an_idle_worker_that_is_needed_is_idle_again_and_asked_again_later() -> None:
+    bench = Bench(idle_keep=0, idle_timeout_s=1.0)
+    worker_id = bench.up()
+    bench.pool.expire(1.0)
+    [asked] = bench.decide()
+    assert asked == Retire(worker_id, "idle for 1 s", ask=True)
+    bench.pool.needed(worker_id, 1.5)
+    bench.pool.check()
+    bench.pool.expire(2.0)
+    assert bench.decide() == []
+    bench.pool.expire(2.5)
+    assert len(bench.decide()) == 1
+    bench.pool.check()
+
+
 def test_a_late_starter_is_killed_counts_as_failed_and_is_replaced() -> None:
     bench = Bench(register_timeout_s=30.0)
     bench.claim()

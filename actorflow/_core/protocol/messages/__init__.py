@@ -57,13 +57,13 @@ from actorflow._core.protocol.messages.object import (
     RefGroup,
     Stored,
 )
-from actorflow._core.protocol.messages.session import Hello, NodeInfo, Shutdown, Welcome
+from actorflow._core.protocol.messages.session import Hello, Leave, Needed, NodeInfo, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
 from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, HandOver, Pin, Pinned, Unpin
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
-    Hello | Welcome | Shutdown | NodeInfo
+    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
     | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
@@ -84,8 +84,8 @@ __all__ = [
     "CancelLease", "CheckpointSaved", "CreateActor",
     "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
     "FreeExtent", "GaveBack", "HandOver",
-    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Message",
-    "NodeInfo", "Outcome", "Pin", "Pinned",
+    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Leave", "Message",
+    "Needed", "NodeInfo", "Outcome", "Pin", "Pinned",
     "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",
     "SaveCheckpoint", "Shutdown", "StateQuery", "StateReply",
     "Stored", "StreamClose", "StreamCredit", "StreamEnd", "StreamItem", "TakeBack", "TaskCall", "Unblocked",

@@ -38,6 +38,18 @@ class Shutdown(Message, tag=3):
     reason: str = ""
 
 
+class Leave(Message, tag=5):
+    """node -> worker: nobody has used you for a while: leave, unless others hold what you own (SEMANTICS 17).
+    Answered by its end, or by Needed.
+    """
+
+    reason: str = ""
+
+
+class Needed(Message, tag=6):
+    """worker -> node: the answer to Leave of a worker that owns what others hold: it stays, and may be used."""
+
+
 class NodeInfo(Message, tag=4):
     """node -> head, right after the handshake and again whenever the totals change: what I am and have.
     Idempotent.
