@@ -140,33 +140,18 @@ def _pattern(shown: str) -> re.Pattern[str]:
     return re.compile(re.escape(shown).replace(re.escape("..."), ".*?"), re.DOTALL)
 
 
-def run_and_check(blocks: list[Block], tmp_path: Path, home: str) -> None:
-    """A page shows one of the orders in which several processes may speak: what the first run does not show, the second must.
-
-    A program that fails is a failure at once.
-    """
-    for last in (False, True):
-        printed, from_workers = run(blocks, tmp_path, home)
-        try:
-            for block in blocks:
-                check_shown(block, printed, from_workers)
-        except AssertionError:
-            if last:
-                raise
-        else:
-            return
-
-
 @pytest.mark.parametrize("block", python_blocks(README), ids=lambda block: f"line {block.line}")
 def test_readme(block: Block, tmp_path: Path, home: str) -> None:
-    run_and_check([block], tmp_path, home)
+    check_shown(block, *run([block], tmp_path, home))
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_guide(page: Path, tmp_path: Path, home: str) -> None:
     blocks = python_blocks(page)
     assert blocks, "a guide shows code"
-    run_and_check(blocks, tmp_path, home)
+    printed, from_workers = run(blocks, tmp_path, home)
+    for block in blocks:
+        check_shown(block, printed, from_workers)
 
 
 def test_the_readme_and_each_guide_show_output() -> None:

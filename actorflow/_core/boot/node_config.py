@@ -16,7 +16,6 @@ class LocalClusterConfig(msgspec.Struct, frozen=True):
     ready_fd: int
     sys_path: list[str]
     prestart: int = 1
-    worker_cap: int = 0
 
     def to_json(self) -> str:
         """For the command line."""

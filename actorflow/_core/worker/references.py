@@ -80,10 +80,6 @@ class References:
 
     # -- pins: calls and values that contain references
 
-    def pin(self, entry: Entry) -> None:
-        """Something contains the reference."""
-        entry.pins += 1
-
     def unpin_all(self, entries: Sequence[Entry]) -> None:
         """What contained these is gone."""
         for entry in entries:
