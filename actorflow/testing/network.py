@@ -60,6 +60,9 @@ class SimStream:
             return
         self.outgoing.send(data if type(data) is bytes else bytes(data))
 
+    def share_reads(self) -> None:
+        """See ports.Stream: a simulated process has one loop that reads."""
+
     def buffered_bytes(self) -> int:
         """See ports.Stream."""
         return self.outgoing.backlog_bytes

@@ -141,7 +141,9 @@ class Driver:
         from actorflow._core.worker.core import Core
 
         loop = asyncio.get_running_loop()
-        ports = self.protocol.ports() if self.protocol is not None else real_ports(loop, lock=True)
+        # In one process with its workers there are many loops that wait: none of them is to read for all.
+        share_reads = not self.config.in_process
+        ports = self.protocol.ports(share_reads=share_reads) if self.protocol is not None else real_ports(loop, lock=True)
         process_id = getattr(self, "_driver_id", "") or new_id(ports.rng)
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
         if self.config.in_process:

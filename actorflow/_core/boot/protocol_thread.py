@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from actorflow._core.io.loops import new_loop
-from actorflow._core.io.ports import Ports
+from actorflow._core.io.ports import Ports, Reads
 from actorflow._core.io.real import real_ports
 
 T = TypeVar("T")
@@ -20,15 +20,18 @@ class ProtocolThread:
 
     def __init__(self) -> None:
         self.loop = new_loop()
+        self._reads: Reads | None = None
         self._thread = threading.Thread(target=self._run, name="actorflow-protocol", daemon=True)
 
     def start(self) -> None:
         """Start it."""
         self._thread.start()
 
-    def ports(self) -> Ports:
-        """The ports of this process; to be called on the thread itself."""
-        return real_ports(self.loop, lock=True)
+    def ports(self, *, share_reads: bool = True) -> Ports:
+        """The ports of this process; to be called on the thread itself, once."""
+        ports = real_ports(self.loop, lock=True, share_reads=share_reads)
+        self._reads = ports.reads
+        return ports
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine there."""
@@ -37,9 +40,14 @@ class ProtocolThread:
     def stop(self) -> None:
         """Stop the loop, wait for the thread, close the loop."""
         if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._stop)
             self._thread.join()
         self.loop.close()
+
+    def _stop(self) -> None:
+        if self._reads is not None:
+            self._reads.close()
+        self.loop.stop()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -91,6 +91,8 @@ class Worker:
 
 def _enter(core: Core) -> None:
     current.set_process(core)
+    if core.ports.reads is not None:
+        core.ports.reads.adopt(asyncio.get_running_loop())
 
 
 def leave(code: int) -> None:

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+_running_loop = asyncio._get_running_loop
+
 BATCH_CALLABLES_MAX = 256
 BATCH_S_MAX = 0.002
 """After that many callables, or that long, the loop's own `async def` code has a turn."""
@@ -32,7 +34,10 @@ class MainThreadExecutor:
         self._queue.append(fn)
         if not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon_threadsafe(self._drain, context=self._context)
+            if _running_loop() is self.loop:
+                self.loop.call_soon(self._drain, context=self._context)
+            else:
+                self.loop.call_soon_threadsafe(self._drain, context=self._context)
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""

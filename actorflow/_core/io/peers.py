@@ -14,7 +14,10 @@ from actorflow._core.protocol.session import Identity, Session
 
 
 class PeerHandler(Protocol):
-    """What a role is told of its peers, on the ports' loop. Neither call is made under the ports' lock."""
+    """What a role is told of its peers, on the ports' loop.
+
+    Messages of a peer that shares its reads come on the reader's loop as well, under the ports' lock; nothing else is called under it.
+    """
 
     def peer_ready(self, peer: Peer) -> None:
         """The handshake is done; for accepted connections this is the first that is heard of the peer."""
@@ -112,6 +115,11 @@ class Peer:
             self.flush()
             self._stream.close()
 
+    def share_reads(self) -> None:
+        """Let the loop that waits for this peer read from it. On the ports' loop, when the handshake is done."""
+        if self._stream is not None:
+            self._stream.share_reads()
+
     # -- StreamHandler
 
     def attached(self, stream: Stream) -> None:
@@ -131,7 +139,10 @@ class Peer:
             self._write_handshake()
             if self._stream is not None:
                 self._stream.close()
-            self._fail(str(error))
+            if self._ports.in_loop_thread():
+                self._fail(str(error))
+            else:
+                self._ports.loop.call_soon_threadsafe(self._fail, str(error))
             return
         if not was_ready and self._session.ready:
             self._ready()

@@ -33,9 +33,12 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Close now and drop what is buffered."""
 
+    def share_reads(self) -> None:
+        """From now on the ports' reader may read this stream too: see Reads. A no-op where there is none."""
+
 
 class StreamHandler(Protocol):
-    """What a stream tells its user, always on the ports' own loop."""
+    """What a stream tells its user, on the ports' own loop; a stream that shares its reads delivers data on the reader's as well."""
 
     def data_received(self, data: bytes) -> None:
         """Some bytes arrived, cut anywhere."""
@@ -49,6 +52,25 @@ class Listener(Protocol):
 
     def close(self) -> None:
         """Stop accepting and remove the address (a socket file is unlinked). Accepted streams live on."""
+
+
+class Reads(Protocol):
+    """Lets a loop of the user's read the streams that share their reads, while it waits: no thread is then between it and the socket.
+
+    Data is always delivered under the ports' lock.
+    """
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `loop` read, unless another one does already. On the thread that runs it."""
+
+    def lent(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[None]:
+        """Let `loop` read while this thread blocks in it, if nobody else does."""
+
+    def leave_for_tick(self, fn: Callable[[], None]) -> bool:
+        """Call `fn` on the ports' loop within some 2 ms, without waking it. False when that cannot be. Under the lock."""
+
+    def close(self) -> None:
+        """Let go of the loops. On the ports' loop."""
 
 
 class Network(Protocol):
@@ -178,3 +200,5 @@ class Ports:
     """Guards the state that the user's threads and the protocol's thread share. A no-op where there is one thread."""
     in_loop_thread: Callable[[], bool]
     """True when the caller is on the protocol's thread."""
+    reads: Reads | None = None
+    """How a loop of the user's reads; None where the protocol's loop is the only one that does."""

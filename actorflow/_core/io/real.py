@@ -8,23 +8,29 @@ import os
 import random
 import threading
 import time
+from typing import Any
 
 from actorflow._core.io.ports import Ports
+from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.sockets import UnixNetwork
 
 
-def real_ports(loop: asyncio.AbstractEventLoop, *, lock: bool) -> Ports:
+def real_ports(loop: asyncio.AbstractEventLoop, *, lock: bool, share_reads: bool = False) -> Ports:
     """Make the ports of this process. To be called on the thread that runs `loop`.
 
-    `lock`: whether other threads share the state of the role (a driver, a worker) or not (a node).
+    `lock`: whether other threads share the state of the role (a driver, a worker) or not (a node). `share_reads`: whether a loop of the
+    user's may read the sockets; then `loop` has a thread of its own.
     """
     loop_thread = threading.get_ident()
+    guard: contextlib.AbstractContextManager[Any] = threading.RLock() if lock else contextlib.nullcontext()
+    reads = SharedReads(loop, guard) if share_reads else None
     return Ports(
         loop=loop,
-        network=UnixNetwork(loop),
+        network=UnixNetwork(loop, reads=reads),
         rng=random.Random(os.urandom(32)),
         monotonic=time.monotonic,
         wall_time=time.time,
-        lock=threading.RLock() if lock else contextlib.nullcontext(),
+        lock=guard,
         in_loop_thread=lambda: threading.get_ident() == loop_thread,
+        reads=reads,
     )

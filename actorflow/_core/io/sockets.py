@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
+from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
 
 logger = logging.getLogger(__name__)
@@ -157,19 +158,22 @@ class UnixListener:
 class UnixNetwork:
     """Streams over unix sockets, for `unix:/path` addresses, on `loop`.
 
-    `user_id`: the only user whose processes are spoken to; ours unless given.
+    `user_id`: the only user whose processes are spoken to; ours unless given. `reads`: where streams may share their reads.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, user_id: int | None = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, user_id: int | None = None, reads: SharedReads | None = None
+    ) -> None:
         self._loop = loop
         self._user_id = user_id
+        self._reads = reads
         self._hangups = HangupWatch(loop)
 
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         """Bind `address`. Raises OSError."""
 
         def accepted(sock: socket.socket) -> None:
-            stream = UnixStream(self._loop, sock, self._hangups)
+            stream = UnixStream(self._loop, sock, self._hangups, self._reads)
             try:
                 handler = accept(stream)
             except BaseException:
@@ -192,7 +196,7 @@ class UnixNetwork:
         except BaseException:
             sock.close()
             raise
-        stream = UnixStream(self._loop, sock, self._hangups)
+        stream = UnixStream(self._loop, sock, self._hangups, self._reads)
         stream.start(handler)
         return stream
 

@@ -11,6 +11,7 @@ Who may touch what (the GIL makes each single step atomic):
           without a lock.
     SO-3  The loop alone ends a stream. It closes the descriptor unless a `write` is inside `send`; then that
           `write` does: a number that the system may give to another connection is never written to.
+    SO-4  A stream that is shared is read by whichever thread comes first, under the lock of the shared reads.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actorflow._core.io.ports import StreamHandler
+from actorflow._core.io.shared_reads import SharedReads
 
 RECV_BYTES = 96 * 1024
 """One read. Python allocates this much for each, and from 128 KiB on malloc goes to the system every time:
@@ -81,16 +83,20 @@ class UnixStream:
 
     __slots__ = (
         "_backlog", "_closing", "_data_received", "_drained_bytes", "_draining", "_fd", "_gone", "_handler",
-        "_hangups", "_loop", "_no_read", "_no_write", "_peer_gone", "_queued_bytes", "_recv", "_send",
-        "_sending", "_sock",
+        "_hangups", "_loop", "_no_read", "_no_write", "_peer_gone", "_queued_bytes", "_reads", "_recv", "_send",
+        "_sending", "_shared", "_sock",
     )  # fmt: skip
 
     _handler: StreamHandler
     _data_received: Callable[[bytes], None]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, hangups: HangupWatch) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, hangups: HangupWatch, reads: SharedReads | None = None
+    ) -> None:
         self._loop = loop
         self._hangups = hangups
+        self._reads = reads
+        self._shared = False
         self._sock = sock
         self._fd = sock.fileno()
         self._send = sock.send
@@ -116,6 +122,13 @@ class UnixStream:
         self._data_received = handler.data_received
         self._loop.add_reader(self._fd, self._on_readable)
         self._hangups.add(self._fd, self._on_hangup)
+
+    def share_reads(self) -> None:
+        """See ports.Stream. On the loop."""
+        if self._reads is not None and not self._shared and not self._gone:
+            self._loop.remove_reader(self._fd)
+            self._shared = True
+            self._reads.add(self._fd, self._on_readable)
 
     # -- Stream, from any thread
 
@@ -172,19 +185,21 @@ class UnixStream:
             if not self._loop.is_closed():
                 raise
 
-    # -- on the loop
+    # -- on the loop, or where shared reads are done
 
     def _on_readable(self, reads: int = READS_PER_EVENT) -> None:
         """Deliver what has arrived."""
+        if self._gone:
+            return
         try:
             data = self._recv(RECV_BYTES)
         except WOULD_BLOCK:
             return
         except OSError as error:
-            self._end(_in_words(error))
+            self._end_reading(_in_words(error))
             return
         if not data:
-            self._end("closed by the peer")
+            self._end_reading("closed by the peer")
             return
         if not self._no_read:
             try:
@@ -195,6 +210,16 @@ class UnixStream:
         if len(data) == RECV_BYTES and reads > 1 and not self._gone:
             self._on_readable(reads - 1)
 
+    def _end_reading(self, reason: str) -> None:
+        if self._shared:
+            assert self._reads is not None
+            self._reads.discard(self._fd)
+            self._call_on_loop(self._end, reason)
+        else:
+            self._end(reason)
+
+    # -- on the loop
+
     def _on_hangup(self) -> None:
         self._peer_gone = True
         self._stop_draining()
@@ -202,6 +227,13 @@ class UnixStream:
 
     def _read_to_the_end(self, reason: str) -> None:
         """The peer takes no more. What it said before may still be here: that first, then the end."""
+        if self._reads is None:
+            self._read_more(reason)
+            return
+        with self._reads.lock:
+            self._read_more(reason)
+
+    def _read_more(self, reason: str) -> None:
         if self._gone:
             return
         try:
@@ -221,7 +253,7 @@ class UnixStream:
     def _handler_failed(self, error: Exception) -> None:
         message = "data_received failed; its stream is closed"
         self._loop.call_exception_handler({"message": message, "exception": error, "handler": self._handler})
-        self._end(f"the handler of this side failed: {error!r}")
+        self._end_reading(f"the handler of this side failed: {error!r}")
 
     def _start_draining(self) -> None:
         if not self._backlog or self._draining or self._peer_gone or self._gone:
@@ -287,7 +319,11 @@ class UnixStream:
             return
         self._no_write = True
         self._hangups.discard(self._fd)
-        self._loop.remove_reader(self._fd)
+        if self._shared:
+            assert self._reads is not None
+            self._reads.discard(self._fd)  # SR-3
+        else:
+            self._loop.remove_reader(self._fd)
         self._stop_draining()
         if self._closing is not None:
             self._closing.cancel()

@@ -35,7 +35,7 @@ from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
 from actorflow._core.worker.wakers import Gates
 
 if TYPE_CHECKING:
-    from actorflow._core.io.ports import Arena, Ports
+    from actorflow._core.io.ports import Arena, Ports, Reads
     from actorflow._core.worker.host import Host
 
 log = logging.getLogger("actorflow")
@@ -67,6 +67,11 @@ class Later:
                     self._fn()
 
 
+async def _reading(reads: Reads, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with reads.lent(asyncio.get_running_loop()):
+        return await coroutine
+
+
 class Core:
     """See the module. One per driver and per worker; `host` is the part that runs calls, None in a driver."""
 
@@ -75,7 +80,7 @@ class Core:
         self.lock = ports.lock
         self.identity = identity
         self.blocker = blocker
-        self.gates = Gates(ports.loop, ports.lock)
+        self.gates = Gates(ports.lock, self._new_waiting_loop)
         self.references = References(self)
         self.dropped = self.references.dropped
         self.caller = Caller(self)
@@ -229,16 +234,29 @@ class Core:
         if self._in_batch or self._flush_scheduled:
             return
         self._flush_scheduled = True
-        if self.ports.in_loop_thread():
-            self.ports.loop.call_soon(self._flush)
+        ports = self.ports
+        if ports.in_loop_thread():
+            ports.loop.call_soon(self._flush)
+        elif ports.reads is not None and ports.reads.leave_for_tick(self._flush):
+            # The protocol's thread need not wake for it: this loop does it when its turn ends; should it block before, the tick does.
+            running = asyncio._get_running_loop()
+            if running is not None:
+                running.call_soon(self._flush)
         else:
-            self.ports.loop.call_soon_threadsafe(self._flush)
+            ports.loop.call_soon_threadsafe(self._flush)
 
     def _flush(self) -> None:
         with self.lock:
+            if not self._flush_scheduled:
+                return
             self._flush_scheduled = False
         with self.batch():
             pass
+
+    def _new_waiting_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        reads = self.ports.reads
+        if reads is not None and loop is not self.ports.loop:
+            reads.adopt(loop)
 
     def push(self, peer: Peer, message: m.AnyMessage, *, urgent: bool) -> None:
         """Send on the call path: `urgent` writes now, from this thread; otherwise what follows soon goes with it."""
@@ -300,6 +318,9 @@ class Core:
             known = self._by_process.get(peer.process_id)
             if known is None or known.lost:
                 self._by_process[peer.process_id] = peer
+        if self.ports.reads is not None and peer.role in ("driver", "worker"):
+            # The call path: whoever waits for an answer, or has a call to run, reads it.
+            peer.share_reads()
 
     def messages_received(self, peer: Peer, messages: list[m.AnyMessage]) -> None:
         """See PeerHandler."""
@@ -391,6 +412,11 @@ class Core:
 
     def block_on(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
         """Run a coroutine to its end for blocking code. Raises TimeoutError after `timeout_s`."""
+        with self.lock:
+            if self._dirty:
+                self._flush_dirty()
+        if self.ports.reads is not None:
+            coroutine = _reading(self.ports.reads, coroutine)
         return self.blocker(coroutine, timeout_s)
 
     def concurrent_future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:

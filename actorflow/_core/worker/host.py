@@ -536,6 +536,10 @@ class Host:
         if actor is not None and actor.is_async and asyncio._get_running_loop() is self.executor.loop:
             # Many calls end in one turn of the loop: their replies go together, at its end.
             if peer.post(reply):
+                if not self.calls:
+                    # Nothing that runs here could add to it.
+                    peer.flush()
+                    return
                 self._reply_peers.append(peer)
                 if not self._flush_soon:
                     self._flush_soon = True

@@ -9,6 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
+_running_loop = asyncio._get_running_loop
+
+
 class Waiter(Protocol):
     """Stands in the waiter list of an entry. Called once per entry, under the ports' lock, on any thread."""
 
@@ -17,20 +20,19 @@ class Waiter(Protocol):
 
 
 class LoopGate:
-    """Carries wake-ups to one event loop, many in one go (SEMANTICS 9)."""
+    """Carries wake-ups to one event loop, many in one go (SEMANTICS 9); on that loop itself there is nothing to carry."""
 
-    __slots__ = ("_direct", "_lock", "_scheduled", "_woken", "loop")
+    __slots__ = ("_lock", "_scheduled", "_woken", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any], *, direct: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
         self.loop = loop
         self._lock = lock
-        self._direct = direct
         self._woken: list[asyncio.Future[None]] = []
         self._scheduled = False
 
     def wake(self, future: asyncio.Future[None]) -> None:
         """Set `future` on its own loop. The lock is held."""
-        if self._direct:
+        if _running_loop() is self.loop:
             if not future.done():
                 future.set_result(None)
             return
@@ -54,11 +56,13 @@ class LoopGate:
 
 
 class Gates:
-    """The gate of each loop that waits. One per runtime."""
+    """The gate of each loop that waits. One per runtime. `on_new`: called on a loop that waits here for the first time."""
 
-    def __init__(self, own_loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
-        self._own_loop = own_loop
+    def __init__(
+        self, lock: AbstractContextManager[Any], on_new: Callable[[asyncio.AbstractEventLoop], None] | None = None
+    ) -> None:
         self._lock = lock
+        self._on_new = on_new
         self._gates: dict[int, LoopGate] = {}
         self._local = threading.local()
 
@@ -72,7 +76,9 @@ class Gates:
             gate = self._gates.get(id(loop))
             if gate is None or gate.loop is not loop:
                 self._gates = {key: old for key, old in self._gates.items() if not old.loop.is_closed()}
-                gate = self._gates[id(loop)] = LoopGate(loop, self._lock, direct=loop is self._own_loop)
+                gate = self._gates[id(loop)] = LoopGate(loop, self._lock)
+                if self._on_new is not None:
+                    self._on_new(loop)
         self._local.gate = gate
         return gate
 

@@ -1,0 +1,193 @@
+"""Who reads the sockets of the call path: the loop that waits for what comes, and the protocol's thread when that loop is busy.
+
+The protocol has a thread of its own so that user code which blocks stops nobody else. While nothing blocks, the way over that thread is
+a wake-up of one more thread for each message, and wake-ups are what a call costs most. So the sockets lie in one epoll set that two
+loops may watch:
+
+    the reader            the user's loop. It reads whenever it has nothing else to do, which is when it waits for a message.
+    the protocol's loop   watches while there is no reader, while the reader is busy, and after a pause. Otherwise it looks every
+                          TICK_S for what the reader has left, reads that, and watches from then on until the reader turns again.
+
+    SR-1  Everything is read and handled under one lock, so the bytes of a stream are in order whoever reads.
+    SR-2  Bytes that have arrived are read within TICK_S, whatever the reader does.
+    SR-3  A descriptor leaves the set before it is closed.
+    SR-4  Nobody ticks while nothing happens: after PAUSE_TICKS without a turn of the reader the protocol's loop watches again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+TICK_S = 0.002
+"""Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
+PAUSE_TICKS = 50
+
+
+class SharedReads:
+    """See the module. One per process with a protocol thread; made on that thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
+        self._loop = loop
+        self.lock = lock
+        self._epoll = select.epoll()
+        self._streams: dict[int, Callable[[], None]] = {}
+        self._reader: asyncio.AbstractEventLoop | None = None
+        self._reader_thread = 0
+        self._lent_to: list[asyncio.AbstractEventLoop] = []
+        self._turns = 0
+        """How often the reader has had a look. Only the reader's thread writes it."""
+        self._turns_seen = 0
+        self._quiet_ticks = 0
+        self._watching = False
+        self._left_for_tick: list[Callable[[], None]] = []
+        self._closed = False
+        self._watch()
+
+    # -- streams
+
+    def add(self, fd: int, read: Callable[[], None]) -> None:
+        """Call `read`, on any thread and under the lock, when there is something to be read from `fd`."""
+        with self.lock:
+            self._streams[fd] = read
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def discard(self, fd: int) -> None:
+        """Forget `fd`, before it is closed (SR-3)."""
+        with self.lock:
+            if self._streams.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
+
+    def _read_ready(self) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            for fd, _ in self._epoll.poll(0):
+                read = self._streams.get(fd)
+                if read is not None:
+                    read()
+
+    # -- the reader
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `loop` be the reader, unless another one is. On the thread that runs it."""
+        with self.lock:
+            if self._closed or self._has_reader() or loop in self._lent_to:
+                return
+            if self._watch_from(loop):
+                self._reader, self._reader_thread = loop, threading.get_ident()
+
+    @contextmanager
+    def lent(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
+        """While this thread blocks and `loop` runs in place of its own one: that is the reader, if this thread's loop was or none is."""
+        with self.lock:
+            free = not self._has_reader() or self._reader_thread == threading.get_ident()
+            lent = free and not self._closed and self._watch_from(loop)
+            if lent:
+                self._lent_to.append(loop)
+        try:
+            yield
+        finally:
+            if lent:
+                with self.lock:
+                    self._lent_to.remove(loop)
+                    loop.remove_reader(self._epoll.fileno())
+                    self._close_when_free()
+
+    def _has_reader(self) -> bool:
+        return self._reader is not None and not self._reader.is_closed()
+
+    def _watch_from(self, loop: asyncio.AbstractEventLoop) -> bool:
+        try:
+            # An empty context: what the handlers do belongs to nobody's task.
+            contextvars.Context().run(loop.add_reader, self._epoll.fileno(), self._on_reader)
+        except NotImplementedError:
+            return False
+        return True
+
+    def _on_reader(self) -> None:
+        self._turns += 1
+        self._read_ready()
+
+    # -- the protocol's loop
+
+    def _watch(self) -> None:
+        if not self._watching and not self._closed:
+            self._watching = True
+            self._loop.add_reader(self._epoll.fileno(), self._on_protocol)
+
+    def _on_protocol(self) -> None:
+        turns = self._turns
+        self._read_ready()
+        if turns != self._turns_seen:
+            # The reader is awake, and was woken for the same bytes: leave them to it.
+            self._turns_seen = turns
+            self._quiet_ticks = 0
+            with self.lock:
+                self._unwatch()
+                self._loop.call_later(TICK_S, self._tick)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._epoll.fileno())
+
+    def _tick(self) -> None:
+        turns = self._turns
+        turned = turns != self._turns_seen
+        self._turns_seen = turns
+        self._quiet_ticks = 0 if turned else self._quiet_ticks + 1
+        with self.lock:
+            if self._closed:
+                return
+            waiting = bool(self._epoll.poll(0, 1))
+            if (waiting and not turned) or self._quiet_ticks >= PAUSE_TICKS:
+                self._watch()
+            else:
+                self._loop.call_later(TICK_S, self._tick)
+            left, self._left_for_tick = self._left_for_tick, []
+        if waiting:
+            self._read_ready()
+        for fn in left:
+            fn()
+
+    def leave_for_tick(self, fn: Callable[[], None]) -> bool:
+        """Call `fn` on the protocol's loop at the next tick, without waking it. False when it does not tick. Under the lock."""
+        if self._watching or self._closed:
+            return False
+        self._left_for_tick.append(fn)
+        return True
+
+    # -- the end
+
+    def close(self) -> None:
+        """Let go of both loops; nothing is read any more. On the protocol's loop."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._streams.clear()
+            self._unwatch()
+            reader = self._reader if self._has_reader() else None
+            if reader is None:
+                self._let_go(None)
+            elif reader.is_running():
+                reader.call_soon_threadsafe(self._let_go, reader)
+            else:
+                self._let_go(reader)
+
+    def _let_go(self, reader: asyncio.AbstractEventLoop | None) -> None:
+        with self.lock:
+            if reader is not None:
+                reader.remove_reader(self._epoll.fileno())
+            self._reader = None
+            self._close_when_free()
+
+    def _close_when_free(self) -> None:
+        if self._closed and self._reader is None and not self._lent_to:
+            self._epoll.close()
