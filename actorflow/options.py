@@ -171,6 +171,8 @@ class TaskOptions(_Placed):
 
     calls_max: int = field(init=False, repr=False, default=0)
     """`max_calls` with its default filled in."""
+    special: bool = field(init=False, repr=False, default=False)
+    """True when a call with them carries more than its arguments: one return value and no timeout is the rule."""
     scheduling_key: str = field(init=False, repr=False, default="")
     """Calls with equal keys can use each other's workers: resources, environment, priority and placement."""
 
@@ -180,6 +182,7 @@ class TaskOptions(_Placed):
         strategy = "" if self.scheduling_strategy == "default" else self.scheduling_strategy
         key = f"{sorted(self.resources.items())} {self.priority} {strategy} {calls_max} {self.env}"
         object.__setattr__(self, "calls_max", calls_max)
+        object.__setattr__(self, "special", self.num_returns != 1 or self.timeout is not None)
         object.__setattr__(self, "scheduling_key", key)
 
 
@@ -209,6 +212,9 @@ class ActorOptions(_Placed):
     """"dedicated": a worker process of its own. "shared": one with others; `async def` methods only."""
     checkpoint_every: float | str | None = None
     """Seconds between checkpoints, or "call": after each call, before its reply. Needs `__checkpoint__`."""
+
+    special: bool = field(init=False, repr=False, default=False)
+    """As TaskOptions.special."""
 
     def __post_init__(self) -> None:
         _Placed.__post_init__(self)
@@ -241,6 +247,13 @@ class MethodOptions:
     """As TaskOptions.retry_exceptions."""
     interruptible: bool = False
     """A cancel may tear a running `def` method (SEMANTICS 5). Only with `@af.method`, not for one call."""
+
+    special: bool = field(init=False, repr=False, default=False)
+    """As TaskOptions.special; a concurrency group is carried too."""
+
+    def __post_init__(self) -> None:
+        special = self.num_returns != 1 or self.timeout is not None or bool(self.concurrency_group)
+        object.__setattr__(self, "special", special)
 
 
 # What each option may be ------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_handler", "_lost", "_out", "_ports", "_schedule", "_scheduled", "_session", "_stream", "address", "defined", "job_id",
+        "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
         "namespace", "pid", "process_id", "role", "state", "sys_path",
     )  # fmt: skip
 
@@ -49,7 +49,6 @@ class Peer:
         self._session = Session(identity, acceptor=acceptor)
         self._stream: Stream | None = None
         self._out: list[AnyMessage] = []
-        self._scheduled = False
         self._lost = False
         self.process_id = ""
         self.role = ""
@@ -73,20 +72,12 @@ class Peer:
     def send(self, message: AnyMessage) -> None:
         """Queue `message`; it leaves with the next flush. Callers on other threads hold the ports' lock."""
         self._out.append(message)
-        if not self._scheduled:
-            self._scheduled = True
+        if len(self._out) == 1:
             self._schedule(self)
 
-    def post(self, message: AnyMessage) -> bool:
-        """As `send`, but scheduling is the caller's: True when nothing is scheduled yet, and `flush` or `scheduled` must follow."""
+    def post(self, message: AnyMessage) -> int:
+        """As `send`, but the flush is the caller's business: returns how many messages wait; for the first one it must be arranged."""
         self._out.append(message)
-        if self._scheduled:
-            return False
-        self._scheduled = True
-        return True
-
-    def queued(self) -> int:
-        """Messages that wait for the next flush."""
         return len(self._out)
 
     def buffered_bytes(self) -> int:
@@ -96,7 +87,6 @@ class Peer:
     def flush(self) -> None:
         """Write all that is queued. Any thread; takes the ports' lock."""
         with self._ports.lock:
-            self._scheduled = False
             if not self._out or self._lost:
                 self._out.clear()
                 return

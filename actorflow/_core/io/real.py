@@ -8,8 +8,6 @@ import os
 import random
 import threading
 import time
-from typing import Any
-
 from actorflow._core.io.ports import Ports
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.sockets import UnixNetwork
@@ -22,15 +20,15 @@ def real_ports(loop: asyncio.AbstractEventLoop, *, lock: bool, share_reads: bool
     user's may read the sockets; then `loop` has a thread of its own.
     """
     loop_thread = threading.get_ident()
-    guard: contextlib.AbstractContextManager[Any] = threading.RLock() if lock else contextlib.nullcontext()
-    reads = SharedReads(loop, guard) if share_reads else None
+    guard = threading.RLock() if lock or share_reads else None
+    reads = SharedReads(loop, guard) if guard is not None and share_reads else None
     return Ports(
         loop=loop,
         network=UnixNetwork(loop, reads=reads),
         rng=random.Random(os.urandom(32)),
         monotonic=time.monotonic,
         wall_time=time.time,
-        lock=guard,
+        lock=guard if guard is not None else contextlib.nullcontext(),
         in_loop_thread=lambda: threading.get_ident() == loop_thread,
         reads=reads,
     )

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.worker.core import Core
 
-BURST_FLUSH = 64
-"""Calls that are queued on a connection before they are written without waiting for the next tick."""
+PUSHED = CallState.PUSHED
 NEWS_S = 1.0
 """After a broken connection the head tells what became of the actor; without news for this long it is asked."""
 
@@ -106,11 +105,10 @@ class ActorCalls:
     def submit(self, client: ActorClient, call: Call) -> None:
         """Send the call, or queue it behind those before it (SEMANTICS 20)."""
         client = call.place = client.same_as or client
-        if client.state == "dead":
-            self._core.caller.settle_error(call, self._dead_error(client))
-            return
-        if client.state == "alive" and not client.queue and not call.waiting_for:
+        if client.state == "alive" and not client.queue and not (call.extra and call.waiting_for):
             self._push(client, call)
+        elif client.state == "dead":
+            self._core.caller.settle_error(call, self._dead_error(client))
         else:
             if not call.waiting_for:
                 call.state = CallState.QUEUED
@@ -132,18 +130,19 @@ class ActorCalls:
             self._push(client, call)
 
     def _push(self, client: ActorClient, call: Call) -> None:
+        core = self._core
         peer = client.peer
         assert peer is not None
         inflight = client.inflight
         first = not inflight
-        call.state = CallState.PUSHED
+        call.state = PUSHED
         seq = call.entry.index
         inflight[seq] = call
-        context = self._core.caller.context_of(call, peer)
-        message = ActorCall(
-            seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args, call.buffers, context
-        )
-        self._core.push(peer, message, urgent=first or peer.queued() >= BURST_FLUSH)
+        message = ActorCall(seq, call.attempt, client.actor_id, client.incarnation, call.target.name, call.args)
+        if call.extra:
+            message.buffers = call.buffers
+            message.context = core.caller.context_of(call)
+        core.push(peer, message, urgent=first)
 
     def completed(self, call: Call) -> None:
         """A reply came."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actorflow._core.worker.references import Entry
 
 
+PUSHED = CallState.PUSHED
 STREAMING = frozenset({"generator", "async_generator"})
 
 
@@ -37,6 +38,7 @@ class Caller:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._entries = core.references.owned.entries
         self._orphans: dict[int, Call] = {}
         """Calls whose callers have their answer already (a timeout), but which still run; by number."""
 
@@ -65,18 +67,29 @@ class Caller:
         owned = self._core.references.owned
         entry = call.entry = owned.new()
         entry.call = call
-        returns = call.options.num_returns
-        if returns != 1 and type(returns) is int and returns > 1:
-            call.more = [owned.new() for _ in range(returns - 1)]
-            for more in call.more:
-                more.call = call
-        if call.pins:
+        if call.extra:
+            returns = call.options.num_returns
+            if returns != 1 and type(returns) is int and returns > 1:
+                call.more = [owned.new() for _ in range(returns - 1)]
+                for more in call.more:
+                    more.call = call
             for pinned in call.pins:
                 pinned.pins += 1
         return entry
 
     def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
         """Send the call, or wait for what it needs. Under the lock."""
+        if call.extra or large is not None or deadline_var.get() is not None:
+            call.extra = True
+            self._start_extra(call, large, actor)
+        if actor is not None:
+            self._core.actors.submit(actor, call)
+        elif not call.extra:
+            self._core.tasks.enqueue(call)
+        elif not call.waiting_for:
+            self._enqueue_task(call)
+
+    def _start_extra(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
         timeout_s = self._time_left(call.options.timeout)
         if timeout_s is not None:
             self._arm_timeout(call, timeout_s)
@@ -84,14 +97,9 @@ class Caller:
             call.place = actor
         if large is not None:
             self._move_arguments(call, large)
-        if call.deps:
-            for entry in unsettled(call.deps):
-                call.waiting_for += 1
-                self.when_settled(entry, partial(self._one_argument_ready, call))
-        if actor is not None:
-            self._core.actors.submit(actor, call)
-        elif not call.waiting_for:
-            self._enqueue_task(call)
+        for entry in unsettled(call.deps or ()):
+            call.waiting_for += 1
+            self.when_settled(entry, partial(self._one_argument_ready, call))
 
     def _enqueue_task(self, call: Call) -> None:
         failed = self._failed_argument(call)
@@ -142,7 +150,7 @@ class Caller:
 
         self._core.store.write(Pickled(copied.data, copied.buffers, None), moved)
 
-    def context_of(self, call: Call, peer: Peer) -> m.CallContext | None:
+    def context_of(self, call: Call) -> m.CallContext | None:
         """What this call carries beyond its arguments; None for most."""
         options = call.options
         group = getattr(options, "concurrency_group", "") or ""
@@ -173,6 +181,7 @@ class Caller:
         return left if timeout_s is None else min(left, timeout_s)
 
     def _arm_timeout(self, call: Call, timeout_s: float) -> None:
+        call.extra = True
         call.deadline = self._core.ports.monotonic() + timeout_s
         if call.options.timeout is not None or not call.entry.pins:
             # A direct call without a timeout of its own is cancelled with the block that has one.
@@ -309,13 +318,17 @@ class Caller:
     # -- the end of calls
 
     def on_reply(self, peer: Peer, message: m.Reply) -> None:
+        entry = self._entries.get(message.seq)
+        call: Call | None = entry.call if entry is not None else None
+        outcome = message.outcome
+        if call is not None and not call.extra and type(outcome) is m.Inline and not message.more and not message.hold:
+            if outcome.refs is None and message.borrowed is None and message.attempt == call.attempt and call.state is PUSHED:
+                self._finish_plain(entry, call, outcome, message.run_us)  # type: ignore[arg-type]  # it has a call, so it is there
+                return
         if message.borrowed:
             # Whatever became of the call: the worker holds them, and will give back what it believes to be counted (OW-4).
             for index in message.borrowed:
                 self._core.references.lent(index, peer.process_id)
-        entry = self._core.references.owned.entries.get(message.seq)
-        call: Call | None = entry.call if entry is not None else None
-        outcome = message.outcome
         if call is None and self._orphans:
             call = self._orphans.get(message.seq)
         if call is None or message.attempt != call.attempt or call.state is not CallState.PUSHED:
@@ -335,6 +348,26 @@ class Caller:
             self._adopt_reply(peer, call, message)
         else:
             self.finish(call, outcome)
+
+    def _finish_plain(self, entry: Owned, call: Call, outcome: m.Inline, run_us: int) -> None:
+        """`completed` and `finish` for what most calls are: no references, no timer, nothing pinned, one small value."""
+        place = call.place
+        if type(place) is Lease:
+            self._core.tasks.completed(call, run_us)
+        else:
+            place.inflight.pop(entry.index, None)
+            if place.waiters:
+                self._core.actors.completed(call)
+        call.state = CallState.DONE
+        entry.call = None
+        entry.outcome = outcome
+        waiters = entry.waiters
+        if waiters is not None:
+            entry.waiters = None
+            for waiter in waiters:
+                waiter.settled(entry)
+        if not entry.local and self._core.references.owned.settled_free(entry):
+            self._core.references.free(entry)
 
     def _adopt_reply(self, peer: Peer, call: Call, message: m.Reply) -> None:
         """The result contains references: hold the arguments until every owner has counted us (SEMANTICS 13)."""
@@ -468,7 +501,7 @@ class Caller:
         """Under the lock. Queued: settled here. Pushed: the worker is asked, and its answer settles it."""
         if call.cancelled or call.state is CallState.DONE:
             return
-        call.cancelled = True
+        call.cancelled = call.extra = True
         if type(call.place) is ActorClient:
             self._core.actors.cancel(call)
         elif call.state is CallState.WAITING:

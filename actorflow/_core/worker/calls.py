@@ -39,9 +39,12 @@ class CallState(enum.Enum):
 
 
 class Call:
-    """One call in flight. A million of them may be queued: what few calls have is kept only by those that have it."""
+    """One call in flight. A million of them may be queued: what few calls have is kept only by those that have it.
 
-    __slots__ = ("__dict__", "args", "attempt", "entry", "options", "place", "retries_left", "state", "target")
+    `extra` is True when any of the attributes with a default here may have another value: then the call takes the longer way.
+    """
+
+    __slots__ = ("__dict__", "args", "attempt", "entry", "extra", "options", "place", "retries_left", "state", "target")
 
     buffers: list[bytes] | None = None
     refs: list[Entry] | None = None
@@ -67,6 +70,7 @@ class Call:
         self.entry: Owned = None  # type: ignore[assignment]  # made when nothing can fail any more
         self.target = target
         self.options = options
+        self.extra: bool = options.special
         self.args = EMPTY_ARGUMENTS
         self.attempt = 0
         self.retries_left = retries_left
@@ -89,6 +93,7 @@ def pack(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled |
                 call.args = data
                 return None
             return Pickled(data, None, None)
+    call.extra = True
     deps: list[Entry] = []
     if any(type(argument) is ObjectRef for argument in args):
         args = tuple([_slot(argument, deps) for argument in args])

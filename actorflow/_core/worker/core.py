@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+BURST_FLUSH = 64
+"""Calls, or replies, that are queued on a connection before they are written without waiting for the end of the turn."""
 DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
@@ -259,14 +261,12 @@ class Core:
             reads.adopt(loop)
 
     def push(self, peer: Peer, message: m.AnyMessage, *, urgent: bool) -> None:
-        """Send on the call path: `urgent` writes now, from this thread; otherwise what follows soon goes with it."""
-        if peer.post(message):
-            if urgent and not self._in_batch:
-                peer.flush()
-            else:
-                self._schedule(peer)
-        elif urgent and not self._in_batch:
+        """Send on the call path: `urgent` writes now, from this thread; otherwise what follows soon goes with it, up to a burst."""
+        queued = peer.post(message)
+        if (urgent or queued >= BURST_FLUSH) and not self._in_batch:
             peer.flush()
+        elif queued == 1:
+            self._schedule(peer)
 
     def flush_now(self, peer: Peer) -> None:
         """Write what is queued for this peer, unless the running batch will."""

@@ -535,7 +535,7 @@ class Host:
         actor = incoming.actor
         if actor is not None and actor.is_async and asyncio._get_running_loop() is self.executor.loop:
             # Many calls end in one turn of the loop: their replies go together, at its end.
-            if peer.post(reply):
+            if peer.post(reply) == 1:
                 if not self.calls:
                     # Nothing that runs here could add to it.
                     peer.flush()

@@ -147,6 +147,7 @@ class StreamCalls:
 
     def make(self, call: Call) -> Stream[Any]:
         call.stream = StreamState(call)
+        call.extra = True
         call.entry.pins += 1
         call.entry.seen = True
         return Stream(self._core, call.stream)

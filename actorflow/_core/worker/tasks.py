@@ -143,8 +143,10 @@ class TaskSubmitter:
         if call.options.calls_max and lease.pushed >= call.options.calls_max:
             lease.reclaimed = True
         lease.load_us += self._run_us.get(target.function_id, 0.0)
-        context = core.caller.context_of(call, peer)
-        message = TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args, call.buffers, context)
+        message = TaskCall(seq, call.attempt, lease.lease_id, target.function_id, call.args)
+        if call.extra:
+            message.buffers = call.buffers
+            message.context = core.caller.context_of(call)
         core.push(peer, message, urgent=first)
 
     def _request(self, klass: LeaseClass) -> None:
