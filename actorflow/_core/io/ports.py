@@ -66,8 +66,8 @@ class Reads(Protocol):
     def lent(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[None]:
         """Let `loop` read while this thread blocks in it, if nobody else does."""
 
-    def leave_for_tick(self, fn: Callable[[], None]) -> bool:
-        """Call `fn` on the ports' loop within some 2 ms, without waking it. False when that cannot be. Under the lock."""
+    def leave_for_tick(self, fn: Callable[[], None]) -> None:
+        """Call `fn` on the ports' loop within a few milliseconds, most often without waking it. Under the lock."""
 
     def close(self) -> None:
         """Let go of the loops. On the ports' loop."""

@@ -44,6 +44,7 @@ class SharedReads:
         self._turns_seen = 0
         self._quiet_ticks = 0
         self._watching = False
+        self._ticking = False
         self._left_for_tick: list[Callable[[], None]] = []
         self._closed = False
         self._watch()
@@ -126,15 +127,20 @@ class SharedReads:
         if turns != self._turns_seen:
             # The reader is awake, and was woken for the same bytes: leave them to it.
             self._turns_seen = turns
-            self._quiet_ticks = 0
             with self.lock:
                 self._unwatch()
-                self._loop.call_later(TICK_S, self._tick)
+                self._tick_later()
 
     def _unwatch(self) -> None:
         if self._watching:
             self._watching = False
             self._loop.remove_reader(self._epoll.fileno())
+
+    def _tick_later(self) -> None:
+        self._quiet_ticks = 0
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
         turns = self._turns
@@ -143,39 +149,39 @@ class SharedReads:
         if turned and not self._left_for_tick and not self._closed:
             # The commonest case, beside a reader that is at work: neither lock nor system call.
             self._quiet_ticks = 0
+        elif self.lock.acquire(blocking=False):
+            try:
+                self._look(turned)
+            finally:
+                self.lock.release()
+        # Else somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
+        if self._ticking:
             self._loop.call_later(TICK_S, self._tick)
-            return
-        self._quiet_ticks = 0 if turned else self._quiet_ticks + 1
-        if not self.lock.acquire(blocking=False):
-            # Somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
-            self._loop.call_later(TICK_S, self._tick)
-            return
-        try:
-            self._look(turned)
-        finally:
-            self.lock.release()
 
     def _look(self, turned: bool) -> None:
         """Do what the reader has left. Under the lock."""
-        if self._closed:
-            return
-        waiting = bool(self._epoll.poll(0, 1))
-        if (waiting and not turned) or self._quiet_ticks >= PAUSE_TICKS:
-            self._watch()
-        else:
-            self._loop.call_later(TICK_S, self._tick)
         left, self._left_for_tick = self._left_for_tick, []
-        if waiting:
+        self._quiet_ticks = 0 if turned or left else self._quiet_ticks + 1
+        if self._closed:
+            self._ticking = False
+            return
+        if self._quiet_ticks >= PAUSE_TICKS:
+            self._ticking = False
+            self._watch()
+        if not self._watching and self._epoll.poll(0, 1):
+            if not turned:
+                self._watch()
             self._read_ready()
         for fn in left:
             fn()
 
-    def leave_for_tick(self, fn: Callable[[], None]) -> bool:
-        """Call `fn` on the protocol's loop at the next tick, without waking it. False when it does not tick. Under the lock."""
-        if self._watching or self._closed:
-            return False
+    def leave_for_tick(self, fn: Callable[[], None]) -> None:
+        """Call `fn` on the protocol's loop within two ticks; it is woken only when it does not tick yet. Under the lock."""
         self._left_for_tick.append(fn)
-        return True
+        if not self._ticking and not self._closed:
+            self._ticking = True
+            self._quiet_ticks = 0
+            self._loop.call_soon_threadsafe(self._loop.call_later, TICK_S, self._tick)
 
     # -- the end
 

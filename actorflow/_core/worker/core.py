@@ -239,7 +239,8 @@ class Core:
         ports = self.ports
         if ports.in_loop_thread():
             ports.loop.call_soon(self._flush)
-        elif ports.reads is not None and ports.reads.leave_for_tick(self._flush):
+        elif ports.reads is not None:
+            ports.reads.leave_for_tick(self._flush)
             # The protocol's thread need not wake for it: this loop does it when its turn ends; should it block before, the tick does.
             running = asyncio._get_running_loop()
             if running is not None:

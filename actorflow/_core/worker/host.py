@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actorflow._core.io.ports import Executor
     from actorflow._core.worker.checkpoints import Checkpoints
     from actorflow._core.worker.core import Core
+    from actorflow._core.worker.inspect import Events
     from actorflow._core.worker.references import Entry
 
 log = logging.getLogger("actorflow")
@@ -53,8 +54,11 @@ class Host:
         self.actors: dict[str, HostedActor] = {}
         self.calls: dict[tuple[str, int], Incoming] = {}
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
-        self.events: Any = None
+        self.events: Events | None = None
+        """The calls that have ended here, for the state API."""
         self.holds_cpu = True
+        self._monotonic = core.ports.monotonic
+        self._create_task = executor.loop.create_task
         self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
         self._next_hold = 1
         self._waiting = 0
@@ -292,31 +296,30 @@ class Host:
 
     def _run_from(self, mailbox: Mailbox[Incoming], incoming: Incoming | None) -> None:
         """Run a call and those behind it, on the user's thread, until none may start or others should have a turn."""
-        monotonic = self.core.ports.monotonic
-        until = monotonic() + RUN_S
+        until = 0.0
         while incoming is not None:
             if not self._begin(incoming):
                 return
-            with self.core.lock:
-                ended = incoming
-                incoming = mailbox.finished(self._group(ended))
-                if incoming is None and ended.actor is not None and ended.actor.leaving:
-                    ended.actor.check_left(self)
-            if incoming is not None and monotonic() > until:
+            if not until:
+                until = incoming.started + RUN_S
+            incoming = self._take_next(mailbox, incoming)
+            if incoming is not None and self._monotonic() > until:
                 self.executor.submit(partial(self._run_from, mailbox, incoming))
                 return
 
-    @staticmethod
-    def _group(incoming: Incoming) -> str:
-        return incoming.context.group if incoming.context is not None and incoming.actor is not None else ""
+    def _take_next(self, mailbox: Mailbox[Incoming], ended: Incoming) -> Incoming | None:
+        """A call is over: the one that may start in its place."""
+        actor, context = ended.actor, ended.context
+        with self.core.lock:
+            following = mailbox.finished(context.group if context is not None and actor is not None else "")
+            if following is None and actor is not None and actor.leaving:
+                actor.check_left(self)
+        return following
 
     def _next(self, incoming: Incoming) -> None:
-        """A call that ran on its own (a coroutine, a thread) is over: start the one behind it."""
+        """A call that ran on its own, as a coroutine, is over: start the one behind it."""
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
-        with self.core.lock:
-            following = mailbox.finished(self._group(incoming))
-            if following is None and incoming.actor is not None and incoming.actor.leaving:
-                incoming.actor.check_left(self)
+        following = self._take_next(mailbox, incoming)
         if following is not None:
             if incoming.actor is not None and incoming.actor.is_async:
                 # Already on the loop: no need for another trip.
@@ -326,22 +329,34 @@ class Host:
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
-        incoming.started = self.core.ports.monotonic()
-        try:
-            fn, is_async = self._code(incoming)
-        except Exception as error:
-            # Whatever the user's module does when it is imported here.
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+        fn = self._prepare(incoming)
+        if fn is None:
             return True
         context = incoming.context
-        if is_async or (context is not None and (context.stream_window or incoming.needs_store())):
-            incoming.task = self.executor.loop.create_task(self._run_async(incoming, fn))
+        if incoming.is_async:
+            if context is None and incoming.actor is not None and not self.holds_cpu:
+                incoming.task = self._create_task(self._run_plain(incoming, fn))
+            else:
+                incoming.task = self._create_task(self._run_async(incoming, fn))
             return False
         if incoming.actor is not None and incoming.actor.threads is not None:
             incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
             return False
         self._run_sync(incoming, fn)
         return True
+
+    def _prepare(self, incoming: Incoming) -> Callable[..., Any] | None:
+        """Find the code of a call that starts now. None: there is none, and the call has been answered."""
+        incoming.started = self._monotonic()
+        try:
+            fn, is_async = self._code(incoming)
+        except Exception as error:
+            # Whatever the user's module does when it is imported here.
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            return None
+        context = incoming.context
+        incoming.is_async = is_async or (context is not None and (context.stream_window > 0 or incoming.needs_store()))
+        return fn
 
     def _code(self, incoming: Incoming) -> tuple[Callable[..., Any], bool]:
         message, actor, context = incoming.message, incoming.actor, incoming.context
@@ -393,9 +408,45 @@ class Host:
         finally:
             running_call.set(None)
 
-    def _run_in_thread(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
-        self._run_sync(incoming, fn)
-        self._next(incoming)
+    def _run_in_thread(self, incoming: Incoming, fn: Callable[..., Any] | None) -> None:
+        """Run a call, and those that may start in its place, on a thread of the actor's pool: no change of threads between them."""
+        actor = incoming.actor
+        assert actor is not None
+        while True:
+            if fn is not None:
+                self._run_sync(incoming, fn)
+            following = self._take_next(actor.mailbox, incoming)
+            if following is None:
+                return
+            incoming, fn = following, self._prepare(following)
+            if incoming.is_async:
+                # Its arguments must be fetched first, or it is a generator: that is for the loop.
+                self.executor.submit(partial(self._run_from, actor.mailbox, incoming))
+                return
+
+    async def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        """`_run_async` for most calls of an async actor: nothing comes with them but their arguments."""
+        running_call.set(incoming.running)
+        if deadline_var.get() is not None:
+            deadline_var.set(None)
+        try:
+            if incoming.cancelled:
+                raise asyncio.CancelledError
+            message = incoming.message
+            if message.args:
+                args, kwargs = values.loads(message.args, message.buffers)
+                value = await fn(*args, **kwargs)
+                args, kwargs = (), {}
+            else:
+                value = await fn()
+        except BaseException as error:
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            self._next(incoming)
+            if not incoming.cancelled and isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            self._deliver(incoming, value)
+            self._next(incoming)
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
@@ -475,9 +526,9 @@ class Host:
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
-        run_us = int((self.core.ports.monotonic() - incoming.started) * 1e6) if incoming.started else 0
-        if self.events is not None:
-            self.events.append(incoming, run_us, type(outcome) is m.Failed)
+        run_us = int((self._monotonic() - incoming.started) * 1e6) if incoming.started else 0
+        if self.events is not None and incoming.running is not None:
+            self.events.append((incoming.running, incoming.started, run_us, type(outcome) is m.Failed))
         actor = incoming.actor
         if actor is not None and actor.after_call is not None and type(outcome) is not m.Failed:
             actor.after_call(lambda: self._send_reply(incoming, outcome, hold, run_us, more))

@@ -29,6 +29,8 @@ class Incoming:
     __slots__ = ("__dict__", "actor", "context", "key", "message", "peer", "running", "started", "task")
 
     cancelled = False
+    is_async = False
+    """It runs as a task of the user's loop."""
     producer: Any = None
     borrowed: list[Entry] | None = None
     """References that arrived with the arguments: those still held at the end must be told to their owners."""

@@ -16,26 +16,20 @@ from actorflow._core.worker.calls import Call, CallState
 if TYPE_CHECKING:
     from actorflow._core.policy.ownership import Owned
     from actorflow._core.worker.core import Core
-    from actorflow._core.worker.incoming import Incoming
+    from actorflow._core.worker.context import RunningCall
 
 EVENTS_MAX = 10_000
 """Ended calls that a worker remembers for `af.timeline` and `list_tasks`."""
 
 
 class Events:
-    """The last calls that ran here, as tuples: cheap to keep, made readable only when somebody asks."""
+    """The last calls that ran here: (call, when it began, how long it ran, it failed). Made readable only when somebody asks."""
 
     def __init__(self, wall_offset_s: float) -> None:
         self._wall_offset_s = wall_offset_s
-        self._ring: deque[tuple[str, str, str, int, int, float, int, bool]] = deque(maxlen=EVENTS_MAX)
-
-    def append(self, incoming: Incoming, run_us: int, failed: bool) -> None:
+        self._ring: deque[tuple[RunningCall, float, int, bool]] = deque(maxlen=EVENTS_MAX)
+        self.append = self._ring.append
         """A call has ended."""
-        running = incoming.running
-        if running is not None:
-            self._ring.append(
-                (running.name, running.actor_id, running.owner, running.seq, running.attempt, incoming.started, run_us, failed)
-            )
 
     def spans(self, core: Core, limit: int) -> list[EventRow]:
         """The newest calls as spans of time, oldest first."""
@@ -45,13 +39,13 @@ class Events:
                 time=started + self._wall_offset_s,
                 duration_s=run_us / 1e6,
                 kind="call",
-                subject=task_name(owner, seq),
-                name=name,
+                subject=task_name(call.owner, call.seq),
+                name=call.name,
                 process_id=me.process_id,
                 pid=me.pid,
                 detail="failed" if failed else "",
             )
-            for name, _, owner, seq, _, started, run_us, failed in list(self._ring)[-limit:]
+            for call, started, run_us, failed in list(self._ring)[-limit:]
         ]
 
     def tasks(self, core: Core, limit: int) -> list[TaskRow]:
@@ -59,19 +53,19 @@ class Events:
         me = core.identity
         return [
             TaskRow(
-                task=task_name(owner, seq),
-                name=name,
+                task=task_name(call.owner, call.seq),
+                name=call.name,
                 state="failed" if failed else "finished",
-                owner=owner,
+                owner=call.owner,
                 job_id=me.job_id,
-                actor_id=actor_id,
+                actor_id=call.actor_id,
                 worker_id=me.process_id,
-                attempt=attempt,
+                attempt=call.attempt,
                 started_at=started + self._wall_offset_s,
                 ended_at=started + self._wall_offset_s + run_us / 1e6,
                 call_site="",
             )
-            for name, actor_id, owner, seq, attempt, started, run_us, failed in list(self._ring)[-limit:]
+            for call, started, run_us, failed in list(self._ring)[-limit:]
         ]
 
 
