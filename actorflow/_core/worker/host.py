@@ -19,6 +19,7 @@ from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.context import RunningCall, running_call
 from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.first_step import FirstSteps
 from actorflow._core.worker.hosted import HostedActor, host_actor
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.producer import produce
@@ -59,14 +60,13 @@ class Host:
         self.holds_cpu = True
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
+        self._first_steps = FirstSteps(executor.loop, self._carried)
         self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
         self._next_hold = 1
         self._waiting = 0
         self._running = 0
         self._told_blocked = False
         self._watching = False
-        self._flush_soon = False
-        self._reply_peers: list[Peer] = []
         self.checkpoints: dict[str, Checkpoints] = {}
         self._kept: set[asyncio.Task[Any]] = set()
         self._classes: dict[str, type] = {}
@@ -156,7 +156,9 @@ class Host:
             incoming.producer.close()
         task = incoming.task
         # A task that is cancelled before its first step never runs, and would never answer: `_run_async` looks by itself.
-        if task is not None and inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+        if task is not None and (
+            incoming.suspended or inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED  # type: ignore[arg-type]
+        ):
             task.cancel()
 
     def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
@@ -321,11 +323,8 @@ class Host:
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         following = self._take_next(mailbox, incoming)
         if following is not None:
-            if incoming.actor is not None and incoming.actor.is_async:
-                # Already on the loop: no need for another trip.
-                self._run_from(mailbox, following)
-            else:
-                self.executor.submit(lambda: self._run_from(mailbox, following))
+            # Not from here: this is the task of another call.
+            self.executor.submit(partial(self._run_from, mailbox, following))
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
@@ -335,9 +334,8 @@ class Host:
         context = incoming.context
         if incoming.is_async:
             if context is None and incoming.actor is not None and not self.holds_cpu:
-                incoming.task = self._create_task(self._run_plain(incoming, fn))
-            else:
-                incoming.task = self._create_task(self._run_async(incoming, fn))
+                return self._run_plain(incoming, fn)
+            incoming.task = self._create_task(self._run_async(incoming, fn))
             return False
         if incoming.actor is not None and incoming.actor.threads is not None:
             incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
@@ -424,29 +422,38 @@ class Host:
                 self.executor.submit(partial(self._run_from, actor.mailbox, incoming))
                 return
 
-    async def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
-        """`_run_async` for most calls of an async actor: nothing comes with them but their arguments."""
-        running_call.set(incoming.running)
-        if deadline_var.get() is not None:
-            deadline_var.set(None)
+    def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> bool:
+        """Start what most calls of an async actor are: nothing comes with them but their arguments. True when it has ended already."""
+        if incoming.cancelled:
+            self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
+            return True
+        incoming.fn = fn
         try:
-            if incoming.cancelled:
-                raise asyncio.CancelledError
-            message = incoming.message
-            if message.args:
-                args, kwargs = values.loads(message.args, message.buffers)
-                value = await fn(*args, **kwargs)
-                args, kwargs = (), {}
-            else:
-                value = await fn()
+            started = self._first_steps.run(incoming, _coroutine_of)
         except BaseException as error:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
-            self._next(incoming)
-            if not incoming.cancelled and isinstance(error, asyncio.CancelledError):
-                raise
+            return True
+        if started is None:
+            incoming.task = self._create_task(self._run_async(incoming, fn))
+            return False
+        task, value = started
+        if task is not None:
+            incoming.task = task
+            incoming.suspended = True
+            return False
+        self._deliver(incoming, value)
+        return True
+
+    def _carried(self, incoming: Incoming, value: Any, error: BaseException | None) -> None:
+        """A call that had suspended is over. In its task, which other calls do not run in: the next one waits for the next turn."""
+        if error is not None:
+            self._end(incoming, arguments.failure(self.core, incoming, error), [])
         else:
             self._deliver(incoming, value)
-            self._next(incoming)
+        mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
+        following = self._take_next(mailbox, incoming)
+        if following is not None:
+            self.executor.submit(partial(self._run_from, mailbox, following))
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
@@ -488,7 +495,11 @@ class Host:
         try:
             if type(value) in values.SIMPLE and returns == 1 and not values.is_large(value):
                 # The commonest result by far needs no more than its pickle.
-                self._end(incoming, m.Inline(pickle.dumps(value, 5)), [])
+                outcome = m.Inline(pickle.dumps(value, 5))
+                if context is None and (incoming.actor is None or incoming.actor.after_call is None):
+                    self._end_plain(incoming, outcome)
+                else:
+                    self._end(incoming, outcome, [])
             elif returns > 1:
                 self._deliver_many(incoming, value, returns)
             else:
@@ -523,6 +534,16 @@ class Host:
             except SerializationError as error:
                 # This value cannot travel; the others can.
                 packed(position, arguments.failure(self.core, incoming, error), [])
+
+    def _end_plain(self, incoming: Incoming, outcome: m.Inline) -> None:
+        """`_end` for a call that came without references and gives none."""
+        started, message, peer = incoming.started, incoming.message, incoming.peer
+        run_us = int((self._monotonic() - started) * 1e6)
+        if self.events is not None:
+            self.events.append((incoming.running, started, run_us, False))  # type: ignore[arg-type]  # it has run
+        with self.core.lock:
+            self.calls.pop(incoming.key, None)
+            self._post(incoming, peer, m.Reply(message.seq, message.attempt, outcome, run_us))
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
@@ -582,26 +603,20 @@ class Host:
         self._next(incoming)
 
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
-        core = self.core
+        # Replies of one turn go together; this one goes now when no call is here that could add to it. On a pool of threads calls have
+        # no turns: there those that wait for a thread will add to it, while those that run may run for long.
         actor = incoming.actor
-        if actor is not None and actor.is_async and asyncio._get_running_loop() is self.executor.loop:
-            # Many calls end in one turn of the loop: their replies go together, at its end.
-            if peer.post(reply) == 1:
-                if not self.calls:
-                    # Nothing that runs here could add to it.
-                    peer.flush()
-                    return
-                self._reply_peers.append(peer)
-                if not self._flush_soon:
-                    self._flush_soon = True
-                    self.executor.loop.call_soon(self._flush_replies)
-            return
-        mailbox = actor.mailbox if actor is not None else self.tasks
-        # More calls wait: the protocol's thread sends this reply along with the next ones. None: send it from here, now.
-        core.push(peer, reply, urgent=not mailbox.waiting())
+        more = self.calls if actor is None or actor.threads is None else actor.mailbox.waiting()
+        self.core.push(peer, reply, urgent=not more)
 
-    def _flush_replies(self) -> None:
-        self._flush_soon = False
-        peers, self._reply_peers = self._reply_peers, []
-        for peer in peers:
-            peer.flush()
+
+def _coroutine_of(incoming: Incoming) -> Any:
+    """The coroutine of an async call that is about to take its first step, in its own context already."""
+    running_call.set(incoming.running)
+    if deadline_var.get() is not None:
+        deadline_var.set(None)
+    message = incoming.message
+    if not message.args:
+        return incoming.fn()
+    args, kwargs = values.loads(message.args, message.buffers)
+    return incoming.fn(*args, **kwargs)

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 class Incoming:
     """One attempt of one call, as the worker keeps it until its reply is sent."""
 
-    __slots__ = ("__dict__", "actor", "context", "key", "message", "peer", "running", "started", "task")
+    __slots__ = ("__dict__", "actor", "context", "fn", "is_async", "key", "message", "peer", "running", "started", "task")
+
+    fn: Callable[..., Any]
 
     cancelled = False
-    is_async = False
-    """It runs as a task of the user's loop."""
+    suspended = False
+    """Its first step is done, and its task goes on with it."""
     producer: Any = None
     borrowed: list[Entry] | None = None
     """References that arrived with the arguments: those still held at the end must be told to their owners."""
@@ -45,6 +47,8 @@ class Incoming:
         self.task: asyncio.Task[Any] | None = None
         self.running: RunningCall | None = None
         self.started = 0.0
+        self.is_async = False
+        """It runs as a task of the user's loop."""
 
     @property
     def name(self) -> str:
