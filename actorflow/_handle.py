@@ -74,7 +74,7 @@ def _spoken(options: MethodOptions) -> dict[str, Any]:
     return {
         field.name: value
         for field in dataclasses.fields(options)
-        if (value := getattr(options, field.name)) != field.default
+        if field.init and (value := getattr(options, field.name)) != field.default
     }
 
 

@@ -80,6 +80,10 @@ class Peer:
         self._out.append(message)
         return len(self._out)
 
+    def queued(self) -> int:
+        """Messages that wait for the next flush."""
+        return len(self._out)
+
     def buffered_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""
         return self._stream.buffered_bytes() if self._stream is not None else 0

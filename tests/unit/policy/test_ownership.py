@@ -185,7 +185,7 @@ def test_entries_are_grouped_by_owner_for_one_message_each() -> None:
 LOST = "lost"
 """Stands on a wire where its sender died: what was sent before still arrives."""
 TARGET = SimpleNamespace(name="f")
-OPTIONS = SimpleNamespace(num_returns=1)
+OPTIONS = SimpleNamespace(num_returns=1, special=False)
 
 
 class Net:
