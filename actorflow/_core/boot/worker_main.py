@@ -63,7 +63,7 @@ class Worker:
         core.on_lost = lambda reason: leave(0)
         core.host = host = Host(core, self.executor, self._exit)
         host.events = Events(time.time() - time.monotonic())
-        self.executor.submit(lambda: _enter(core))
+        self.executor.submit(lambda: _enter(core, self.executor))
         try:
             await core.start(spec.node_address)
         except (ClusterConnectionError, OSError) as error:
@@ -89,10 +89,10 @@ class Worker:
         leave(code)
 
 
-def _enter(core: Core) -> None:
+def _enter(core: Core, executor: MainThreadExecutor) -> None:
     current.set_process(core)
     if core.ports.reads is not None:
-        core.ports.reads.adopt(asyncio.get_running_loop())
+        core.ports.reads.adopt(executor.loop, executor.turn)
 
 
 def leave(code: int) -> None:

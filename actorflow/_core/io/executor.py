@@ -39,6 +39,17 @@ class MainThreadExecutor:
             else:
                 self.loop.call_soon_threadsafe(self._drain, context=self._context)
 
+    def turn(self, read: Callable[[], None]) -> None:
+        """Read messages on the user's thread, and run at once what they submit: no turn of the loop between the two."""
+        on_its_way, self._scheduled = self._scheduled, True
+        try:
+            read()
+        finally:
+            if on_its_way:
+                self._scheduled = True
+            else:
+                self._drain()
+
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""
         gate = threading.Lock()

@@ -126,9 +126,10 @@ class Peer:
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the stream."""
-        was_ready = self._session.ready
+        session = self._session
+        was_ready = session.ready
         try:
-            messages = self._session.receive(data)
+            messages = session.receive(data)
         except ProtocolError as error:
             self._write_handshake()
             if self._stream is not None:
@@ -138,7 +139,7 @@ class Peer:
             else:
                 self._ports.loop.call_soon_threadsafe(self._fail, str(error))
             return
-        if not was_ready and self._session.ready:
+        if not was_ready and session.ready:
             self._ready()
         if messages and not self._lost:
             self._handler.messages_received(self, messages)

@@ -54,14 +54,18 @@ class Listener(Protocol):
         """Stop accepting and remove the address (a socket file is unlinked). Accepted streams live on."""
 
 
+Turn = Callable[[Callable[[], None]], None]
+"""Takes what reads, and calls it."""
+
+
 class Reads(Protocol):
     """Lets a loop of the user's read the streams that share their reads, while it waits: no thread is then between it and the socket.
 
     Data is always delivered under the ports' lock.
     """
 
-    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let `loop` read, unless another one does already. On the thread that runs it."""
+    def adopt(self, loop: asyncio.AbstractEventLoop, turn: Turn | None = None) -> None:
+        """Let `loop` read, unless another one does already: by `turn(read)` when it is given. On the thread that runs it."""
 
     def lent(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[None]:
         """Let `loop` read while this thread blocks in it, if nobody else does."""

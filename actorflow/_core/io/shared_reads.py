@@ -22,6 +22,9 @@ import select
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+
+from actorflow._core.io.ports import Turn
 
 TICK_S = 0.002
 """Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
@@ -74,12 +77,13 @@ class SharedReads:
 
     # -- the reader
 
-    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let `loop` be the reader, unless another one is. On the thread that runs it."""
+    def adopt(self, loop: asyncio.AbstractEventLoop, turn: Turn | None = None) -> None:
+        """Let `loop` be the reader, unless another one is. On the thread that runs it. `turn` is called with what reads, to call it."""
         with self.lock:
             if self._closed or self._has_reader() or loop in self._lent_to:
                 return
-            if self._watch_from(loop):
+            on_readable = self._on_reader if turn is None else partial(turn, self._on_reader)
+            if self._watch_from(loop, on_readable):
                 self._reader, self._reader_thread = loop, threading.get_ident()
 
     @contextmanager
@@ -87,7 +91,7 @@ class SharedReads:
         """While this thread blocks and `loop` runs in place of its own one: that is the reader, if this thread's loop was or none is."""
         with self.lock:
             free = not self._has_reader() or self._reader_thread == threading.get_ident()
-            lent = free and not self._closed and self._watch_from(loop)
+            lent = free and not self._closed and self._watch_from(loop, self._on_reader)
             if lent:
                 self._lent_to.append(loop)
         try:
@@ -102,10 +106,10 @@ class SharedReads:
     def _has_reader(self) -> bool:
         return self._reader is not None and not self._reader.is_closed()
 
-    def _watch_from(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _watch_from(self, loop: asyncio.AbstractEventLoop, on_readable: Callable[[], None]) -> bool:
         try:
             # An empty context: what the handlers do belongs to nobody's task.
-            contextvars.Context().run(loop.add_reader, self._epoll.fileno(), self._on_reader)
+            contextvars.Context().run(loop.add_reader, self._epoll.fileno(), on_readable)
         except NotImplementedError:
             return False
         return True

@@ -53,6 +53,10 @@ class FrameDecoder:
                 return []
             data = b"".join(self._parts)
             self._parts = []
+        elif int.from_bytes(data[:HEADER_BYTES], "little") + HEADER_BYTES == len(data) <= self._bytes_max:
+            # Most reads find one whole frame.
+            self._bytes_max = self.frame_bytes_max
+            return [memoryview(data)[HEADER_BYTES:]]
         frames: list[memoryview] = []
         view = memoryview(data)
         at, end = 0, len(data)

@@ -71,14 +71,17 @@ class Session:
         if self._error is not None:
             raise self._error
         try:
-            return self._receive(data)
+            bodies = self._decoder.feed(data)
+            if self.ready and len(bodies) == 1:
+                return decode(bodies[0])
+            return self._decode_all(bodies)
         except ProtocolError as error:
             self._error = error
             raise
 
-    def _receive(self, data: bytes) -> list[AnyMessage]:
+    def _decode_all(self, bodies: list[memoryview]) -> list[AnyMessage]:
         messages: list[AnyMessage] = []
-        for body in self._decoder.feed(data):
+        for body in bodies:
             batch = decode(body)
             if not self.ready:
                 if not batch:

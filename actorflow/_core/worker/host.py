@@ -17,6 +17,7 @@ from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
@@ -221,6 +222,8 @@ class Host:
         core = self.core
         with core.lock:
             self.actors.pop(actor.spec.actor_id, None)
+            if actor.threads is not None:
+                actor.threads.close()
             if actor.spec.shared:
                 core.push(core.node, m.ActorLost(actor.spec.actor_id, actor.incarnation, cause, expected=True), urgent=True)
         if not actor.spec.shared:
@@ -337,8 +340,9 @@ class Host:
                 return self._run_plain(incoming, fn)
             incoming.task = self._create_task(self._run_async(incoming, fn))
             return False
-        if incoming.actor is not None and incoming.actor.threads is not None:
-            incoming.actor.threads.submit(self._run_in_thread, incoming, fn)
+        if incoming.actor is not None and incoming.actor.threads_max:
+            incoming.fn = fn
+            self._threads_of(incoming.actor).put(incoming)
             return False
         self._run_sync(incoming, fn)
         return True
@@ -406,21 +410,28 @@ class Host:
         finally:
             running_call.set(None)
 
-    def _run_in_thread(self, incoming: Incoming, fn: Callable[..., Any] | None) -> None:
-        """Run a call, and those that may start in its place, on a thread of the actor's pool: no change of threads between them."""
+    def _threads_of(self, actor: HostedActor) -> CallThreads[Incoming]:
+        if actor.threads is None:
+            actor.threads = CallThreads(actor.threads_max, self._run_in_thread, actor.spec.class_name)
+        return actor.threads
+
+    def _run_in_thread(self, incoming: Incoming) -> Incoming | None:
+        """Run a call on a thread of its actor. Returns the one that may start in its place there."""
         actor = incoming.actor
         assert actor is not None
-        while True:
+        self._run_sync(incoming, incoming.fn)
+        following = self._take_next(actor.mailbox, incoming)
+        while following is not None:
+            fn = self._prepare(following)
+            if fn is not None and not following.is_async:
+                following.fn = fn
+                return following
             if fn is not None:
-                self._run_sync(incoming, fn)
-            following = self._take_next(actor.mailbox, incoming)
-            if following is None:
-                return
-            incoming, fn = following, self._prepare(following)
-            if incoming.is_async:
                 # Its arguments must be fetched first, or it is a generator: that is for the loop.
-                self.executor.submit(partial(self._run_from, actor.mailbox, incoming))
-                return
+                self.executor.submit(partial(self._run_from, actor.mailbox, following))
+                return None
+            following = self._take_next(actor.mailbox, following)
+        return None
 
     def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> bool:
         """Start what most calls of an async actor are: nothing comes with them but their arguments. True when it has ended already."""
@@ -606,7 +617,7 @@ class Host:
         # Replies of one turn go together; this one goes now when no call is here that could add to it. On a pool of threads calls have
         # no turns: there those that wait for a thread will add to it, while those that run may run for long.
         actor = incoming.actor
-        more = self.calls if actor is None or actor.threads is None else actor.mailbox.waiting()
+        more = self.calls if actor is None or not actor.threads_max else actor.mailbox.waiting()
         self.core.push(peer, reply, urgent=not more)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, running_call
 from actorflow._core.worker.incoming import Incoming
 
@@ -37,7 +37,9 @@ class HostedActor:
         limit = spec.max_concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
         self.mailbox: Mailbox[Incoming] = Mailbox({"": limit, **spec.groups})
         threads = limit + sum(spec.groups.values())
-        self.threads = ThreadPoolExecutor(threads, "actor") if not self.is_async and threads > 1 else None
+        self.threads_max = threads if not self.is_async and threads > 1 else 0
+        """For `def` methods that run at the same time; 0: one after the other, on the user's thread."""
+        self.threads: CallThreads[Incoming] | None = None
         self.after_call: Callable[[Callable[[], None]], None] | None = None
         self.leaving = False
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}

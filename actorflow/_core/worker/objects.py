@@ -45,7 +45,10 @@ class Objects:
             waiter = FutureWaiter(gate)
             self._core.caller.add_waiter(entry, waiter)
         try:
-            await self._core.caller.blocked(waiter.future)
+            if self._core.host is None:
+                await waiter.future
+            else:
+                await self._core.host.wait_blocked(waiter.future)
         except asyncio.CancelledError:
             self._wait_cancelled(entry, waiter)
             raise
