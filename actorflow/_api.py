@@ -79,7 +79,7 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
                 raise GetTimeoutError(
                     f"{done} of {len(entries)} results were there after {timeout:g} s. The calls go on: wait again, or cancel them"
                 ) from None
-    values = [await core.objects.open(entry) for entry in entries]
+    values = await core.objects.open_all(entries)
     return values[0] if single else values
 
 

@@ -138,7 +138,8 @@ class Ownership:
             return False
         if entry.borrowers and any(borrower != self._homes.get(entry.index) for borrower in entry.borrowers):
             return False
-        self._homes.pop(entry.index, None)
+        if self._homes:
+            self._homes.pop(entry.index, None)
         return self.entries.pop(entry.index, None) is not None
 
 

@@ -45,10 +45,9 @@ class Pickled(NamedTuple):
 
 
 class _ThreadState(threading.local):
-    """What a (un)pickling in progress on this thread knows. None while there is none."""
+    """What a pickling in progress on this thread has found. None while there is none."""
 
     sink: dict[Any, int] | None = None
-    table: Sequence[Any] = ()
 
 
 _state = _ThreadState()
@@ -69,8 +68,23 @@ def note_reference(ref: Any, what: str) -> int:
 
 
 def reference_at(position: int) -> Any:
-    """The inverse of `note_reference`, called while unpickling."""
-    return _state.table[position]
+    """The inverse of `note_reference`: a name in pickles, which `loads` takes for the table. Called by a plain unpickler only."""
+    raise DeserializationError(
+        f"reference {position} of this pickle can only be rebuilt where actorflow received it: plain pickle has no table of references"
+    )
+
+
+class _TableUnpickler(pickle.Unpickler):
+    """Takes references straight out of the table: for thousands of them a Python call each would cost more than all the rest."""
+
+    def __init__(self, data: bytes | memoryview, buffers: Sequence[Any] | None, table: Sequence[Any]) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers or ())
+        self._table = table
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "reference_at" and module == __name__:
+            return self._table.__getitem__
+        return super().find_class(module, name)
 
 
 def dumps(value: Any, name: str = "value") -> Pickled:
@@ -127,17 +141,16 @@ def _explain(value: Any, name: str, error: Exception) -> str:
 
 def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table: Sequence[Any] = ()) -> Any:
     """Unpickle. `table` holds the references by position. Raises DeserializationError with the cause."""
-    previous, _state.table = _state.table, table
     try:
-        return pickle.loads(data, buffers=buffers or ())
+        if table:
+            return _TableUnpickler(data, buffers, table).load()
+        return pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
     except Exception as error:
         # As in dumps: a user's __setstate__ or a missing module may raise anything.
         raise DeserializationError(
             f"cannot rebuild a value of {len(data)} bytes: {describe(error)}; "
             "the module that defines it must be importable here (see working_dir= and sys.path)"
         ) from error
-    finally:
-        _state.table = previous
 
 
 def load_arguments(data: bytes, buffers: Sequence[Any] | None, table: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -210,7 +210,8 @@ class Caller:
         if not target.function_id:
             self._prepare(target)
         call = Call(target, options, options.max_retries)
-        return self._submit(call, self._pack(call, args, kwargs), None, sys._getframe(2))
+        large = pack(call, args, kwargs) if args or kwargs else None
+        return self._submit(call, large, None, sys._getframe(2))
 
     def submit_method(
         self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
@@ -221,12 +222,15 @@ class Caller:
                 self._core.actors.check_room(actor)
         retries = options.max_task_retries
         call = Call(method, options, actor.max_task_retries if retries is None else retries)
-        return self._submit(call, self._pack(call, args, kwargs), actor, sys._getframe(2))
+        large = pack(call, args, kwargs) if args or kwargs else None
+        return self._submit(call, large, actor, sys._getframe(2))
 
     def _submit(self, call: Call, large: Pickled | None, actor: ActorClient | None, frame: Any) -> Any:
         """Start now, and give a reference, a list of them, or a stream."""
         core = self._core
         with core.lock:
+            if core.closed is not None:
+                raise core.closed
             entry = self._register(call)
             entry.site = (frame.f_code, frame.f_lasti)
             if call.target.kind in STREAMING:

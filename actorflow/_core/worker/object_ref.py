@@ -7,6 +7,8 @@ import concurrent.futures
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from actorflow._core.base.errors import NotYetSupportedError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol.messages import Inline
@@ -18,20 +20,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(msgspec.Struct, Generic[T], eq=False, weakref=True):
     """A reference to an object, owned by the process that asked for it. Await it for the value.
 
     `await ref` gives the value or raises the error of the call that makes it. A ref may be awaited any number of times, from any loop
     and thread; each await gives a fresh copy. The object lives as long as anybody refers to it.
     """
 
-    __slots__ = ("__weakref__", "_core", "_entry")
     __module__ = "actorflow"
 
-    def __init__(self, core: Core, entry: Owned | Borrowed) -> None:
-        # The caller has counted this handle in `entry.local` already, under the lock.
-        self._core = core
-        self._entry = entry
+    # A struct, whose constructor is C: a value may hold ten thousand of these. Whoever makes one has counted it in `entry.local` already,
+    # under the lock.
+    _core: Core
+    _entry: Owned | Borrowed
 
     def __del__(self) -> None:
         # SEMANTICS 18: any thread, in the middle of a collection, at exit: one append, nothing else.

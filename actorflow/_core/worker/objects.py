@@ -93,6 +93,17 @@ class Objects:
             table = self._core.references.table(outcome.refs)
         return values.loads(outcome.data, outcome.buffers, table)
 
+    async def open_all(self, entries: Sequence[Entry]) -> list[Any]:
+        """The values of many objects, or the first error raised."""
+        opened: list[Any] = []
+        for entry in entries:
+            outcome = entry.outcome
+            if type(outcome) is m.Inline and outcome.refs is None:
+                opened.append(values.loads(outcome.data, outcome.buffers))
+            else:
+                opened.append(await self.open(entry))
+        return opened
+
     async def open(self, entry: Entry) -> Any:
         """The value of any object, or its error raised."""
         outcome = entry.outcome

@@ -17,6 +17,7 @@ from actorflow._core.protocol.messages import (
     DropBorrow,
     Fetch,
     Fetched,
+    Inline,
     Outcome,
     RefGroup,
 )
@@ -55,7 +56,7 @@ class References:
             return
         self._draining = True
         try:
-            dropped = self.dropped
+            dropped, owned, lifetimes = self.dropped, self.owned, self._core.objects.lifetimes
             while dropped:
                 entry = dropped.popleft()
                 if entry.local > 1 or (entry.local and entry.pins):
@@ -63,8 +64,10 @@ class References:
                     entry.local -= 1
                     continue
                 if type(entry) is Owned:
-                    if self.owned.drop_local(entry):
-                        self._freed(entry)
+                    if owned.drop_local(entry):
+                        outcome = entry.outcome
+                        if type(outcome) is not Inline or outcome.refs is not None or entry.index in lifetimes:
+                            self._freed(entry)
                 elif self.borrowed.drop_local(entry):  # type: ignore[arg-type]
                     self._forgotten(entry)  # type: ignore[arg-type]
         finally:
