@@ -44,6 +44,10 @@ class _Child:
     pending_signals: list[int] = field(default_factory=list)
 
 
+WORKER_BYTES = 40_000_000
+"""The memory of a simulated worker, at all times."""
+
+
 class SimProcesses:
     """Starts and ends worker processes for the node on `host`; each runs `entry(spec, its_host)`."""
 
@@ -86,6 +90,11 @@ class SimProcesses:
             child.pending_signals.append(signal)
         else:
             self.host.world.kill(child.host, signal)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See ports.Processes."""
+        host = self.worker(worker_id)
+        return WORKER_BYTES if host is not None and host.alive else 0
 
     async def stop(self, grace_s: float) -> None:
         """See ports.Processes. What was to be spawned will not be."""

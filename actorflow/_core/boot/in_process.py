@@ -19,6 +19,7 @@ from actorflow._core.head.head import Head
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.loops import new_loop
+from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
@@ -105,6 +106,10 @@ class ThreadProcesses:
         worker = self._workers.get(worker_id)
         if worker is not None:
             self._ports.loop.call_soon(worker.leave, None, signal)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See Processes: all of them live in this one process."""
+        return resident_bytes(os.getpid()) if worker_id in self._workers else 0
 
     async def stop(self, grace_s: float) -> None:
         """See Processes."""

@@ -126,6 +126,9 @@ class Processes(Protocol):
     def kill(self, worker_id: str, signal: int) -> None:
         """Send a signal; a no-op for a process that is gone."""
 
+    def memory_bytes(self, worker_id: str) -> int:
+        """The memory that a worker has in RAM now, with the pages that it shares. 0 before its start and after its end. Never blocks."""
+
     async def stop(self, grace_s: float) -> None:
         """End all processes: SIGTERM, after `grace_s` SIGKILL, and wait until all are reaped."""
 

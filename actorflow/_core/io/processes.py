@@ -19,6 +19,7 @@ import signal as signals
 from collections import deque
 from collections.abc import Iterator
 
+from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.zygote_link import (
     REPORT_BYTES_MAX,
@@ -103,6 +104,11 @@ class ZygoteProcesses:
         if worker_id in self._spawned:
             self._queue.append(Signal(worker_id, signal))
             self._loop.call_soon(self._send_queued)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See Processes."""
+        worker = self._workers.get(worker_id)
+        return resident_bytes(worker.pid) if worker is not None and worker.pid else 0
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM to all, after `grace_s` SIGKILL; return when all are reaped, and the zygote too."""

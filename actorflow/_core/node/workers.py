@@ -180,6 +180,10 @@ class Workers:
         """All workers whose processes are not reaped, oldest first."""
         return list(self._workers.values())
 
+    def memory_bytes(self, worker: WorkerProcess) -> int:
+        """What it has in RAM now: measured when somebody asks."""
+        return self._processes.memory_bytes(worker.worker_id)
+
     def stop(self) -> None:
         """No timer fires from now on."""
         for worker in self._workers.values():

@@ -712,6 +712,7 @@ def test_the_nodes_own_tables(cluster: Cluster) -> None:
     states = {row["worker_id"]: (row["state"], row["actors"], row["pid"]) for row in workers}
     assert states[worker.process_id] == ("leased", [], worker.host.pid)
     assert states[actor.process_id] == ("actor", ["a1"], actor.host.pid)
+    assert all(row["memory_bytes"] > 1_000_000 for row in workers)
     leases, _ = ask(cluster, "leases")
     assert [(row["lease"], row["state"], row["name"], row["priority"]) for row in leases] == [
         (4, "granted", "work", 2),
@@ -727,6 +728,7 @@ def test_the_nodes_own_tables(cluster: Cluster) -> None:
     workers, _ = ask(cluster, "workers")
     [dead] = [row for row in workers if row["state"] == "dead"]
     assert "killed by SIGKILL" in dead["reason"]
+    assert dead["memory_bytes"] == 0
     limited, reply = ask(cluster, "workers", limit=1)
     assert (len(limited), reply.truncated) == (1, True)
 
