@@ -46,6 +46,7 @@ class InitOptions:
     mode: str = "processes"
     inline: bool = False
     log_to_driver: bool = True
+    looks: bool = False
 
     def difference(self, other: InitOptions) -> str:
         """What is not the same, in words."""
@@ -106,6 +107,7 @@ class Session:
             namespace=options.namespace,
             inline=options.inline,
             in_process=options.mode == "in_process",
+            looks=options.looks,
             prestart=max(1, min(int(own["CPU"]), 2)),
         )
 
@@ -251,6 +253,11 @@ def _options(given: dict[str, Any]) -> InitOptions:
     return InitOptions(**values)
 
 
+def look(address: str) -> Session:
+    """Join a cluster for `af.state` only: this program does not show up as a job there, and may call nothing."""
+    return _start(InitOptions(address=address, log_to_driver=False, looks=True))
+
+
 def init(
     *,
     address: str | None = None,
@@ -276,8 +283,11 @@ def init(
     The same options twice give the same session. Raises AlreadyInitializedError for others, ClusterStartError, ClusterConnectionError,
     OptionError. No signal handler is installed.
     """
+    return _start(_options(dict(locals())))
+
+
+def _start(options: InitOptions) -> Session:
     global _session
-    options = _options(dict(locals()))
     with _guard:
         running = _session
         if running is not None and running._pid == os.getpid():

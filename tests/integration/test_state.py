@@ -153,3 +153,22 @@ async def test_the_command_line_shows_the_cluster(cluster: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "CPU" in done.stdout
     assert await actor.ping()
+
+
+async def test_who_looks_at_the_cluster_is_no_job_of_it(cluster: Any) -> None:
+    import subprocess
+    import sys
+
+    def running(jobs: list[Any]) -> int:
+        return sum(row["state"] == "running" for row in jobs)
+
+    assert await nap.remote(0.0) == 0.0
+    before = await af.state.list_jobs()
+    workers = await af.state.list_workers()
+    command = [sys.executable, "-m", "actorflow.cli", "status"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    counts = [text for text in (f"{running(before)} running", f"{len(before) - running(before)} ended") if text[0] != "0"]
+    assert f"jobs: {', '.join(sorted(counts))}" in done.stdout
+    assert [row["job_id"] for row in await af.state.list_jobs()] == [row["job_id"] for row in before]
+    assert {row["worker_id"] for row in await af.state.list_workers()} <= {row["worker_id"] for row in workers}
