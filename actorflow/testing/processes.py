@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal as signals
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -58,6 +58,8 @@ class SimProcesses:
         self._rng = host.world.rng(f"processes of {host.name}")
         self._events: ProcessEvents | None = None
         self._children: dict[str, _Child] = {}
+        self.missing_dirs: set[str] = set()
+        """Working directories that are not there."""
         self._failures_planned = 0
         self._stopping = False
         self._all_gone: asyncio.Future[None] | None = None
@@ -65,6 +67,10 @@ class SimProcesses:
     async def start(self, events: ProcessEvents) -> None:
         """See ports.Processes."""
         self._events = events
+
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """See ports.Processes. What is in `missing_dirs` does not exist."""
+        return f"its working directory {working_dir!r} does not exist" if working_dir in self.missing_dirs else ""
 
     def spawn(self, spec: WorkerSpec) -> None:
         """See ports.Processes."""

@@ -76,6 +76,15 @@ def test_a_kill_right_after_the_spawn_is_not_lost(process_world: ProcessWorld) -
     process_world.run(scenario())
 
 
+def test_what_a_worker_needs_nothing_for_is_no_problem(process_world: ProcessWorld) -> None:
+    async def scenario() -> None:
+        await started(process_world)
+        assert process_world.processes.problem_with({"A": "1"}, None) == ""
+        assert process_world.processes.problem_with({}, "/") == ""
+
+    process_world.run(scenario())
+
+
 def test_a_signal_to_nobody_does_nothing(process_world: ProcessWorld) -> None:
     async def scenario() -> None:
         events = await started(process_world)

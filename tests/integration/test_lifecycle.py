@@ -171,6 +171,18 @@ def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
         assert (session / "node.sock").exists()
 
 
+def test_in_process_mode_refuses_what_needs_a_process() -> None:
+    async def main() -> int:
+        with pytest.raises(af.RuntimeEnvError, match="need mode='processes'"):
+            await square.options(env_vars={"A": "1"})(3)
+        with pytest.raises(af.RuntimeEnvError, match="need mode='processes'"):
+            await square.options(working_dir="/")(3)
+        return await square(3)
+
+    # With GPUs: that a worker without one is to see none is no reason to refuse it.
+    assert af.run(main, num_cpus=2, num_gpus=1, mode="in_process") == 9
+
+
 def test_in_process_mode_runs_everything_here() -> None:
     async def main() -> int:
         assert await af.remote(os.getpid)() == os.getpid()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -119,6 +119,12 @@ class Processes(Protocol):
 
     async def start(self, events: ProcessEvents) -> None:
         """Get ready to spawn (the real adapter: start the zygote)."""
+
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """Why no worker of this machine could live in such an environment, and what to do about it; empty when one could.
+
+        Looked at before a worker is asked for, so that a call that cannot run is told so at once. Never blocks for long.
+        """
 
     def spawn(self, spec: WorkerSpec) -> None:
         """Start a worker process. Never blocks; the outcome comes as an event."""

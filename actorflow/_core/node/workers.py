@@ -39,6 +39,13 @@ class Workers:
 
     # -- birth
 
+    def problem_with(self, env: str) -> str:
+        """Why no worker can have this environment, with what to do about it; empty when one can."""
+        if not env:
+            return ""
+        wanted = parse_env(env)
+        return self._processes.problem_with(wanted.env_vars, wanted.working_dir)
+
     def spawn(self, decision: Spawn) -> None:
         """Start a process."""
         context, key = self._context, decision.key

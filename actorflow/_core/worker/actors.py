@@ -14,6 +14,7 @@ from actorflow._core.base.errors import (
     ActorUnavailableError,
     ActorUnschedulableError,
     PendingCallsLimitExceeded,
+    RuntimeEnvError,
 )
 from actorflow._core.protocol.messages import (
     ActorCall,
@@ -349,6 +350,8 @@ class ActorCalls:
             return ActorAlreadyExistsError(died.reason)
         if died is not None and died.kind in ("refused", "unschedulable"):
             return ActorUnschedulableError(f"{client!r} cannot run here: {died.reason}")
+        if died is not None and died.kind == "environment":
+            return RuntimeEnvError.explain(which=repr(client), what="cannot run", why=died.reason)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 
