@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from actorflow import _runtime
 from actorflow._core.base.errors import AlreadyInitializedError, NotInitializedError, OptionError, OptionTypeError
@@ -397,8 +397,25 @@ def print_log(message: WorkerLog) -> None:
     lines = [f"{prefix} {line}\n" for line in message.lines]
     if message.dropped:
         lines.append(f"{prefix} ... {message.dropped} more lines were not sent; the worker's log file has them\n")
-    out.write("".join(lines))
-    out.flush()
+    _write_lines(out, "".join(lines))
+
+
+_printing = threading.Lock()
+
+
+def _write_lines(out: TextIO, text: str) -> None:
+    """Write whole lines, in one go, and not into the middle of a line that the program itself is printing."""
+    buffer = getattr(out, "buffer", None) if getattr(out, "line_buffering", False) else None
+    with _printing:
+        if buffer is not None:
+            # A terminal. What Python's text layer keeps back is a line that is not complete yet: ours go in front of it.
+            # (With `python -u` it keeps nothing back, and nobody knows whether a line is complete.)
+            buffer.write(text.encode(out.encoding or "utf-8", out.errors or "replace"))
+            buffer.flush()
+        else:
+            # It keeps complete lines back too, and those come first.
+            out.write(text)
+            out.flush()
 
 
 @atexit.register
