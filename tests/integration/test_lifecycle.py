@@ -368,6 +368,30 @@ def test_26_kill_9_of_the_driver_leaves_nothing(programs: Programs, home: Path, 
     assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
 
 
+def test_what_a_driver_left_that_was_killed_before_its_node_started_goes_with_the_next_start(programs: Programs, home: Path) -> None:
+    killed = programs.start(
+        """
+        import subprocess
+
+        async def main():
+            pass
+
+        subprocess.Popen = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+        af.run(main)
+        """
+    )
+    assert killed.ends() == -signal.SIGKILL
+    [left] = home.glob("actorflow-*/*")
+    long_ago = time.time() - 60.0
+    os.utime(left, (long_ago, long_ago))
+    following = programs.start(BUSY + "    af.run(main, num_cpus=1)")
+    following.says("busy")
+    assert not left.exists()
+    following.process.kill()
+    following.ends()
+    assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
+
+
 def test_kill_9_of_the_node_ends_workers_and_every_call(programs: Programs, home: Path) -> None:
     program = programs.start(
         """
