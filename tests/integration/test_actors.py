@@ -520,6 +520,55 @@ async def test_21_a_restarted_actor_gets_its_checkpoint(every: Any) -> None:
     assert await kept.get() == (45, "restored")
 
 
+async def test_21_a_checkpoint_by_time_of_an_async_actor_sees_no_call_half_done() -> None:
+    class Bank(af.Actor, max_restarts=1, checkpoint_every=0.1):
+        def __init__(self) -> None:
+            self.accounts = {"left": 1000, "right": 0}
+            self.sums: list[int] = []
+
+        async def move(self, seconds: float) -> None:
+            self.accounts["left"] -= 1
+            await asyncio.sleep(seconds)
+            self.accounts["right"] += 1
+
+        async def look(self) -> tuple[dict[str, int], list[int]]:
+            return self.accounts, self.sums
+
+        async def crash(self) -> None:
+            os._exit(1)
+
+        async def __checkpoint__(self) -> dict[str, int]:
+            await asyncio.sleep(0.001)
+            self.sums.append(sum(self.accounts.values()))
+            return self.accounts
+
+        def __restore__(self, accounts: dict[str, int]) -> None:
+            self.accounts = accounts
+
+    bank = Bank.remote()
+    moves = []
+    for number in range(300):
+        moves.append(bank.move.remote(0.001 * (number % 30)))
+        await asyncio.sleep(0.003)
+    await af.get(moves)
+
+    async def at_rest() -> bool:
+        accounts, sums = await bank.look()
+        assert accounts == {"left": 700, "right": 300}
+        return len(sums) >= 3
+
+    async with asyncio.timeout(10):
+        while not await at_rest():
+            await asyncio.sleep(0.02)
+    _, sums = await bank.look()
+    assert sums == [1000] * len(sums)
+    with pytest.raises(af.ActorUnavailableError):
+        await bank.crash()
+    accounts, _ = await bank.look()
+    assert sum(accounts.values()) == 1000
+    assert accounts["right"] > 0
+
+
 # Shared actors ----------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Invariants:
 MB-1  Calls of one group start in the order of their arrival (SEMANTICS 20).
 MB-2  At most `limit` calls of a group run at a time.
 MB-3  A call is started once or cancelled once, never both.
+MB-4  While it is held no call starts; when it is let go, all start that may.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ C = TypeVar("C")
 class Group(Generic[C]):
     """Calls that share a concurrency limit."""
 
-    __slots__ = ("index", "limit", "queue", "running")
+    __slots__ = ("index", "limit", "queue", "running", "width")
 
     def __init__(self, limit: int) -> None:
+        self.width = limit
         self.limit = limit
+        """`width`, or 0 while the mailbox is held."""
         self.running = 0
         self.queue: deque[tuple[Hashable, C]] = deque()
         self.index: dict[Hashable, tuple[Hashable, C]] | None = None
@@ -30,6 +33,20 @@ class Group(Generic[C]):
 
     def waiting(self) -> int:
         return len(self.queue if self.index is None else self.index)
+
+    def pop(self) -> C | None:
+        """Take the oldest call that waits."""
+        queue, index = self.queue, self.index
+        while queue:
+            item = queue.popleft()
+            if index is None:
+                return item[1]
+            # The item and not the key: a call that was taken out may have come again, further back.
+            if index.get(item[0]) is item:
+                del index[item[0]]
+                return item[1]
+        self.index = None
+        return None
 
 
 class Mailbox(Generic[C]):
@@ -56,18 +73,30 @@ class Mailbox(Generic[C]):
         """A running call ended. Returns the next one, which starts in its place, or None."""
         room = self._groups[group]
         assert room.running > 0, "MB-2: more calls ended than started"
-        queue, index = room.queue, room.index
-        while queue:
-            item = queue.popleft()
-            if index is None:
-                return item[1]
-            # The item and not the key: a call that was taken out may have come again, further back.
-            if index.get(item[0]) is item:
-                del index[item[0]]
-                return item[1]
-        room.index = None
+        if room.queue and room.running <= room.limit:
+            following = room.pop()
+            if following is not None:
+                return following
         room.running -= 1
         return None
+
+    def hold(self) -> None:
+        """Start nothing from now on: what runs may end, and then it is quiet here."""
+        for room in self._groups.values():
+            room.limit = 0
+
+    def release(self) -> list[C]:
+        """Go on. Returns the calls that start now."""
+        calls: list[C] = []
+        for room in self._groups.values():
+            room.limit = room.width
+            while room.running < room.limit:
+                following = room.pop()
+                if following is None:
+                    break
+                room.running += 1
+                calls.append(following)
+        return calls
 
     def withdraw(self, key: Hashable) -> C | None:
         """Take a waiting call out (it was cancelled or given back). None when it is not waiting: it runs, ended, or never came."""

@@ -120,6 +120,11 @@ class Host:
         if start:
             self._start_soon(actor.mailbox, incoming)
 
+    def let_go(self, actor: HostedActor) -> None:
+        """Start the calls that were held. Under the lock."""
+        for incoming in actor.mailbox.release():
+            self._start_soon(actor.mailbox, incoming)
+
     def _start_soon(self, mailbox: Mailbox[Incoming], incoming: Incoming) -> None:
         """Hand a call to the user's thread: all that arrived together go together."""
         self._ready.append((mailbox, incoming))
@@ -300,8 +305,8 @@ class Host:
             with self.core.lock:
                 ended = incoming
                 incoming = mailbox.finished(self._group(ended))
-                if incoming is None and ended.actor is not None and ended.actor.leaving:
-                    ended.actor.check_left(self)
+                if incoming is None and ended.actor is not None and ended.actor.watched:
+                    ended.actor.call_ended(self)
             if incoming is not None and monotonic() > until:
                 self.executor.submit(partial(self._run_from, mailbox, incoming))
                 return
@@ -315,8 +320,8 @@ class Host:
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         with self.core.lock:
             following = mailbox.finished(self._group(incoming))
-            if following is None and incoming.actor is not None and incoming.actor.leaving:
-                incoming.actor.check_left(self)
+            if following is None and incoming.actor is not None and incoming.actor.watched:
+                incoming.actor.call_ended(self)
         if following is not None:
             if incoming.actor is not None and incoming.actor.is_async:
                 # Already on the loop: no need for another trip.

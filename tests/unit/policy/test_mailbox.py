@@ -116,6 +116,31 @@ def test_a_call_that_came_again_has_its_new_place_and_not_its_old_one() -> None:
     assert [box.finished() for _ in range(5)] == ["c", "d", "e", "b", None]
 
 
+def test_mb_4_what_is_held_starts_in_order_when_it_is_let_go() -> None:
+    """SEMANTICS 21: a checkpoint is taken when no call runs, and new ones are held meanwhile."""
+    box = mailbox(limit=2, io=1)
+    assert offer(box, "a", "b", "c") == [True, True, False]
+    box.hold()
+    assert offer(box, "d") == [False]
+    assert offer(box, "x", group="io") == [False]
+    assert [box.finished(), box.finished()] == [None, None]
+    assert (box.running(), box.waiting()) == (0, 3)
+    assert box.withdraw("c") == "c"
+    assert box.release() == ["d", "x"]
+    assert (box.running(), box.waiting()) == (2, 0)
+    assert offer(box, "e", "f") == [True, False]
+
+
+def test_mb_4_no_more_start_than_may_when_some_still_run() -> None:
+    box = mailbox(limit=2)
+    offer(box, "a", "b", "c", "d")
+    box.hold()
+    box.finished()
+    assert box.release() == ["c"]
+    assert (box.running(), box.waiting()) == (2, 1)
+    assert box.finished() == "d"
+
+
 class Counted:
     """A key that counts how often it is compared or hashed."""
 
@@ -157,12 +182,14 @@ class Histories(RuleBasedStateMachine):
         self.queues: dict[str, deque[int]] = {group: deque() for group in GROUPS}
         self.running: dict[str, set[int]] = {group: set() for group in GROUPS}
         self.arrived = 0
+        self.held = False
         self.keys: dict[int, tuple[str, int]] = {}
         self.started: list[int] = []
         self.taken_out: dict[int, bool] = {}
         """Calls that were taken out, and whether they have come again since."""
 
     def start(self, call: int, group: str) -> None:
+        assert not self.held, "MB-4"
         assert call not in self.started, "MB-3: started twice"
         assert call not in self.taken_out, "MB-3: started after it was taken out"
         assert not any(call > waiting for waiting in self.queues[group]), "MB-1"
@@ -197,7 +224,7 @@ class Histories(RuleBasedStateMachine):
             return
         running.remove(sorted(running)[pick % len(running)])
         following = self.box.finished(group)
-        expected = self.queues[group].popleft() if self.queues[group] else None
+        expected = self.queues[group].popleft() if self.queues[group] and not self.held else None
         assert following == expected, "MB-1"
         if following is not None:
             self.start(following, group)
@@ -213,6 +240,23 @@ class Histories(RuleBasedStateMachine):
             queue.remove(call)
             self.taken_out[call] = False
 
+    @rule()
+    def hold(self) -> None:
+        self.held = True
+        self.box.hold()
+
+    @rule()
+    def release(self) -> None:
+        self.held = False
+        started = self.box.release()
+        for group in GROUPS:
+            while self.queues[group] and len(self.running[group]) < self.limits[group]:
+                assert started, "MB-4"
+                call = self.queues[group].popleft()
+                assert started.pop(0) == call, "MB-1"
+                self.start(call, group)
+        assert started == [], "MB-4"
+
     @rule(group=st.sampled_from(GROUPS))
     def take_waiting(self, group: str) -> None:
         taken = self.box.take_waiting(group)
@@ -224,7 +268,8 @@ class Histories(RuleBasedStateMachine):
     def limits_hold_and_no_room_is_left_unused(self) -> None:
         for group, limit in self.limits.items():
             assert len(self.running[group]) <= limit, "MB-2"
-            assert len(self.running[group]) == limit or not self.queues[group], "a call waits although there is room"
+            full = len(self.running[group]) == limit
+            assert self.held or full or not self.queues[group], "a call waits although there is room"
 
     @invariant()
     def it_counts_right(self) -> None:
@@ -235,6 +280,7 @@ class Histories(RuleBasedStateMachine):
         """Every call that came was started or taken out, once everything that runs has ended."""
         if not hasattr(self, "box"):
             return
+        self.release()
         for group in GROUPS:
             while self.running[group]:
                 self.finish(group, 0)
