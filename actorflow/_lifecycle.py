@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from actorflow import _runtime
 from actorflow._core.base.errors import AlreadyInitializedError, NotInitializedError, OptionError, OptionTypeError
@@ -46,6 +46,7 @@ class InitOptions:
     mode: str = "processes"
     inline: bool = False
     log_to_driver: bool = True
+    looks: bool = False
 
     def difference(self, other: InitOptions) -> str:
         """What is not the same, in words."""
@@ -106,6 +107,7 @@ class Session:
             namespace=options.namespace,
             inline=options.inline,
             in_process=options.mode == "in_process",
+            looks=options.looks,
             prestart=max(1, min(int(own["CPU"]), 2)),
         )
 
@@ -251,6 +253,11 @@ def _options(given: dict[str, Any]) -> InitOptions:
     return InitOptions(**values)
 
 
+def look(address: str) -> Session:
+    """Join a cluster for `af.state` only: this program does not show up as a job there, and may call nothing."""
+    return _start(InitOptions(address=address, log_to_driver=False, looks=True))
+
+
 def init(
     *,
     address: str | None = None,
@@ -276,8 +283,11 @@ def init(
     The same options twice give the same session. Raises AlreadyInitializedError for others, ClusterStartError, ClusterConnectionError,
     OptionError. No signal handler is installed.
     """
+    return _start(_options(dict(locals())))
+
+
+def _start(options: InitOptions) -> Session:
     global _session
-    options = _options(dict(locals()))
     with _guard:
         running = _session
         if running is not None and running._pid == os.getpid():
@@ -387,8 +397,25 @@ def print_log(message: WorkerLog) -> None:
     lines = [f"{prefix} {line}\n" for line in message.lines]
     if message.dropped:
         lines.append(f"{prefix} ... {message.dropped} more lines were not sent; the worker's log file has them\n")
-    out.write("".join(lines))
-    out.flush()
+    _write_lines(out, "".join(lines))
+
+
+_printing = threading.Lock()
+
+
+def _write_lines(out: TextIO, text: str) -> None:
+    """Write whole lines, in one go, and not into the middle of a line that the program itself is printing."""
+    buffer = getattr(out, "buffer", None) if getattr(out, "line_buffering", False) else None
+    with _printing:
+        if buffer is not None:
+            # A terminal. What Python's text layer keeps back is a line that is not complete yet: ours go in front of it.
+            # (With `python -u` it keeps nothing back, and nobody knows whether a line is complete.)
+            buffer.write(text.encode(out.encoding or "utf-8", out.errors or "replace"))
+            buffer.flush()
+        else:
+            # It keeps complete lines back too, and those come first.
+            out.write(text)
+            out.flush()
 
 
 @atexit.register

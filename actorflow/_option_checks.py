@@ -270,7 +270,7 @@ def env_vars(option: str, value: Any) -> dict[str, str] | None:
 
 
 def working_dir(option: str, value: Any) -> str | None:
-    """The path of a directory. It is looked at when a worker starts, not here."""
+    """The path of a directory. It is looked at where the worker is to start, not here."""
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import actorflow as af
+from actorflow._lifecycle import look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _status(address: str) -> str:
-    async with af.init(address=address, log_to_driver=False):
+    async with look(address):
         resources = await af.state.list_resources()
         workers = await af.state.list_workers()
         actors = await af.state.list_actors()

@@ -3,12 +3,13 @@
 Each check takes a history and returns its violations. The names are quoted by tests and by the text of
 InvariantBroken.
 
-    CK-1  one terminal result      every call of a living caller ends, once CK-2  the oracle's value
-    a value is what a run without a cluster gives CK-3  typed errors             an error is of a type
-    that the scenario allows CK-4  one live incarnation     two incarnations of an actor never live at the
-    same time CK-5  per-caller order         calls of one caller to one actor start in the order in which
-    they were made CK-6  at most once             no call starts twice (unless the scenario allows
-    retries) CK-7  nothing leaked           at rest, no task, connection, thread or view is left
+    CK-1  one terminal result: every call of a living caller ends, once
+    CK-2  the oracle's value: a value is what a run without a cluster gives
+    CK-3  typed errors: an error is of a type that the scenario allows
+    CK-4  one live incarnation: two incarnations of an actor never live at the same time
+    CK-5  per-caller order: calls of one caller to one actor start in the order in which they were made
+    CK-6  at most once: no call starts twice (unless the scenario allows retries)
+    CK-7  nothing leaked: at rest, no task, connection, thread or view is left
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _core_leaks(core: Core) -> list[str]:
         "answer of the head that is waited for": core.directory._answers,
     }
     found += [f"{name} {key}" for name, table in tables.items() for key in table]
-    for client in list(core.actors.clients.values()):
+    for client in core.actors.every():
         found += [f"call {seq} under way to {client!r}" for seq in client.inflight]
         found += [f"call {call.entry.index} queued for {client!r}" for call in client.queue]
     found += [f"task {call.entry.index} ({call.target.name}) {call.state.value}" for call in core.tasks.pending()]

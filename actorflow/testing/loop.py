@@ -3,9 +3,9 @@
 Ordinary asyncio code runs on it unchanged. A loop only keeps its queue; which loop runs next, and when time
 moves, is the world's affair (`world.py`).
 
-LO-1: the handles of one loop run in the order in which they became ready; between loops the world's seed
+SL-1: the handles of one loop run in the order in which they became ready; between loops the world's seed
       decides.
-LO-2: while a handle runs, its loop is the running loop, and no other handle runs. LO-3: code that runs on
+SL-2: while a handle runs, its loop is the running loop, and no other handle runs. SL-3: code that runs on
 one loop reaches another loop of its process by `call_soon_threadsafe` only, and never a loop of another
 process: what would be a race, or impossible, outside is an error here.
 """
@@ -138,7 +138,7 @@ class SimLoop(UnsupportedCalls):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        """See asyncio. Another loop's code is refused (LO-3)."""
+        """See asyncio. Another loop's code is refused (SL-3)."""
         if _running_loop() is not self:
             self._check_caller("call_soon", same_process_allowed=False)
         handle = SimHandle(callback, args, self, context)

@@ -1,9 +1,9 @@
 """The network port of a simulated process: real bytes over simulated wires (`links.py`).
 
-NW-1: `connection_lost` comes exactly once for every stream whose host lives, and nothing is received after
+SN-1: `connection_lost` comes exactly once for every stream whose host lives, and nothing is received after
       it.
-NW-2: `close` sends what is buffered; `abort`, a reset and the death of the process lose it.
-NW-3: nothing is called from within `write`, `close` or `abort`: the handler hears of it in a later handle.
+SN-2: `close` sends what is buffered; `abort`, a reset and the death of the process lose it.
+SN-3: nothing is called from within `write`, `close` or `abort`: the handler hears of it in a later handle.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal as signals
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,6 +44,10 @@ class _Child:
     pending_signals: list[int] = field(default_factory=list)
 
 
+WORKER_BYTES = 40_000_000
+"""The memory of a simulated worker, at all times."""
+
+
 class SimProcesses:
     """Starts and ends worker processes for the node on `host`; each runs `entry(spec, its_host)`."""
 
@@ -54,6 +58,8 @@ class SimProcesses:
         self._rng = host.world.rng(f"processes of {host.name}")
         self._events: ProcessEvents | None = None
         self._children: dict[str, _Child] = {}
+        self.missing_dirs: set[str] = set()
+        """Working directories that are not there."""
         self._failures_planned = 0
         self._stopping = False
         self._all_gone: asyncio.Future[None] | None = None
@@ -61,6 +67,10 @@ class SimProcesses:
     async def start(self, events: ProcessEvents) -> None:
         """See ports.Processes."""
         self._events = events
+
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """See ports.Processes. What is in `missing_dirs` does not exist."""
+        return f"its working directory {working_dir!r} does not exist" if working_dir in self.missing_dirs else ""
 
     def spawn(self, spec: WorkerSpec) -> None:
         """See ports.Processes."""
@@ -86,6 +96,11 @@ class SimProcesses:
             child.pending_signals.append(signal)
         else:
             self.host.world.kill(child.host, signal)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See ports.Processes."""
+        host = self.worker(worker_id)
+        return WORKER_BYTES if host is not None and host.alive else 0
 
     async def stop(self, grace_s: float) -> None:
         """See ports.Processes. What was to be spawned will not be."""

@@ -50,6 +50,21 @@ def test_killed_by_a_signal(process_world: ProcessWorld) -> None:
     process_world.run(scenario())
 
 
+def test_the_memory_of_a_worker_is_told_while_it_lives(process_world: ProcessWorld) -> None:
+    async def scenario() -> None:
+        events = await started(process_world)
+        processes = process_world.processes
+        assert processes.memory_bytes("w1") == 0
+        processes.spawn(spec("w1", READY="1", SLEEP=FOR_EVER))
+        await events.until(events.said("w1", b"READY"))
+        assert 1_000_000 < processes.memory_bytes("w1") < 1_000_000_000
+        processes.kill("w1", signal.SIGKILL)
+        await events.until(lambda: "w1" in events.exits)
+        assert processes.memory_bytes("w1") == 0
+
+    process_world.run(scenario())
+
+
 def test_a_kill_right_after_the_spawn_is_not_lost(process_world: ProcessWorld) -> None:
     async def scenario() -> None:
         events = await started(process_world)
@@ -57,6 +72,15 @@ def test_a_kill_right_after_the_spawn_is_not_lost(process_world: ProcessWorld) -
         process_world.processes.kill("w1", signal.SIGKILL)
         await events.until(lambda: "w1" in events.exits)
         assert events.exits["w1"].signal == signal.SIGKILL
+
+    process_world.run(scenario())
+
+
+def test_what_a_worker_needs_nothing_for_is_no_problem(process_world: ProcessWorld) -> None:
+    async def scenario() -> None:
+        await started(process_world)
+        assert process_world.processes.problem_with({"A": "1"}, None) == ""
+        assert process_world.processes.problem_with({}, "/") == ""
 
     process_world.run(scenario())
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import actorflow as af
+from actorflow import _runtime
 from tests.integration import leaks
 from tests.integration.conftest import rows
 
@@ -519,6 +520,55 @@ async def test_21_a_restarted_actor_gets_its_checkpoint(every: Any) -> None:
     assert await kept.get() == (45, "restored")
 
 
+async def test_21_a_checkpoint_by_time_of_an_async_actor_sees_no_call_half_done() -> None:
+    class Bank(af.Actor, max_restarts=1, checkpoint_every=0.1):
+        def __init__(self) -> None:
+            self.accounts = {"left": 1000, "right": 0}
+            self.sums: list[int] = []
+
+        async def move(self, seconds: float) -> None:
+            self.accounts["left"] -= 1
+            await asyncio.sleep(seconds)
+            self.accounts["right"] += 1
+
+        async def look(self) -> tuple[dict[str, int], list[int]]:
+            return self.accounts, self.sums
+
+        async def crash(self) -> None:
+            os._exit(1)
+
+        async def __checkpoint__(self) -> dict[str, int]:
+            await asyncio.sleep(0.001)
+            self.sums.append(sum(self.accounts.values()))
+            return self.accounts
+
+        def __restore__(self, accounts: dict[str, int]) -> None:
+            self.accounts = accounts
+
+    bank = Bank.remote()
+    moves = []
+    for number in range(300):
+        moves.append(bank.move.remote(0.001 * (number % 30)))
+        await asyncio.sleep(0.003)
+    await af.get(moves)
+
+    async def at_rest() -> bool:
+        accounts, sums = await bank.look()
+        assert accounts == {"left": 700, "right": 300}
+        return len(sums) >= 3
+
+    async with asyncio.timeout(10):
+        while not await at_rest():
+            await asyncio.sleep(0.02)
+    _, sums = await bank.look()
+    assert sums == [1000] * len(sums)
+    with pytest.raises(af.ActorUnavailableError):
+        await bank.crash()
+    accounts, _ = await bank.look()
+    assert sum(accounts.values()) == 1000
+    assert accounts["right"] > 0
+
+
 # Shared actors ----------------------------------------------------------------------------------------------
 
 
@@ -552,6 +602,110 @@ async def test_22_a_killed_shared_actor_leaves_its_neighbours_alone() -> None:
     with pytest.raises(af.ActorDiedError):
         await running
     assert await other.add(1) == 1
+
+
+class Shelf(af.Actor, process="shared", num_cpus=0):
+    """Keeps handles: to itself, and to others in its process."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    async def keep(self, handle: Any) -> int:
+        self.kept.append(handle)
+        return os.getpid()
+
+    async def make(self) -> str:
+        """A shared actor that this one owns, and that gets a handle to itself."""
+        self.child = Shelf.remote()
+        await self.child.keep(self.child)
+        return repr(self.child)
+
+    async def give(self) -> Any:
+        return self.kept[0]
+
+    async def pass_on(self, other: Any) -> None:
+        await other.keep(self.kept[0])
+
+    async def call_kept(self) -> int:
+        return int(await self.kept[0].count())
+
+    async def count(self) -> int:
+        return len(self.kept)
+
+    async def drop(self) -> None:
+        self.kept.clear()
+
+
+async def state_by_id(handle_text: str) -> str:
+    """The state of an actor, by the text of a handle that may be gone."""
+    return next(row["state"] for row in await af.state.list_actors() if row["actor_id"] in handle_text)
+
+
+async def out_of_scope(handle_text: str) -> bool:
+    """True when the last handle of an actor of ours is gone. All that were dropped here are counted first."""
+    gc.collect()
+    core: Any = _runtime.current()
+    with core.lock:
+        core.references.drain()
+    [row] = [row for row in await af.state.list_actors() if row["actor_id"] in handle_text]
+    return row["state"] == "dead" or any("out of scope" in line for line in row["story"])
+
+
+async def ends(handle_text: str) -> bool:
+    async with asyncio.timeout(10):
+        while await state_by_id(handle_text) != "dead":
+            gc.collect()
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_23_a_shared_actors_handle_to_itself_does_not_count() -> None:
+    neighbour = await Light.remote()
+    shelf = Shelf.remote()
+    assert await shelf.keep(shelf) == await neighbour.pid()
+    assert await shelf.call_kept() == 1, "it can be used all the same"
+    name = repr(shelf)
+    del shelf
+    assert await ends(name)
+    assert await neighbour.add(1) == 1
+
+
+async def test_23_a_handle_to_a_neighbour_in_the_same_process_counts() -> None:
+    one, other = Shelf.remote(), Shelf.remote()
+    assert await one.keep(one) == await other.keep(one)
+    name = repr(one)
+    del one
+    gc.collect()
+    assert await other.call_kept() == 1
+    assert not await out_of_scope(name)
+    assert await other.call_kept() == 1
+    await other.drop()
+    assert await ends(name)
+
+
+async def test_23_a_shared_actor_hands_itself_on() -> None:
+    """What it gives away counts, for a neighbour and for another process, though what it keeps does not."""
+    one, other = Shelf.remote(), Shelf.remote()
+    await one.keep(one)
+    await one.pass_on(other)
+    returned = await one.give()
+    name = repr(one)
+    del one
+    gc.collect()
+    assert await returned.count() == 1
+    del returned
+    assert not await out_of_scope(name)
+    assert await other.call_kept() == 1
+    await other.drop()
+    assert await ends(name)
+
+
+async def test_23_a_shared_actor_that_a_neighbour_made_and_that_keeps_itself() -> None:
+    parent = Shelf.remote()
+    name = await parent.make()
+    assert await state_by_id(name) == "alive"
+    del parent
+    assert await ends(name)
 
 
 async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:

@@ -171,6 +171,18 @@ def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
         assert (session / "node.sock").exists()
 
 
+def test_in_process_mode_refuses_what_needs_a_process() -> None:
+    async def main() -> int:
+        with pytest.raises(af.RuntimeEnvError, match="need mode='processes'"):
+            await square.options(env_vars={"A": "1"})(3)
+        with pytest.raises(af.RuntimeEnvError, match="need mode='processes'"):
+            await square.options(working_dir="/")(3)
+        return await square(3)
+
+    # With GPUs: that a worker without one is to see none is no reason to refuse it.
+    assert af.run(main, num_cpus=2, num_gpus=1, mode="in_process") == 9
+
+
 def test_in_process_mode_runs_everything_here() -> None:
     async def main() -> int:
         assert await af.remote(os.getpid)() == os.getpid()
@@ -353,6 +365,30 @@ def test_26_kill_9_of_the_driver_leaves_nothing(programs: Programs, home: Path, 
         assert leaks.until(lambda: any("node_main" in command for command in leaks.processes(home).values()))
     program.process.kill()
     assert program.ends() == -signal.SIGKILL
+    assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
+
+
+def test_what_a_driver_left_that_was_killed_before_its_node_started_goes_with_the_next_start(programs: Programs, home: Path) -> None:
+    killed = programs.start(
+        """
+        import subprocess
+
+        async def main():
+            pass
+
+        subprocess.Popen = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+        af.run(main)
+        """
+    )
+    assert killed.ends() == -signal.SIGKILL
+    [left] = home.glob("actorflow-*/*")
+    long_ago = time.time() - 60.0
+    os.utime(left, (long_ago, long_ago))
+    following = programs.start(BUSY + "    af.run(main, num_cpus=1)")
+    following.says("busy")
+    assert not left.exists()
+    following.process.kill()
+    following.ends()
     assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
 
 

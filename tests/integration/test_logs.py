@@ -42,6 +42,33 @@ def test_worker_output_reaches_the_driver_with_a_prefix(programs: Programs) -> N
     assert re.search(r"\(Talker pid=\d+\) actor speaks\n", program.out())
 
 
+def test_worker_output_does_not_tear_a_line_of_the_program(programs: Programs) -> None:
+    program = programs.run(
+        """
+        # As on a terminal, where a line is held back until it is complete.
+        sys.stdout.reconfigure(line_buffering=True)
+
+        @af.remote
+        def talk():
+            print("between", flush=True)
+
+        async def main():
+            print("the beginning", end="")
+            await talk()
+            while "between" not in open(sys.argv[1]).read():
+                await asyncio.sleep(0.01)
+            print(" and the end")
+
+        af.run(main, num_cpus=1)
+        """,
+        "program0.out",
+        env={"PYTHONUNBUFFERED": ""},
+    )
+    [ours, own] = program.out().splitlines()
+    assert re.fullmatch(r"\(talk pid=\d+\) between", ours)
+    assert own == "the beginning and the end"
+
+
 def test_log_to_driver_false_keeps_it_out_and_log_files_have_it_all(programs: Programs, home: Path) -> None:
     program = programs.start(
         """

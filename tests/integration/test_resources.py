@@ -186,8 +186,47 @@ async def test_a_module_in_the_working_dir_is_importable(tmp_path: Path) -> None
 
 
 async def test_a_working_dir_that_is_not_there_is_an_error_that_names_it() -> None:
-    with pytest.raises(af.ActorflowError, match="/nowhere/at/all"):
+    workers = {row["worker_id"] for row in await af.state.list_workers()}
+    with pytest.raises(af.RuntimeEnvError) as caught:
         await devices.options(working_dir="/nowhere/at/all")()
+    text = str(caught.value)
+    assert text.startswith("devices did not run: its working directory '/nowhere/at/all' does not exist on this machine")
+    assert "make it, or give working_dir= the path of a directory that is there" in text
+    assert caught.value.reason in text
+    assert {row["worker_id"] for row in await af.state.list_workers()} <= workers, "no worker was tried for it"
+
+
+async def test_what_is_no_directory_cannot_be_a_working_dir(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ref = devices.options(working_dir=str(tmp_path / "file"), max_retries=-1).remote()
+    with pytest.raises(af.RuntimeEnvError, match="is no directory"):
+        await ref
+
+
+@pytest.mark.parametrize("options", [{}, {"process": "shared", "num_cpus": 0}, {"max_restarts": -1}], ids=str)
+async def test_an_actor_whose_working_dir_is_not_there_says_so(options: dict[str, Any]) -> None:
+    class Lost(af.Actor):
+        async def where(self) -> str:
+            return os.getcwd()
+
+    actor = Lost.options(working_dir="/nowhere/at/all", **options).remote()
+    with pytest.raises(af.RuntimeEnvError, match="/nowhere/at/all"):
+        await actor.where()
+    with pytest.raises(af.RuntimeEnvError, match="/nowhere/at/all"):
+        await actor
+
+
+async def test_a_working_dir_that_was_made_after_all_is_used(tmp_path: Path) -> None:
+    later = tmp_path / "later"
+
+    @af.remote(working_dir=str(later))
+    def where() -> str:
+        return os.getcwd()
+
+    with pytest.raises(af.RuntimeEnvError):
+        await where()
+    later.mkdir()
+    assert await where() == str(later)
 
 
 async def test_workers_of_different_environments_do_not_mix() -> None:

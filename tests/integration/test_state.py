@@ -62,12 +62,33 @@ async def test_actors_with_their_story_and_the_cause_of_death() -> None:
     assert row["resources"] == {"CPU": 1.0}
     [worker] = [row for row in await af.state.list_workers() if row["pid"] == pid]
     assert worker["state"] == "actor"
+    assert 5_000_000 < worker["memory_bytes"] < 1_000_000_000
     with pytest.raises(af.ActorDiedError):
         await actor.die()
     [row] = [row for row in await af.state.list_actors() if row["name"] == "shown"]
     assert row["state"] == "dead"
     assert "9" in row["reason"]
     assert len(row["story"]) >= 3
+
+
+class Hoard(af.Actor):
+    def __init__(self) -> None:
+        self.kept: list[bytearray] = []
+
+    def keep(self, size: int) -> int:
+        self.kept.append(bytearray(b"x") * size)
+        return os.getpid()
+
+
+async def test_the_memory_of_a_worker_is_measured_when_somebody_asks() -> None:
+    actor = Hoard.remote()
+
+    async def memory(pid: int) -> int:
+        return next(row["memory_bytes"] for row in await af.state.list_workers() if row["pid"] == pid)
+
+    before = await memory(await actor.keep(1))
+    grown = await memory(await actor.keep(100_000_000)) - before
+    assert 95_000_000 < grown < 200_000_000
 
 
 async def test_tasks_that_run_wait_and_ended() -> None:
@@ -132,3 +153,22 @@ async def test_the_command_line_shows_the_cluster(cluster: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "CPU" in done.stdout
     assert await actor.ping()
+
+
+async def test_who_looks_at_the_cluster_is_no_job_of_it(cluster: Any) -> None:
+    import subprocess
+    import sys
+
+    def running(jobs: list[Any]) -> int:
+        return sum(row["state"] == "running" for row in jobs)
+
+    assert await nap.remote(0.0) == 0.0
+    before = await af.state.list_jobs()
+    workers = await af.state.list_workers()
+    command = [sys.executable, "-m", "actorflow.cli", "status"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    counts = [text for text in (f"{running(before)} running", f"{len(before) - running(before)} ended") if text[0] != "0"]
+    assert f"jobs: {', '.join(sorted(counts))}" in done.stdout
+    assert [row["job_id"] for row in await af.state.list_jobs()] == [row["job_id"] for row in before]
+    assert {row["worker_id"] for row in await af.state.list_workers()} <= {row["worker_id"] for row in workers}

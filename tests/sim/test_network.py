@@ -28,7 +28,7 @@ class Recorder:
         return b"".join(self.chunks)
 
     def data_received(self, data: bytes) -> None:
-        assert not self.lost, "NW-1: data after the end"
+        assert not self.lost, "SN-1: data after the end"
         self.chunks.append(data)
 
     def connection_lost(self, reason: str) -> None:
@@ -136,7 +136,7 @@ def test_close_sends_what_is_buffered_first(pair: Pair, world: World) -> None:
     pair.client.write(data)
     pair.client.close()
     pair.client.write(b"too late")
-    assert pair.client_handler.lost == [], "NW-3"
+    assert pair.client_handler.lost == [], "SN-3"
     world.run_for(5)
     assert pair.server_handler.data == data
     assert pair.client_handler.lost == ["closed by this side"]
@@ -156,7 +156,7 @@ def test_close_gives_up_on_a_peer_that_does_not_read(pair: Pair, world: World) -
 def test_abort_drops_what_is_buffered(pair: Pair, world: World) -> None:
     pair.client.write(bytes(1_000_000))
     pair.client.abort()
-    assert pair.client_handler.lost == [], "NW-3"
+    assert pair.client_handler.lost == [], "SN-3"
     world.run_for(5)
     assert len(pair.server_handler.data) == world.fabric.profile.buffer_bytes
     assert (len(pair.client_handler.lost), len(pair.server_handler.lost)) == (1, 1)

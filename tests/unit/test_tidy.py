@@ -242,6 +242,33 @@ def test_the_lists_of_exceptions_name_what_exists(sources: list[Source]) -> None
     assert set(FUNCTION_LINES_ALLOWED) <= functions
 
 
+INVARIANT = re.compile(r"(?:^\s*|[.)] )([A-Z]{2}-\d+)(?:: | {2,})")
+"""Where an invariant is defined: in a docstring, at the beginning of a line or of a sentence."""
+
+
+def test_the_name_of_an_invariant_means_one_thing(sources: list[Source]) -> None:
+    """Asserts and tests quote these names: a reader must find one place that says what they mean."""
+    places: dict[str, set[str]] = {}
+    for source in sources:
+        for line in source.lines:
+            for name in INVARIANT.findall(line):
+                places.setdefault(name, set()).add(source.path)
+    assert len(places) > 100, "the pattern does not see the definitions any more"
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_an_invariant_that_is_quoted_is_defined(sources: list[Source]) -> None:
+    defined = {name for source in sources for line in source.lines for name in INVARIANT.findall(line)}
+    quoted = {
+        f"{source.path}:{number}: {name}"
+        for source in sources
+        for number, line in enumerate(source.lines, start=1)
+        for name in re.findall(r"\b[A-Z]{2}-\d+\b", line)
+        if name not in defined
+    }
+    assert quoted == set()
+
+
 # The rules, seen to see -------------------------------------------------------------------------------------
 
 LONG_FUNCTION = "async def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX

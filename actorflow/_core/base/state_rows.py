@@ -114,7 +114,11 @@ class ObjectRow(TypedDict):
 
 
 class WorkerRow(TypedDict):
-    """One worker process, as its node knows it. `actors` are the ids of the actors it hosts."""
+    """One worker process, as its node knows it. `actors` are the ids of the actors it hosts.
+
+    `memory_bytes`: what it has in RAM at this moment. Pages that several processes share are counted for each of them: the code
+    of the interpreter, and large objects of the shared memory while it has them open. 0 for one that is starting or dead.
+    """
 
     worker_id: str
     node_id: str

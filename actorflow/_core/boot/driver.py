@@ -46,6 +46,8 @@ class DriverConfig:
     inline: bool = False
     prestart: int = 1
     in_process: bool = False
+    looks: bool = False
+    """It only looks at a cluster, and is no job of it."""
 
 
 class Driver:
@@ -154,7 +156,7 @@ class Driver:
         identity = Identity(
             "driver",
             process_id,
-            process_id,
+            "" if self.config.looks else process_id,
             f"unix:{directory}/{process_id}.sock",
             os.getpid(),
             self.config.namespace,

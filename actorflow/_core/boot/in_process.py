@@ -11,6 +11,7 @@ import contextvars
 import os
 import signal as signals
 import threading
+from collections.abc import Mapping
 
 from actorflow._core.base import current
 from actorflow._core.boot.session_dir import SessionDir
@@ -19,6 +20,7 @@ from actorflow._core.head.head import Head
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.loops import new_loop
+from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
@@ -75,20 +77,17 @@ class ThreadProcesses:
         """See Processes."""
         self._events = events
 
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """See Processes: threads share the variables and the directory of their process."""
+        if not env and working_dir is None:
+            return ""
+        return "mode='in_process' has no worker processes: env_vars and working_dir need mode='processes'"
+
     def spawn(self, spec: WorkerSpec) -> None:
-        """See Processes."""
-        if spec.env or spec.working_dir:
-            self._ports.loop.call_soon(self._refuse, spec)
-            return
+        """See Processes. `spec.env` has nothing of the user's; which GPUs are shown is one setting for all threads."""
         worker = ThreadWorker(self, self._ports, self._arena, spec)
         self._workers[spec.worker_id] = worker
         self._ports.loop.call_soon(self._started, worker)
-
-    def _refuse(self, spec: WorkerSpec) -> None:
-        assert self._events is not None
-        text = b"mode='in_process' has no worker processes: env_vars and working_dir need mode='processes'\n"
-        self._events.process_output(spec.worker_id, "stderr", text)
-        self._events.process_exited(ProcessExit(spec.worker_id, os.getpid(), 1, None, 0))
 
     def _started(self, worker: ThreadWorker) -> None:
         assert self._events is not None
@@ -105,6 +104,10 @@ class ThreadProcesses:
         worker = self._workers.get(worker_id)
         if worker is not None:
             self._ports.loop.call_soon(worker.leave, None, signal)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See Processes: all of them live in this one process."""
+        return resident_bytes(os.getpid()) if worker_id in self._workers else 0
 
     async def stop(self, grace_s: float) -> None:
         """See Processes."""

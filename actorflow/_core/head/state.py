@@ -45,7 +45,7 @@ class Gathering:
 class StateDesk:
     """Answers whoever asks what is there.
 
-    ST-1: every query is answered once, within its time, unless its asker is gone.
+    HS-1: every query is answered once, within its time, unless its asker is gone.
     """
 
     def __init__(self, ports: Ports, nodes: Nodes, jobs: Jobs, actors: Actors, queries_max: int) -> None:

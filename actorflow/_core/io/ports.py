@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -146,11 +146,20 @@ class Processes(Protocol):
     async def start(self, events: ProcessEvents) -> None:
         """Get ready to spawn (the real adapter: start the zygote)."""
 
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """Why no worker of this machine could live in such an environment, and what to do about it; empty when one could.
+
+        Looked at before a worker is asked for, so that a call that cannot run is told so at once. Never blocks for long.
+        """
+
     def spawn(self, spec: WorkerSpec) -> None:
         """Start a worker process. Never blocks; the outcome comes as an event."""
 
     def kill(self, worker_id: str, signal: int) -> None:
         """Send a signal; a no-op for a process that is gone."""
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """The memory that a worker has in RAM now, with the pages that it shares. 0 before its start and after its end. Never blocks."""
 
     async def stop(self, grace_s: float) -> None:
         """End all processes: SIGTERM, after `grace_s` SIGKILL, and wait until all are reaped."""

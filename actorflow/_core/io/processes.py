@@ -17,8 +17,9 @@ import logging
 import os
 import signal as signals
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.zygote_link import (
     REPORT_BYTES_MAX,
@@ -85,6 +86,19 @@ class ZygoteProcesses:
         self._started = True
         self._loop.add_reader(self._zygote.fileno(), self._on_reports)
 
+    def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
+        """See Processes: the directory must be there, and open to this user."""
+        if working_dir is None:
+            return ""
+        advice = "give working_dir= the path of a directory that is there"
+        if not os.path.exists(working_dir):
+            return f"its working directory {working_dir!r} does not exist on this machine: make it, or {advice}"
+        if not os.path.isdir(working_dir):
+            return f"its working directory {working_dir!r} is no directory: {advice}"
+        if not os.access(working_dir, os.X_OK):
+            return f"its working directory {working_dir!r} is closed to user {os.geteuid()}: let this user enter it, or {advice}"
+        return ""
+
     def spawn(self, spec: WorkerSpec) -> None:
         """Have a worker forked; the outcome comes as an event."""
         if not self._started:
@@ -103,6 +117,11 @@ class ZygoteProcesses:
         if worker_id in self._spawned:
             self._queue.append(Signal(worker_id, signal))
             self._loop.call_soon(self._send_queued)
+
+    def memory_bytes(self, worker_id: str) -> int:
+        """See Processes."""
+        worker = self._workers.get(worker_id)
+        return resident_bytes(worker.pid) if worker is not None and worker.pid else 0
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM to all, after `grace_s` SIGKILL; return when all are reaped, and the zygote too."""

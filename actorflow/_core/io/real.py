@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+
 from actorflow._core.io.ports import Ports
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.sockets import UnixNetwork

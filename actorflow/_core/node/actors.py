@@ -133,7 +133,9 @@ class Actors:
             if known.incarnation >= message.incarnation:
                 return
             self._supersede(known)
-        problem = _problem(spec)
+        kind, problem = "unschedulable", _problem(spec)
+        if not problem:
+            kind, problem = "environment", self._workers.problem_with(spec.env)
         if not problem:
             ticket = self._context.book.request(
                 TicketKind.ACTOR,
@@ -147,8 +149,8 @@ class Actors:
                 actor = self._actors[spec.actor_id] = Actor(self, message, ticket)
                 ticket.holder = actor
                 return
-            problem = ticket.reason
-        died = ActorDied("unschedulable", problem)
+            kind, problem = "unschedulable", ticket.reason
+        died = ActorDied(kind, problem)
         self._context.head.send(ActorFailed(spec.actor_id, message.incarnation, died))
 
     def kill(self, peer: Peer, message: KillActor) -> None:
@@ -193,6 +195,10 @@ class Actors:
         """No worker can be had."""
         self._context.book.release(actor.ticket)
         died = ActorDied("unschedulable" if kind == "full" else "crashed", f"no worker for it: {reason}")
+        env = actor.order.spec.env if actor.order is not None else ""
+        if kind == "worker_failed" and (problem := self._workers.problem_with(env)):
+            # It was there when the actor was placed.
+            died = ActorDied("environment", problem)
         self._context.head.send(ActorFailed(actor.actor_id, actor.incarnation, died))
         self._forget(actor)
 

@@ -88,6 +88,10 @@ class Leases:
         if problem:
             peer.send(LeaseRefused(message.lease, "infeasible", problem))
             return
+        problem = self._workers.problem_with(message.env)
+        if problem:
+            peer.send(LeaseRefused(message.lease, "environment", problem))
+            return
         answer = self._context.book.request(
             TicketKind.TASK,
             peer.process_id,
@@ -155,6 +159,9 @@ class Leases:
     def refused(self, lease: Lease, kind: str, reason: str) -> None:
         """No worker can be had, or the nesting is too deep."""
         self._forget(lease)
+        if kind == "worker_failed" and (problem := self._workers.problem_with(lease.env)):
+            # It was there when the request came.
+            kind, reason = "environment", problem
         lease.client.peer.send(LeaseRefused(lease.number, kind, reason))
 
     def worker_lost(self, lease: Lease, worker: WorkerProcess, death: Death) -> None:

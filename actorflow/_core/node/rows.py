@@ -26,13 +26,14 @@ _STATES: dict[WorkerState, Literal["starting", "idle", "leased", "actor", "stopp
 
 def worker_rows(context: NodeContext, workers: Workers) -> Iterator[WorkerRow]:
     """Living workers, oldest first, then the latest dead ones."""
-    living = (_living_row(context, worker) for worker in workers.all())
-    dead = (_worker_row(context, worker, "dead", reason) for worker, reason in reversed(workers.dead))
+    living = (_living_row(context, workers, worker) for worker in workers.all())
+    dead = (_worker_row(context, worker, "dead", reason, 0) for worker, reason in reversed(workers.dead))
     return chain(living, dead)
 
 
-def _living_row(context: NodeContext, worker: WorkerProcess) -> WorkerRow:
-    return _worker_row(context, worker, _STATES[context.pool.workers[worker.worker_id].state], worker.ending)
+def _living_row(context: NodeContext, workers: Workers, worker: WorkerProcess) -> WorkerRow:
+    state = _STATES[context.pool.workers[worker.worker_id].state]
+    return _worker_row(context, worker, state, worker.ending, workers.memory_bytes(worker))
 
 
 def _worker_row(
@@ -40,6 +41,7 @@ def _worker_row(
     worker: WorkerProcess,
     state: Literal["starting", "idle", "leased", "actor", "stopping", "dead"],
     reason: str,
+    memory_bytes: int,
 ) -> WorkerRow:
     return {
         "worker_id": worker.worker_id,
@@ -49,7 +51,7 @@ def _worker_row(
         "job_id": worker.key.job_id,
         "actors": worker.occupant.actor_ids() if worker.occupant is not None else [],
         "started_at": context.wall_time(worker.started_at),
-        "memory_bytes": 0,
+        "memory_bytes": memory_bytes,
         "reason": reason,
     }
 

@@ -39,6 +39,13 @@ class Workers:
 
     # -- birth
 
+    def problem_with(self, env: str) -> str:
+        """Why no worker can have this environment, with what to do about it; empty when one can."""
+        if not env:
+            return ""
+        wanted = parse_env(env)
+        return self._processes.problem_with(wanted.env_vars, wanted.working_dir)
+
     def spawn(self, decision: Spawn) -> None:
         """Start a process."""
         context, key = self._context, decision.key
@@ -179,6 +186,10 @@ class Workers:
     def all(self) -> list[WorkerProcess]:
         """All workers whose processes are not reaped, oldest first."""
         return list(self._workers.values())
+
+    def memory_bytes(self, worker: WorkerProcess) -> int:
+        """What it has in RAM now: measured when somebody asks."""
+        return self._processes.memory_bytes(worker.worker_id)
 
     def stop(self) -> None:
         """No timer fires from now on."""

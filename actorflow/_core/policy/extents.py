@@ -4,7 +4,7 @@ Free extents are kept in bins by size: exact below 16 pages, then 16 bins for ea
 bin they are sorted, so the first that fits in its own bin, else the first of the next bin that is not
 empty, is the best fit.
 
-EX-1: the free extents do not overlap, do not touch, and lie inside the arena.
+FS-1: the free extents do not overlap, do not touch, and lie inside the arena.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FreeSpace:
 
     def take(self, count: int) -> int | None:
         """Take `count` pages and return the first, or None when no free extent is long enough."""
-        assert count > 0, "EX-1: an extent has at least one page"
+        assert count > 0, "FS-1: an extent has at least one page"
         own = _bin(count)
         in_bin = self._bins.get(own, [])
         at = bisect_left(in_bin, (count, 0))

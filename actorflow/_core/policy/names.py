@@ -21,7 +21,7 @@ NEAR_CANDIDATES_MAX = 200
 class NameBook:
     """Who has which name.
 
-    NA-1: a name is held by at most one actor; it is free again only when that actor gives it back.
+    NM-1: a name is held by at most one actor; it is free again only when that actor gives it back.
     """
 
     __slots__ = ("_spaces",)
@@ -40,7 +40,7 @@ class NameBook:
         holder = space.setdefault(name, actor_id)
         if holder != actor_id:
             raise InternalError(
-                f"NA-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id}, but {holder} holds it"
+                f"NM-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id}, but {holder} holds it"
             )
 
     def free(self, namespace: str, name: str, actor_id: ActorId) -> None:
@@ -49,7 +49,7 @@ class NameBook:
         holder = space.pop(name, None)
         if holder != actor_id:
             raise InternalError(
-                f"NA-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
+                f"NM-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
             )
         if not space:
             del self._spaces[namespace]

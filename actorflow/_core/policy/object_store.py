@@ -314,7 +314,7 @@ class ExtentBook:
             at = start + length
         assert at == self._space.total, "ST-1: the arena is covered"
         free = self._space.extents()
-        assert all(a + n < b for (a, n), (b, _) in pairwise(free)), "EX-1: free extents do not touch"
+        assert all(a + n < b for (a, n), (b, _) in pairwise(free)), "FS-1: free extents do not touch"
         for number, extent in self._extents.items():
             pins = sum(record.pins.get(number, 0) for record in self._clients.values())
             assert extent.pins == pins, "ST-2: pins are counted per client"

@@ -13,7 +13,6 @@ OW-4  Borrows are counted per borrower: each time a reference is sent to it, it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from actorflow._core.protocol.messages import Outcome
@@ -204,11 +203,3 @@ class Borrows:
         for entry in lost:
             entry.owed = 0
         return [entry for entry in lost if entry.outcome is None]
-
-
-def group_by_owner(entries: Iterable[Borrowed]) -> dict[tuple[str, str], list[Borrowed]]:
-    """Borrowed entries by (owner, address): one message each."""
-    groups: dict[tuple[str, str], list[Borrowed]] = {}
-    for entry in entries:
-        groups.setdefault((entry.owner, entry.address), []).append(entry)
-    return groups

@@ -14,6 +14,7 @@ from actorflow._core.base.errors import (
     ActorUnavailableError,
     ActorUnschedulableError,
     PendingCallsLimitExceeded,
+    RuntimeEnvError,
 )
 from actorflow._core.protocol.messages import (
     ActorCall,
@@ -73,12 +74,41 @@ class ActorClient:
         return len(client.queue) + len(client.inflight)
 
 
+class OwnClient(ActorClient):
+    """What a shared actor knows of itself: the client of the handles to itself that it keeps.
+
+    The owner counts processes, and cannot tell this actor's handles from those of the others that live in its process. So the
+    actor has a client apart from theirs, and that one holds nothing: its handles do not count (SEMANTICS 23). Only what is needed
+    to make a handle that counts is kept, for when it hands itself on.
+    """
+
+    __slots__ = ("_core", "_life")
+
+    def __init__(self, core: Core, actor_id: str, class_name: str) -> None:
+        self._core = core
+        self._life: tuple[str, str, int] | None = None
+        super().__init__(actor_id, class_name)
+
+    @property
+    def lifetime(self) -> Any:
+        """A new reference each time: it goes on its way with a handle, or is dropped."""
+        if self._life is None:
+            return None
+        with self._core.lock:
+            return self._core.references.renew(*self._life)
+
+    @lifetime.setter
+    def lifetime(self, ref: Any) -> None:
+        self._life = self._core.references.origin(ref) if ref is not None else None
+
+
 class ActorCalls:
     """All actors that one process calls."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.clients: WeakValueDictionary[str, ActorClient] = WeakValueDictionary()
+        self._own: WeakValueDictionary[str, OwnClient] = WeakValueDictionary()
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
@@ -90,6 +120,18 @@ class ActorCalls:
             if watch:
                 self._core.head.send(WatchActor(actor_id))
         return client
+
+    def own_client(self, actor_id: str, class_name: str) -> OwnClient:
+        """The client of a shared actor that lives here, for the actor itself."""
+        client = self._own.get(actor_id)
+        if client is None:
+            client = self._own[actor_id] = OwnClient(self._core, actor_id, class_name)
+            self._core.head.send(WatchActor(actor_id))
+        return client
+
+    def every(self) -> list[ActorClient]:
+        """All clients of this process."""
+        return [*self.clients.values(), *self._own.values()]
 
     # -- calls
 
@@ -205,9 +247,11 @@ class ActorCalls:
             self._run_endings(message.actor_id)
         elif message.state == "alive" and message.actor_id in self._core.objects.lives:
             self._core.references.lives_in(self._core.objects.lives[message.actor_id], message.worker_id)
-        client = self.clients.get(message.actor_id)
-        if client is None or client.state == "dead":
-            return
+        for client in (self.clients.get(message.actor_id), self._own.get(message.actor_id)):
+            if client is not None and client.state != "dead":
+                self._hear(client, message)
+
+    def _hear(self, client: ActorClient, message: ActorState) -> None:
         if message.incarnation < client.incarnation and message.state != "dead":
             return
         if message.state == "alive":
@@ -264,7 +308,7 @@ class ActorCalls:
 
     def peer_lost(self, peer: Peer) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
-        for client in list(self.clients.values()):
+        for client in self.every():
             if client.peer is peer and client.state == "dead":
                 self._fail_inflight(client)
             elif client.peer is peer and client.state == "alive":
@@ -348,6 +392,8 @@ class ActorCalls:
             return ActorAlreadyExistsError(died.reason)
         if died is not None and died.kind in ("refused", "unschedulable"):
             return ActorUnschedulableError(f"{client!r} cannot run here: {died.reason}")
+        if died is not None and died.kind == "environment":
+            return RuntimeEnvError.explain(which=repr(client), what="cannot run", why=died.reason)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 
@@ -367,7 +413,7 @@ class ActorCalls:
 
     def fail_all(self, error: Exception) -> None:
         """The cluster is gone."""
-        for client in list(self.clients.values()):
+        for client in self.every():
             if client.state != "dead":
                 self._die(client, ActorDied("cluster_ended", str(error)))
         for actor_id in list(self._endings):

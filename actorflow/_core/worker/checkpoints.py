@@ -11,10 +11,19 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 
 if TYPE_CHECKING:
+    from actorflow._core.worker.core import Later
     from actorflow._core.worker.host import Host
     from actorflow._core.worker.hosted import HostedActor
 
 log = logging.getLogger("actorflow")
+
+QUIET_S = 5.0
+"""How long new calls are held for a checkpoint while those that run do not end. After that they go on, and none is taken."""
+AGAIN_S = 60.0
+"""When it is tried again after that, at the earliest: calls are held for a small part of the time, however long some of them run."""
+
+NAMES_SHOWN = 3
+"""Calls that the warning about it names."""
 
 
 class Checkpoints:
@@ -28,6 +37,9 @@ class Checkpoints:
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._held: list[Callable[[], None]] = []
         self._taking = False
+        self._holding = False
+        self._too_long: Later | None = None
+        self._not_before = 0.0
 
     def start(self) -> None:
         """Begin: after each call, or every so many seconds in which there were calls."""
@@ -46,12 +58,52 @@ class Checkpoints:
         self._take_soon()
 
     def _tick(self, every_s: float) -> None:
-        if self._host.actors.get(self._actor.spec.actor_id) is not self._actor:
+        """It is time for a checkpoint, if there were calls. Under the lock."""
+        if not self._is_alive():
             return
-        if self._changed:
-            self._changed = False
-            self._host.executor.submit(self._take_soon)
-        self._host.core.later(every_s, lambda: self._tick(every_s))
+        host = self._host
+        if self._changed and not self._holding and host.core.ports.monotonic() >= self._not_before:
+            self._holding = True
+            if self._actor.width > 1:
+                # With one call at a time nobody waits for longer than that call takes.
+                self._too_long = host.core.later(QUIET_S, self._give_up)
+            self._actor.when_quiet(host, self._quiet)
+        host.core.later(every_s, lambda: self._tick(every_s))
+
+    def _is_alive(self) -> bool:
+        return self._host.actors.get(self._actor.spec.actor_id) is self._actor
+
+    def _quiet(self) -> None:
+        """No call runs, and none starts (SEMANTICS 21). Under the lock."""
+        if self._too_long is not None:
+            self._too_long.cancel()
+        self._changed = False
+        loop, host = self._host.executor.loop, self._host
+        loop.call_soon_threadsafe(lambda: host.keep(loop.create_task(self._take_quietly(), name=f"checkpoint {self._actor.label}")))
+
+    async def _take_quietly(self) -> None:
+        try:
+            await self._take()
+        finally:
+            with self._host.core.lock:
+                self._go_on()
+
+    def _give_up(self) -> None:
+        """Calls do not end: that state may be half changed. Under the lock."""
+        self._actor.on_quiet = None
+        self._not_before = self._host.core.ports.monotonic() + AGAIN_S
+        names = [incoming.name for incoming in self._host.calls.values() if incoming.actor is self._actor and incoming.started]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        log.warning(
+            "%s: no checkpoint was taken: new calls were held for %g s, and these did not end: %s%s. Calls go on; the next try is in %g s",
+            self._actor.label, QUIET_S, ", ".join(names[:NAMES_SHOWN]), more, AGAIN_S,
+        )  # fmt: skip
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._holding = False
+        if self._is_alive():
+            self._host.let_go(self._actor)
 
     def _take_soon(self) -> None:
         if not self._taking:

@@ -11,6 +11,7 @@ import msgspec
 from actorflow._core.base.errors import ActorflowError, ActorNotFoundError
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
+from actorflow._core.worker.context import running_call
 from actorflow._core.worker.create import create_actor
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.streams import Stream
@@ -49,11 +50,25 @@ class Directory:
     def restore_actor(self, actor_id: str, lifetime: ObjectRef[Any] | None, class_name: str, class_blob: bytes) -> ActorClient:
         """A handle arrived: the client of its actor."""
         with self._core.lock:
+            if self._is_shared_self(actor_id):
+                own = self._core.actors.own_client(actor_id, class_name)
+                if lifetime is not None:
+                    own.lifetime = lifetime
+                own.class_blob = own.class_blob or class_blob
+                return own
             client = self._core.actors.client(actor_id, class_name, watch=True)
             client.class_blob = client.class_blob or class_blob
             if client.lifetime is None and lifetime is not None:
                 client.lifetime = lifetime
         return client
+
+    def _is_shared_self(self, actor_id: str) -> bool:
+        """True in the code of a shared actor that gets a handle to itself. One with a process of its own is known by that process."""
+        running, host = running_call.get(), self._core.host
+        if running is None or running.actor_id != actor_id or host is None:
+            return False
+        actor = host.actors.get(actor_id)
+        return actor is not None and actor.spec.shared
 
     async def wait_actor(self, actor: ActorClient, what: str) -> None:
         """Wait until an actor is `alive` (or dead), `dead`, or has `room`."""

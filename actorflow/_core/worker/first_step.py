@@ -5,9 +5,9 @@ made, registered, scheduled and forgotten, would cost more than the rest of the 
 of a call runs as if that task ran it: `asyncio.current_task()` gives it, timeouts and task groups bind to it. When the call suspends,
 it keeps the task, which goes on with it like any task; when it has ended, the task stands by for the next call.
 
-    FS-1  A call has one task from its first step to its last, and no two calls have the same task at the same time.
-    FS-2  Each call has a context of its own: what it sets no other call sees.
-    FS-3  A task that was asked to cancel is never used again.
+    FT-1  A call has one task from its first step to its last, and no two calls have the same task at the same time.
+    FT-2  Each call has a context of its own: what it sets no other call sees.
+    FT-3  A task that was asked to cancel is never used again.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Carrier:
         self.task = loop.create_task(self._live(), name="actorflow: stands by")
 
     def fit(self) -> bool:
-        """False when the task was asked to cancel, by a call it stood for or by anybody (FS-3)."""
+        """False when the task was asked to cancel, by a call it stood for or by anybody (FT-3)."""
         return not self._park.done() and not self.task.cancelling()
 
     def carry(self, call: Any, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, waits_for: Any) -> None:

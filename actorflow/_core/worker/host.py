@@ -125,6 +125,11 @@ class Host:
         if start:
             self._start_soon(actor.mailbox, incoming)
 
+    def let_go(self, actor: HostedActor) -> None:
+        """Start the calls that were held. Under the lock."""
+        for incoming in actor.mailbox.release():
+            self._start_soon(actor.mailbox, incoming)
+
     def _start_soon(self, mailbox: Mailbox[Incoming], incoming: Incoming) -> None:
         """Hand a call to the user's thread: all that arrived together go together."""
         self._ready.append((mailbox, incoming))
@@ -317,8 +322,8 @@ class Host:
         actor, context = ended.actor, ended.context
         with self.core.lock:
             following = mailbox.finished(context.group if context is not None and actor is not None else "")
-            if following is None and actor is not None and actor.leaving:
-                actor.check_left(self)
+            if following is None and actor is not None and actor.watched:
+                actor.call_ended(self)
         return following
 
     def _next(self, incoming: Incoming) -> None:

@@ -36,12 +36,17 @@ class HostedActor:
         self.instance: Any = None
         limit = spec.max_concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
         self.mailbox: Mailbox[Incoming] = Mailbox({"": limit, **spec.groups})
-        threads = limit + sum(spec.groups.values())
-        self.threads_max = threads if not self.is_async and threads > 1 else 0
+        self.width = limit + sum(spec.groups.values())
+        """Calls that may run at a time."""
+        self.threads_max = self.width if not self.is_async and self.width > 1 else 0
         """For `def` methods that run at the same time; 0: one after the other, on the user's thread."""
         self.threads: CallThreads[Incoming] | None = None
         self.after_call: Callable[[Callable[[], None]], None] | None = None
         self.leaving = False
+        self.on_quiet: Callable[[], None] | None = None
+        """Called once, under the lock, when no call runs."""
+        self.watched = False
+        """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
 
@@ -80,11 +85,25 @@ class HostedActor:
         if not graceful:
             host.executor.loop.call_soon_threadsafe(self._abandon, host)
         elif not self.leaving:
-            self.leaving = True
-            self.check_left(host)
+            self.leaving = self.watched = True
+            self._check_left(host)
 
-    def check_left(self, host: Host) -> None:
-        """Called when a call has ended: leave when it was the last. Under the lock."""
+    def call_ended(self, host: Host) -> None:
+        """A call has ended, and none has started in its place. Under the lock."""
+        if self.on_quiet is not None and not self.mailbox.running():
+            on_quiet, self.on_quiet = self.on_quiet, None
+            self.watched = self.leaving
+            on_quiet()
+        self._check_left(host)
+
+    def when_quiet(self, host: Host, then: Callable[[], None]) -> None:
+        """Start no new call, and call `then` when those that run have ended; `Host.let_go` ends it. Under the lock."""
+        self.mailbox.hold()
+        self.on_quiet, self.watched = then, True
+        self.call_ended(host)
+
+    def _check_left(self, host: Host) -> None:
+        """Leave when the last call has ended."""
         if self.leaving and not self.mailbox.running() and not self.mailbox.waiting():
             self.leaving = False
             host.executor.loop.call_soon_threadsafe(self._start_exit, host)

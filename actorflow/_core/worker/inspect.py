@@ -15,8 +15,8 @@ from actorflow._core.worker.calls import Call, CallState
 
 if TYPE_CHECKING:
     from actorflow._core.policy.ownership import Owned
-    from actorflow._core.worker.core import Core
     from actorflow._core.worker.context import RunningCall
+    from actorflow._core.worker.core import Core
 
 EVENTS_MAX = 10_000
 """Ended calls that a worker remembers for `af.timeline` and `list_tasks`."""

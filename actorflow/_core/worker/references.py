@@ -81,6 +81,18 @@ class References:
         if entry is not None:
             self._freed(entry)
 
+    def origin(self, ref: ObjectRef[Any]) -> tuple[str, str, int]:
+        """Where an object is from: what `renew` needs, and what keeps nothing alive."""
+        entry, me = ref._entry, self._core.identity
+        if type(entry) is Owned:
+            return me.process_id, me.address, entry.index
+        return entry.owner, entry.address, entry.index  # type: ignore[union-attr]
+
+    def renew(self, owner: str, address: str, index: int) -> ObjectRef[Any]:
+        """A handle to an object that nothing here need have referred to meanwhile. If it is gone its owner will say so (OW-2)."""
+        [ref] = self.table([RefGroup(owner, address, [index])])
+        return ref
+
     # -- pins: calls and values that contain references
 
     def unpin_all(self, entries: Sequence[Entry]) -> None:

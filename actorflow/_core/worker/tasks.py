@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import OutOfMemoryError, TaskUnschedulableError, WorkerCrashedError
+from actorflow._core.base.errors import OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.pipelining import average, may_push
 from actorflow._core.protocol.messages import (
@@ -200,7 +200,7 @@ class TaskSubmitter:
         if klass is None:
             return
         klass.requests.discard(message.lease)
-        if klass.leases and message.kind != "infeasible":
+        if klass.leases and message.kind not in ("infeasible", "environment"):
             return
         queue, klass.queue = klass.queue, deque()
         for call in queue:
@@ -208,6 +208,8 @@ class TaskSubmitter:
                 error: Exception
                 if message.kind == "infeasible":
                     error = TaskUnschedulableError(f"{call.target.name} can never be scheduled: {message.reason}")
+                elif message.kind == "environment":
+                    error = RuntimeEnvError.explain(which=call.target.name, what="did not run", why=message.reason)
                 else:
                     error = WorkerCrashedError(f"no worker could be started for {call.target.name}: {message.reason}")
                 self._core.caller.settle_error(call, error)

@@ -69,11 +69,16 @@ class Cell(af.Actor, process="shared"):
 
     def __init__(self, value: int) -> None:
         self.value = value
+        self.kept: list[Any] = []
 
     async def bump(self, number: int, by: int) -> int:
         outside.executed(number, f"cell {id(self)}")
         self.value += by
         return self.value
+
+    async def keep(self, handle: Any) -> None:
+        """It may be a handle to this actor itself: that one must not keep it alive."""
+        self.kept.append(handle)
 
 
 class Phoenix(af.Actor, max_restarts=-1, max_task_retries=-1, checkpoint_every="call"):
@@ -166,6 +171,9 @@ def prepare(stage: Stage) -> Main:
             record = outside.invoked(f"cell {at}", "bump", values[at])
             call = cells[at].bump(record.number, by) if rng.random() < 0.5 else board.relay(cells[at], record.number, by)
             await outside.end_of(record, call)
+            if rng.random() < 0.5:
+                # To itself, or to one that comes later: no cycle.
+                await cells[rng.randrange(at + 1)].keep(cells[at])
         if rng.random() < 0.5:
             await af.kill(cells[0])
             assert await af.wait_dead(cells[0])

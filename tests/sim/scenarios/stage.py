@@ -6,8 +6,8 @@ cluster can lose it. After every run the stage checks, by name:
 
     CK-1 to CK-6   of actorflow.testing.checkers, over the history of calls
     CK-7           nothing leaked: no call, object, borrow, lease, pin, extent or actor at rest; then no process
-    ST-1           the run ended, within `LIMIT_S` virtual seconds of the last fault
-    ST-2           no process reported an error of the runtime's own (an exception that nobody caught)
+    SG-1           the run ended, within `LIMIT_S` virtual seconds of the last fault
+    SG-2           no process reported an error of the runtime's own (an exception that nobody caught)
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Stage:
         return self.driver
 
     def run(self, main: Main) -> Any:
-        """Run `main` to its end; return its result (ST-1)."""
+        """Run `main` to its end; return its result (SG-1)."""
         driver = self.begin(main)
         self.world.run_until(lambda: driver.ended, LIMIT_S)
         self.steps = self.world.steps - self.began_at
@@ -135,7 +135,7 @@ class Stage:
     def judge_the_end(self) -> None:
         """The owner is dead: nothing is left of the cluster."""
         self.cluster.stop()
-        assert not self._bugs.found, f"ST-2, seed {self.seed}: {self._bugs.found}"
+        assert not self._bugs.found, f"SG-2, seed {self.seed}: {self._bugs.found}"
 
     def judge_the_rest(self) -> None:
         """Whatever became of the calls: nothing is left of them, nor of the cluster."""
@@ -148,4 +148,4 @@ class Stage:
         if at_rest:
             self.cluster.settle()
         self.cluster.stop()
-        assert not self._bugs.found, f"ST-2, seed {self.seed}: {self._bugs.found}"
+        assert not self._bugs.found, f"SG-2, seed {self.seed}: {self._bugs.found}"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -268,6 +269,32 @@ def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
         assert living.path.exists()
     assert young.path.exists()
     assert not dead.path.exists()
+
+
+@pytest.mark.parametrize("step", ["write_text", "mkdir", "done"])
+def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str) -> None:
+    """Before the lock was written, before the logs had a place, and before there was a node."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from actorflow._core.boot.session_dir import create_session_dir\n"
+        "step, directory = sys.argv[1:]\n"
+        "original = getattr(Path, step, None)\n"
+        "def fatal(self, *args, **kwargs):\n"
+        "    if self.name in ('lock', 'logs'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return original(self, *args, **kwargs)\n"
+        "if original is not None:\n"
+        "    setattr(Path, step, fatal)\n"
+        "create_session_dir('a1b2c3', [directory])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, step, str(short_dir)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    [left] = root(short_dir).iterdir()
+    assert {path.name for path in left.iterdir()} == {"write_text": set(), "mkdir": {"lock"}, "done": {"lock", "logs"}}[step]
+    assert sweep_stale([str(short_dir)]) == [], "it may be one whose node is about to start"
+    make_old(left)
+    assert sweep_stale([str(short_dir)]) == [left]
+    assert list(root(short_dir).iterdir()) == []
 
 
 def test_nothing_to_sweep(short_dir: Path) -> None:

@@ -418,7 +418,7 @@ def test_nodes_answer_together_and_the_silent_are_named_in_time(cluster: Cluster
     assert "node-2 answered with what is not JSON" in reply.error
     nodes[3].send(StateReply(questions[3].token, b"[]"))
     cluster.run()
-    assert driver.take(StateReply) == [], "ST-1: once"
+    assert driver.take(StateReply) == [], "HS-1: once"
 
 
 def test_a_lost_node_does_not_hold_up_an_answer(cluster: Cluster) -> None:

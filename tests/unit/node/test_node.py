@@ -309,6 +309,48 @@ def test_workers_that_do_not_start_are_refused_with_the_reason(cluster: Cluster)
     cluster.check()
 
 
+NOWHERE = json.dumps({"working_dir": "/nowhere"})
+
+
+def test_a_working_dir_that_is_not_there_is_refused_before_a_worker_is_tried(cluster: Cluster) -> None:
+    cluster.processes.missing_dirs.add("/nowhere")
+    driver = cluster.driver()
+    driver.send(RequestLease(1, CPU, env=NOWHERE))
+    cluster.place("a1", env=NOWHERE)
+    cluster.place("a2", env=NOWHERE, shared=True)
+    cluster.until(lambda: driver.got(LeaseRefused) and len(cluster.head.got(ActorFailed)) == 2)
+    [refused] = driver.got(LeaseRefused)
+    assert (refused.lease, refused.kind) == (1, "environment")
+    assert "'/nowhere' does not exist" in refused.reason
+    assert [(failed.actor_id, failed.died.kind) for failed in cluster.head.got(ActorFailed)] == [
+        ("a1", "environment"),
+        ("a2", "environment"),
+    ]
+    assert "'/nowhere' does not exist" in cluster.head.got(ActorFailed)[0].died.reason
+    assert cluster.workers == {}
+    assert cluster.free()["CPU"] == 2
+    cluster.check()
+
+
+def test_a_working_dir_that_goes_away_meanwhile_is_told_as_such(cluster: Cluster) -> None:
+    """The check came before the fork: what the workers failed of is looked at again."""
+
+    def goes_away(spec: WorkerSpec, host: Host) -> None:
+        cluster.processes.missing_dirs.add("/nowhere")
+        host.exit(1)
+
+    cluster.make_worker = goes_away
+    driver = cluster.driver()
+    driver.send(RequestLease(1, CPU, env=NOWHERE))
+    cluster.place("a1", env=NOWHERE)
+    cluster.until(lambda: driver.got(LeaseRefused) and cluster.head.got(ActorFailed))
+    assert driver.got(LeaseRefused)[0].kind == "environment"
+    assert cluster.head.got(ActorFailed)[0].died.kind == "environment"
+    cluster.settle()
+    assert cluster.free()["CPU"] == 2
+    cluster.check()
+
+
 def test_a_worker_that_does_not_connect_is_killed_in_time(world: World) -> None:
     cluster = Cluster(world, worker_register_timeout_s=2.0)
     born: list[Host] = []
@@ -712,6 +754,7 @@ def test_the_nodes_own_tables(cluster: Cluster) -> None:
     states = {row["worker_id"]: (row["state"], row["actors"], row["pid"]) for row in workers}
     assert states[worker.process_id] == ("leased", [], worker.host.pid)
     assert states[actor.process_id] == ("actor", ["a1"], actor.host.pid)
+    assert all(row["memory_bytes"] > 1_000_000 for row in workers)
     leases, _ = ask(cluster, "leases")
     assert [(row["lease"], row["state"], row["name"], row["priority"]) for row in leases] == [
         (4, "granted", "work", 2),
@@ -727,6 +770,7 @@ def test_the_nodes_own_tables(cluster: Cluster) -> None:
     workers, _ = ask(cluster, "workers")
     [dead] = [row for row in workers if row["state"] == "dead"]
     assert "killed by SIGKILL" in dead["reason"]
+    assert dead["memory_bytes"] == 0
     limited, reply = ask(cluster, "workers", limit=1)
     assert (len(limited), reply.truncated) == (1, True)
 

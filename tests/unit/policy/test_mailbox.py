@@ -106,6 +106,72 @@ def test_a_call_that_was_taken_out_may_come_again() -> None:
     assert [box.finished(), box.finished()] == ["b", "c"]
 
 
+def test_a_call_that_came_again_has_its_new_place_and_not_its_old_one() -> None:
+    """MB-1: a call that was cancelled and tried again arrives a second time, behind those that came meanwhile."""
+    box = mailbox()
+    offer(box, "a", "b", "c", "d", "e")
+    box.withdraw("b")
+    assert offer(box, "b") == [False]
+    assert box.waiting() == 4
+    assert [box.finished() for _ in range(5)] == ["c", "d", "e", "b", None]
+
+
+def test_mb_4_what_is_held_starts_in_order_when_it_is_let_go() -> None:
+    """SEMANTICS 21: a checkpoint is taken when no call runs, and new ones are held meanwhile."""
+    box = mailbox(limit=2, io=1)
+    assert offer(box, "a", "b", "c") == [True, True, False]
+    box.hold()
+    assert offer(box, "d") == [False]
+    assert offer(box, "x", group="io") == [False]
+    assert [box.finished(), box.finished()] == [None, None]
+    assert (box.running(), box.waiting()) == (0, 3)
+    assert box.withdraw("c") == "c"
+    assert box.release() == ["d", "x"]
+    assert (box.running(), box.waiting()) == (2, 0)
+    assert offer(box, "e", "f") == [True, False]
+
+
+def test_mb_4_no_more_start_than_may_when_some_still_run() -> None:
+    box = mailbox(limit=2)
+    offer(box, "a", "b", "c", "d")
+    box.hold()
+    box.finished()
+    assert box.release() == ["c"]
+    assert (box.running(), box.waiting()) == (2, 1)
+    assert box.finished() == "d"
+
+
+class Counted:
+    """A key that counts how often it is compared or hashed."""
+
+    looks = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        Counted.looks += 1
+        return hash(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        Counted.looks += 1
+        return isinstance(other, Counted) and other.number == self.number
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["oldest first", "newest first"])
+def test_to_withdraw_all_of_a_long_queue_costs_a_few_looks_each(order: int) -> None:
+    """A caller that gives up on 2,000 calls must not cost two million comparisons."""
+    count = 2_000
+    box: Mailbox[int] = Mailbox({"": 1})
+    for number in range(count + 1):
+        box.offer(Counted(number), number)
+    Counted.looks = 0
+    for number in range(1, count + 1)[::order]:
+        assert box.withdraw(Counted(number)) == number
+    assert Counted.looks < 10 * count
+    assert (box.waiting(), box.finished()) == (0, None)
+
+
 class Histories(RuleBasedStateMachine):
     """A mailbox beside the plainest model of one: a queue and a set of running calls for each group."""
 
@@ -116,23 +182,40 @@ class Histories(RuleBasedStateMachine):
         self.queues: dict[str, deque[int]] = {group: deque() for group in GROUPS}
         self.running: dict[str, set[int]] = {group: set() for group in GROUPS}
         self.arrived = 0
+        self.held = False
+        self.keys: dict[int, tuple[str, int]] = {}
         self.started: list[int] = []
-        self.taken_out: set[int] = set()
+        self.taken_out: dict[int, bool] = {}
+        """Calls that were taken out, and whether they have come again since."""
 
     def start(self, call: int, group: str) -> None:
+        assert not self.held, "MB-4"
         assert call not in self.started, "MB-3: started twice"
         assert call not in self.taken_out, "MB-3: started after it was taken out"
         assert not any(call > waiting for waiting in self.queues[group]), "MB-1"
         self.started.append(call)
         self.running[group].add(call)
 
-    @rule(group=st.sampled_from(GROUPS))
-    def offer(self, group: str) -> None:
+    def arrive(self, key: tuple[str, int], group: str) -> None:
         self.arrived += 1
-        if self.box.offer(("caller", self.arrived), self.arrived, group):
+        self.keys[self.arrived] = key
+        if self.box.offer(key, self.arrived, group):
             self.start(self.arrived, group)
         else:
             self.queues[group].append(self.arrived)
+
+    @rule(group=st.sampled_from(GROUPS))
+    def offer(self, group: str) -> None:
+        self.arrive(("caller", self.arrived + 1), group)
+
+    @rule(group=st.sampled_from(GROUPS), pick=st.integers(0, 10))
+    def come_again(self, group: str, pick: int) -> None:
+        """A call that was taken out, under its old key."""
+        calls = [call for call, again in self.taken_out.items() if not again]
+        if calls:
+            call = calls[pick % len(calls)]
+            self.taken_out[call] = True
+            self.arrive(self.keys[call], group)
 
     @rule(group=st.sampled_from(GROUPS), pick=st.integers(0, 10))
     def finish(self, group: str, pick: int) -> None:
@@ -141,7 +224,7 @@ class Histories(RuleBasedStateMachine):
             return
         running.remove(sorted(running)[pick % len(running)])
         following = self.box.finished(group)
-        expected = self.queues[group].popleft() if self.queues[group] else None
+        expected = self.queues[group].popleft() if self.queues[group] and not self.held else None
         assert following == expected, "MB-1"
         if following is not None:
             self.start(following, group)
@@ -149,26 +232,44 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.arrived)
     @rule(pick=st.integers(0, 50))
     def withdraw(self, pick: int) -> None:
-        """Of any call that ever came."""
-        call = pick % self.arrived + 1
-        [*queues] = [queue for queue in self.queues.values() if call in queue]
-        assert self.box.withdraw(("caller", call)) == (call if queues else None), "MB-3"
-        for queue in queues:
+        """Of any call that ever came, waiting or not."""
+        key = self.keys[pick % self.arrived + 1]
+        waiting = [(queue, call) for queue in self.queues.values() for call in queue if self.keys[call] == key]
+        assert self.box.withdraw(key) == (waiting[0][1] if waiting else None), "MB-3"
+        for queue, call in waiting:
             queue.remove(call)
-            self.taken_out.add(call)
+            self.taken_out[call] = False
+
+    @rule()
+    def hold(self) -> None:
+        self.held = True
+        self.box.hold()
+
+    @rule()
+    def release(self) -> None:
+        self.held = False
+        started = self.box.release()
+        for group in GROUPS:
+            while self.queues[group] and len(self.running[group]) < self.limits[group]:
+                assert started, "MB-4"
+                call = self.queues[group].popleft()
+                assert started.pop(0) == call, "MB-1"
+                self.start(call, group)
+        assert started == [], "MB-4"
 
     @rule(group=st.sampled_from(GROUPS))
     def take_waiting(self, group: str) -> None:
         taken = self.box.take_waiting(group)
         assert taken == list(self.queues[group])
-        self.taken_out.update(taken)
+        self.taken_out.update(dict.fromkeys(taken, False))
         self.queues[group].clear()
 
     @invariant()
     def limits_hold_and_no_room_is_left_unused(self) -> None:
         for group, limit in self.limits.items():
             assert len(self.running[group]) <= limit, "MB-2"
-            assert len(self.running[group]) == limit or not self.queues[group], "a call waits although there is room"
+            full = len(self.running[group]) == limit
+            assert self.held or full or not self.queues[group], "a call waits although there is room"
 
     @invariant()
     def it_counts_right(self) -> None:
@@ -179,6 +280,7 @@ class Histories(RuleBasedStateMachine):
         """Every call that came was started or taken out, once everything that runs has ended."""
         if not hasattr(self, "box"):
             return
+        self.release()
         for group in GROUPS:
             while self.running[group]:
                 self.finish(group, 0)

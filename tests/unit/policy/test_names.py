@@ -25,9 +25,9 @@ def test_a_name_is_held_in_one_namespace() -> None:
 
 def test_na1_a_name_is_held_by_one_actor() -> None:
     names = book("counter")
-    with pytest.raises(InternalError, match="NA-1"):
+    with pytest.raises(InternalError, match="NM-1"):
         names.take("default", "counter", "somebody else")
-    with pytest.raises(InternalError, match="NA-1"):
+    with pytest.raises(InternalError, match="NM-1"):
         names.free("default", "counter", "somebody else")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actorflow._core.base.errors import OwnerDiedError, TaskCancelledError
-from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership, group_by_owner
+from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import values
@@ -167,17 +167,6 @@ def test_a_lost_owner_takes_what_is_not_known_yet_and_forgets_the_debts() -> Non
     known.owed, other.owed = 2, 1
     assert table.owner_lost("o") == [unknown]
     assert (known.owed, other.owed) == (0, 1)
-
-
-def test_entries_are_grouped_by_owner_for_one_message_each() -> None:
-    """SEMANTICS 13: borrow messages are batched."""
-    table = Borrows()
-    entries = [table.get(owner, f"unix:{owner}", index) for index in range(100) for owner in ("o", "p")]
-    groups = group_by_owner(entries)
-    assert {key: [entry.index for entry in group] for key, group in groups.items()} == {
-        ("o", "unix:o"): list(range(100)),
-        ("p", "unix:p"): list(range(100)),
-    }
 
 
 # Processes --------------------------------------------------------------------------------------------------

@@ -37,8 +37,9 @@ class LeaseGranted(Message, tag=32):
 class LeaseRefused(Message, tag=33):
     """node -> owner: this will not be granted here.
 
-    `kind`: infeasible (it never can be) | worker_failed (no process could be started) | full (too many
-    requests wait) | too_deep (nested tasks keep more workers than allowed: SEMANTICS 24) | shutdown.
+    `kind`: infeasible (it never can be) | environment (no worker can have the one it asks for; `reason` says
+    what to do) | worker_failed (no process could be started) | full (too many requests wait) | too_deep
+    (nested tasks keep more workers than allowed: SEMANTICS 24) | shutdown.
     """
 
     lease: int
