@@ -325,10 +325,12 @@ class Caller:
         entry = self._entries.get(message.seq)
         call: Call | None = entry.call if entry is not None else None
         outcome = message.outcome
-        if call is not None and not call.extra and type(outcome) is m.Inline and not message.more and not message.hold:
-            if outcome.refs is None and message.borrowed is None and message.attempt == call.attempt and call.state is PUSHED:
-                self._finish_plain(entry, call, outcome, message.run_us)  # type: ignore[arg-type]  # it has a call, so it is there
-                return
+        if (
+            call is not None and not call.extra and call.state is PUSHED and message.attempt == call.attempt
+            and type(outcome) is m.Inline and outcome.refs is None and not (message.more or message.hold or message.borrowed)
+        ):  # fmt: skip
+            self._finish_plain(entry, call, outcome, message.run_us)  # type: ignore[arg-type]  # it has a call, so it is there
+            return
         if message.borrowed:
             # Whatever became of the call: the worker holds them, and will give back what it believes to be counted (OW-4).
             for index in message.borrowed:
