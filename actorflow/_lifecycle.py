@@ -76,6 +76,11 @@ class Session:
         state = "ended" if self._ended else "running" if self._driver and self._driver.core else "starting"
         return f"<actorflow session, {state}>"
 
+    @property
+    def address(self) -> str:
+        """Where the cluster can be joined: `af.init(address=...)` in another process. "" before it has started."""
+        return self._driver.node_address if self._driver is not None else ""
+
     # -- start
 
     def _begin(self) -> None:
@@ -303,11 +308,18 @@ def _start(options: InitOptions) -> Session:
     except BaseException:
         _forget(session)
         raise
-    if asyncio._get_running_loop() is None and not options.inline:
+    if _may_block() and not options.inline:
         session._wait()
     else:
         _runtime.set_starting(session._wait)
     return session
+
+
+def _may_block() -> bool:
+    """False on a loop that has other things to do: anywhere but in a notebook, whose cells block it as they like (SEMANTICS 28)."""
+    from actorflow._core.io.notebook import in_notebook
+
+    return asyncio._get_running_loop() is None or in_notebook()
 
 
 def is_initialized() -> bool:
@@ -335,7 +347,7 @@ def shutdown() -> _Shutdown:
     A local cluster that this process started ends with it: no process, socket or shared memory is left.
     """
     session = _session
-    if asyncio._get_running_loop() is None and session is not None:
+    if session is not None and _may_block() and not (session.options.inline and asyncio._get_running_loop() is not None):
         session._end()
     return _Shutdown(session)
 
@@ -349,7 +361,10 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
     from actorflow._core.io.loops import new_loop
 
     if asyncio._get_running_loop() is not None:
-        raise RuntimeError("af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`")
+        raise RuntimeError(
+            "af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`, "
+            "or in a notebook `af.init()` in a cell and `await main()` in the next"
+        )
 
     terminated: list[int] = []
 
@@ -416,6 +431,19 @@ def _write_lines(out: TextIO, text: str) -> None:
             # It keeps complete lines back too, and those come first.
             out.write(text)
             out.flush()
+
+
+def _in_child() -> None:
+    """A fork by the user: the session is the parent's, and so is whoever holds a lock (SEMANTICS 29)."""
+    global _session, _guard, _printing
+    session, _session = _session, None
+    _guard, _printing = threading.Lock(), threading.Lock()
+    if session is not None:
+        _runtime.forked(session._pid, session.address)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @atexit.register

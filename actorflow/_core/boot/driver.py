@@ -14,6 +14,7 @@ from actorflow._core.base.errors import ClusterConnectionError, ClusterStartErro
 from actorflow._core.base.ids import new_id
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, find_current, sweep_stale
+from actorflow._core.io import forks
 from actorflow._core.io.arena import default_arena_bytes, fetch_arena
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class Driver:
         self._process: subprocess.Popen[bytes] | None = None
         self._arena: MemfdArena | None = None
         self._pid = os.getpid()
+        forks.own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner: the node process is no child of a fork of ours, which is neither to wait for it nor to warn of it."""
+        if self._process is not None:
+            self._process.returncode = 0
 
     # -- start
 
@@ -138,6 +145,7 @@ class Driver:
     async def join(self) -> Core:
         """Connect to the node and the head. On the loop that will carry the protocol."""
         # Imported here: the node process starts meanwhile.
+        from actorflow._core.boot import user_forks
         from actorflow._core.io.real import real_ports
         from actorflow._core.protocol.session import Identity
         from actorflow._core.worker.core import Core
@@ -163,6 +171,7 @@ class Driver:
             [path or os.getcwd() for path in sys.path],
         )
         core = Core(ports, identity, arena)
+        user_forks.watch(core)
         core.on_log = self.on_log
         await core.start(self.node_address)
         self.core = core
@@ -180,6 +189,8 @@ class Driver:
 
     async def part(self) -> None:
         """Say goodbye; the owner of a local cluster ends it. On the protocol's loop."""
+        from actorflow._core.boot import user_forks
+
         core = self.core
         if core is None:
             return
@@ -191,6 +202,7 @@ class Driver:
             core.node.flush()
             await self._last_words(core)
         core.close()
+        user_forks.part(core)
         if self._cluster is not None:
             await self._cluster.stop()
 

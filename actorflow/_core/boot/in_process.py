@@ -14,9 +14,11 @@ import threading
 from collections.abc import Mapping
 
 from actorflow._core.base import current
+from actorflow._core.boot import user_forks
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
+from actorflow._core.io import forks
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.loops import new_loop
@@ -50,6 +52,11 @@ class InProcessCluster:
             owner=driver_id,
         )
         self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
+        forks.own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        self._session.abandon()
 
     async def start(self) -> None:
         """Start head and node."""
@@ -137,6 +144,7 @@ class ThreadWorker:
         spec, ports = self.spec, self._ports
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid())
         core = self._core = Core(ports, identity, self._arena)
+        user_forks.watch(core)
         context = contextvars.copy_context()
         context.run(current.enter, core)
         core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
@@ -161,6 +169,7 @@ class ThreadWorker:
         if core is None:
             return
         core.close(abort=signal is not None)
+        user_forks.part(core)
         self._loop.call_soon_threadsafe(self._stop)
         self._owner.ended(self, code, signal)
 

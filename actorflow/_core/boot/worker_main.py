@@ -11,6 +11,7 @@ import time
 
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
+from actorflow._core.boot import user_forks
 from actorflow._core.boot.protocol_thread import ProtocolThread
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
@@ -60,6 +61,7 @@ class Worker:
         spec = self.spec
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid(), sys_path=[])
         core = self.core = Core(self.protocol.ports(), identity, self._arena())
+        user_forks.watch(core)
         core.on_lost = lambda reason: leave(0)
         core.host = host = Host(core, self.executor, self._exit)
         host.events = Events(time.time() - time.monotonic())

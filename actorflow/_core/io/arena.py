@@ -28,6 +28,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
+from actorflow._core.io import forks
 from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
 DEFAULT_SHARE = 0.3
@@ -63,6 +64,11 @@ def _window_gone(watch: weakref.ref[Any], watches: dict[int, _Watch] = _watches)
     watches.pop(id(watch)).on_gone()
 
 
+def live_windows() -> list[Any]:
+    """Every window that is watched and in use in this process, whatever arena it is of. They stay while somebody has the list."""
+    return [window for watch in list(_watches.values()) if (window := watch()) is not None]
+
+
 class MemfdArena:
     """An Arena over a memory file. It owns the descriptor."""
 
@@ -70,6 +76,7 @@ class MemfdArena:
         self.size = size
         self._fd = fd
         self._mappings: dict[bool, tuple[mmap.mmap, int]] = {}
+        forks.own(self)
 
     def __repr__(self) -> str:
         return f"MemfdArena(fd={self._fd}, size={self.size})"
@@ -141,6 +148,12 @@ class MemfdArena:
         """Close the descriptor. Views stay valid (AR-2)."""
         fd, self._fd = self._fd, -1
         self._mappings.clear()
+        if fd >= 0:
+            os.close(fd)
+
+    def abandon(self) -> None:
+        """See forks.Owner. Views stay valid: a child sees what its parent saw."""
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
