@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from actorflow._core.base.errors import ClusterConnectionError, ClusterStartError
 from actorflow._core.base.ids import new_id
 from actorflow._core.boot.node_config import LocalClusterConfig
+from actorflow._core.boot.platforms import check_processes, cpu_count, has_processes, memory_bytes
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, find_current, sweep_stale
 from actorflow._core.io import forks
 from actorflow._core.io.arena import default_arena_bytes, fetch_arena
@@ -34,6 +35,8 @@ STOP_TIMEOUT_S = 10.0
 LAST_WORDS_S = 2.0
 """How long a driver that ends its cluster listens for what the workers print meanwhile."""
 LAST_WORDS_POLL_S = 0.002
+LOCAL_NODE = "local:node"
+"""The address of the node of a cluster that lives in this process alone and has no session directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class Driver:
 
         Raises ClusterStartError, ClusterConnectionError.
         """
+        if not self.config.in_process:
+            check_processes("joining a cluster" if self.config.address else "a local cluster")
+        elif not has_processes():
+            self.node_address = LOCAL_NODE
+            return lambda: None
         if self.config.address:
             self.node_address = self._find(self.config.address)
             return lambda: None
@@ -146,6 +154,7 @@ class Driver:
         """Connect to the node and the head. On the loop that will carry the protocol."""
         # Imported here: the node process starts meanwhile.
         from actorflow._core.boot import user_forks
+        from actorflow._core.io.local_network import SCHEME, LocalNetwork
         from actorflow._core.io.real import real_ports
         from actorflow._core.protocol.session import Identity
         from actorflow._core.worker.core import Core
@@ -155,6 +164,8 @@ class Driver:
         share_reads = not self.config.in_process
         ports = self.protocol.ports(share_reads=share_reads) if self.protocol is not None else real_ports(loop, lock=True)
         process_id = getattr(self, "_driver_id", "") or new_id(ports.rng)
+        if self.node_address == LOCAL_NODE:
+            ports.network = LocalNetwork(loop)
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
         if self.config.in_process:
             arena = await self._start_in_process(ports, process_id)
@@ -165,7 +176,7 @@ class Driver:
             "driver",
             process_id,
             "" if self.config.looks else process_id,
-            f"unix:{directory}/{process_id}.sock",
+            f"unix:{directory}/{process_id}.sock" if self.node_address != LOCAL_NODE else f"{SCHEME}{process_id}",
             os.getpid(),
             self.config.namespace,
             [path or os.getcwd() for path in sys.path],
@@ -180,7 +191,6 @@ class Driver:
     async def _start_in_process(self, ports: Ports, process_id: str) -> MemfdArena:
         from actorflow._core.boot.in_process import InProcessCluster
 
-        assert self.session is not None
         self._cluster = InProcessCluster(ports, self.session, self.config.resources, self.config.arena_bytes, process_id)
         await self._cluster.start()
         return self._cluster.arena
@@ -239,14 +249,13 @@ class Driver:
 
 def local_resources(num_cpus: float | None, num_gpus: float | None, memory: int | None) -> dict[str, float]:
     """What this machine has, with the user's own numbers first. In user units; memory in bytes."""
-    cpus = num_cpus if num_cpus is not None else float(len(os.sched_getaffinity(0)))
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(total * 0.7))}
+    cpus = num_cpus if num_cpus is not None else float(cpu_count())
+    return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(memory_bytes() * 0.7))}
 
 
 def arena_size(asked_bytes: int | None) -> int:
     """The size of the object store: what was asked for, else the default for this machine."""
     if asked_bytes is not None:
         return asked_bytes
-    return default_arena_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return default_arena_bytes(memory_bytes())
 

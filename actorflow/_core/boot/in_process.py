@@ -21,9 +21,11 @@ from actorflow._core.head.head import Head
 from actorflow._core.io import forks
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.local_network import SCHEME
 from actorflow._core.io.loops import new_loop
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
+from actorflow._core.io.process_arena import ProcessArena
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.session import Identity
@@ -38,16 +40,17 @@ JOIN_TIMEOUT_S = 2.0
 class InProcessCluster:
     """A cluster on one loop. Everything but the workers' user code runs on the loop that starts it."""
 
-    def __init__(self, ports: Ports, session: SessionDir, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
-        self.arena = MemfdArena.create(arena_bytes)
+    def __init__(self, ports: Ports, session: SessionDir | None, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
+        """`session`: where others of this machine find it. None where there are no unix sockets: nobody does, and nothing is on disk."""
+        self.arena = (MemfdArena if session is not None else ProcessArena).create(arena_bytes)
         self._session = session
-        head_address = f"unix:{session.path}/head.sock"
+        head_address = f"unix:{session.path}/head.sock" if session is not None else f"{SCHEME}head"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
         config = NodeConfig(
-            address=session.node_address,
+            address=session.node_address if session is not None else f"{SCHEME}node",
             head_address=head_address,
             resources=resources,
-            worker_address=session.worker_address,
+            worker_address=session.worker_address if session is not None else SCHEME.__add__,
             pid=os.getpid(),
             owner=driver_id,
         )
@@ -56,14 +59,17 @@ class InProcessCluster:
 
     def abandon(self) -> None:
         """See forks.Owner."""
-        self._session.abandon()
+        if self._session is not None:
+            self._session.abandon()
 
     async def start(self) -> None:
         """Start head and node."""
-        self._session.hold_lock()
+        if self._session is not None:
+            self._session.hold_lock()
         await self._head.start()
         await self._node.start()
-        self._session.publish(self._session.node_address)
+        if self._session is not None:
+            self._session.publish(self._session.node_address)
 
     async def stop(self) -> None:
         """End them, and the workers."""
