@@ -108,7 +108,10 @@ def _node_leaks(cluster: SimCluster) -> list[str]:
     found += [f"node: claim for a worker {claim.purpose.value}" for many in node._pool._claims.values() for claim in many.values()]
     found += [f"node: actor {actor.name} ({actor.actor_id}) {actor.stage.value}" for actor in node._actors._actors.values()]
     book = node._store.book
-    found += [f"node: extent {e.number} of {e.owner}: {e.size} bytes, {e.pins} pins" for e in book.extents()]
+    # A slab is room that a living process has for what it will write, and no object.
+    alive = {core.identity.process_id for host, core in cluster.cores.items() if host.alive}
+    objects = [e for e in book.extents() if e.carved is None or e.owner not in alive]
+    found += [f"node: extent {e.number} of {e.owner}: {e.size} bytes, {e.pins} pins" for e in objects]
     if book.used_bytes() and not book.extents():
         found.append(f"node: {book.used_bytes()} bytes of the arena in use by no extent")
     found += [f"node: {book.waiting} allocations that wait"] if book.waiting else []

@@ -173,6 +173,12 @@ class Arena(Protocol):
     def view(self, offset: int, size: int, *, writable: bool = False) -> memoryview:
         """Map `[offset, offset + size)`. The mapping lives until the last view of it is gone."""
 
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy `data` to `offset`. Other threads run meanwhile when it is large."""
+
+    def prefault(self, offset: int, size: int) -> None:
+        """Make a range that is about to be written resident, in the background: the first touch is what makes a copy slow."""
+
     def watch(self, view: memoryview, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` (any thread, possibly inside a collection) when no view of this mapping is left."""
 

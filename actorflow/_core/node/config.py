@@ -62,6 +62,8 @@ class NodeConfig:
     """A cluster whose owner has not connected after this time ends."""
     allocation_patience_s: float = 10.0
     """An allocation fails after so long without progress (SEMANTICS 16)."""
+    warm_pages_s: float = 10.0
+    """Pages of freed objects stay in memory for so long after the last of them, for the next writer; 0: they go back at once."""
     log_backlog_bytes_max: int = 1024 * 1024
     """Worker output is dropped, and counted, while a driver has more than this unread."""
 

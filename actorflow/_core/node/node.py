@@ -36,6 +36,7 @@ from actorflow._core.protocol.messages import (
     AnyMessage,
     Blocked,
     CancelLease,
+    Carved,
     FreeExtent,
     HandOver,
     KillActor,
@@ -128,6 +129,7 @@ class Node:
             ActorFailed: (WORKER, actors.failed),
             ActorLost: (WORKER, actors.left),
             Allocate: (PROCESS, store.allocate),
+            Carved: (PROCESS, store.carved),
             HandOver: (PROCESS, store.hand_over),
             FreeExtent: (PROCESS, store.free),
             Pin: (PROCESS, store.pin),
@@ -294,7 +296,7 @@ class Node:
 
     def _arm(self) -> None:
         """Look at the clock again in a while, if anything waits for it."""
-        waits = self._book.waiting or self._pool.has_deadlines or self._store.book.waiting or self._logs.behind
+        waits = self._book.waiting or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

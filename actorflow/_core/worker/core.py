@@ -145,6 +145,7 @@ class Core:
             m.StateQuery: self.directory.on_state_query,
             m.Allocated: self.store.on_allocated,
             m.Pinned: self.store.on_pinned,
+            m.ReturnSlabs: self.store.on_return_slabs,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,

@@ -163,6 +163,20 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
             hold = core.references.lend_all(entries, incoming.peer)
         then(m.Inline(pickled.data, pickled.buffers, groups), hold)  # type: ignore[arg-type]
         return
+
+    def hand_over(stored: m.Stored) -> list[Entry]:
+        hold = core.references.lend_all(entries, incoming.peer)
+        # The extent goes over to the caller, who owns the object: it must outlive this worker.
+        core.node.send(m.HandOver(stored.extent, incoming.peer.process_id))
+        core.flush_now(core.node)
+        return hold
+
+    written = core.store.write_now(pickled)
+    if written is not None:
+        with core.lock:
+            hold = hand_over(written)
+        then(written, hold)
+        return
     # An actor may go on changing what it returned: the copy is made now, the move into shared memory follows.
     copied = values.owned_bytes(pickled)
 
@@ -170,11 +184,7 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         if isinstance(result, Exception):
             then(core.failed(result), [])
         else:
-            hold = core.references.lend_all(entries, incoming.peer)
-            # The extent goes over to the caller, who owns the object: it must outlive this worker.
-            core.node.send(m.HandOver(result.extent, incoming.peer.process_id))
-            core.flush_now(core.node)
-            then(result, hold)
+            then(result, hand_over(result))
 
     with core.lock:
         core.store.write(Pickled(copied.data, copied.buffers, pickled.refs), moved)

@@ -59,7 +59,17 @@ from actorflow._core.protocol.messages.object import (
 )
 from actorflow._core.protocol.messages.session import Hello, Leave, Needed, NodeInfo, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
-from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, HandOver, Pin, Pinned, Unpin
+from actorflow._core.protocol.messages.store import (
+    Allocate,
+    Allocated,
+    Carved,
+    FreeExtent,
+    HandOver,
+    Pin,
+    Pinned,
+    ReturnSlabs,
+    Unpin,
+)
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
@@ -72,23 +82,80 @@ AnyMessage = (
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
-    | Allocate | Allocated | HandOver | FreeExtent | Pin | Pinned | Unpin
+    | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
 __all__ = [
-    "ActorCall", "ActorDied", "ActorExit", "ActorFailed", "ActorLost", "ActorOutOfScope", "ActorReady",
-    "ActorSpec", "ActorState",
-    "AddBorrow", "Allocate", "Allocated", "AnyMessage", "Blocked", "BorrowAck", "CallContext", "Cancel",
-    "CancelLease", "CheckpointSaved", "CreateActor",
-    "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
-    "FreeExtent", "GaveBack", "HandOver",
-    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Leave", "Message",
-    "Needed", "NodeInfo", "Outcome", "Pin", "Pinned",
-    "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",
-    "SaveCheckpoint", "Shutdown", "StateQuery", "StateReply",
-    "Stored", "StreamClose", "StreamCredit", "StreamEnd", "StreamItem", "TakeBack", "TaskCall", "Unblocked",
-    "Unpin", "WatchActor",
-    "Welcome", "WorkerLog",
+    "ActorCall",
+    "ActorDied",
+    "ActorExit",
+    "ActorFailed",
+    "ActorLost",
+    "ActorOutOfScope",
+    "ActorReady",
+    "ActorSpec",
+    "ActorState",
+    "AddBorrow",
+    "Allocate",
+    "Allocated",
+    "AnyMessage",
+    "Blocked",
+    "BorrowAck",
+    "CallContext",
+    "Cancel",
+    "CancelLease",
+    "Carved",
+    "CheckpointSaved",
+    "CreateActor",
+    "CreateActorReply",
+    "Define",
+    "DropBorrow",
+    "Failed",
+    "Fetch",
+    "Fetched",
+    "FindActor",
+    "FindActorReply",
+    "FreeExtent",
+    "GaveBack",
+    "HandOver",
+    "Hello",
+    "HostActor",
+    "Inline",
+    "KillActor",
+    "LeaseGranted",
+    "LeaseLost",
+    "LeaseRefused",
+    "Leave",
+    "Message",
+    "Needed",
+    "NodeInfo",
+    "Outcome",
+    "Pin",
+    "Pinned",
+    "PlaceActor",
+    "ReclaimLease",
+    "RefGroup",
+    "Release",
+    "Reply",
+    "RequestLease",
+    "ReturnLease",
+    "ReturnSlabs",
+    "SaveCheckpoint",
+    "Shutdown",
+    "StateQuery",
+    "StateReply",
+    "Stored",
+    "StreamClose",
+    "StreamCredit",
+    "StreamEnd",
+    "StreamItem",
+    "TakeBack",
+    "TaskCall",
+    "Unblocked",
+    "Unpin",
+    "WatchActor",
+    "Welcome",
+    "WorkerLog",
 ]  # fmt: skip

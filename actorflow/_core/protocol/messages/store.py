@@ -6,10 +6,11 @@ from actorflow._core.protocol.messages.base import Message
 
 
 class Allocate(Message, tag=70):
-    """any process -> node: an extent of `size` bytes, please. Answered by Allocated(token), when there is room."""
+    """any process -> node: an extent of `size` bytes, please. Answered by Allocated(token), when there is room; a slab at once or not."""
 
     token: int
     size: int
+    slab: bool = False
 
 
 class Allocated(Message, tag=71):
@@ -30,6 +31,17 @@ class HandOver(Message, tag=76):
 
     extent: int
     owner: str
+
+
+class Carved(Message, tag=77):
+    """client -> node: I have taken the object `extent`, of `size` bytes, from the front of my slab. In the order of the numbers."""
+
+    extent: int
+    size: int
+
+
+class ReturnSlabs(Message, tag=78):
+    """node -> client: room is short; free what is left of your slabs (FreeExtent). Idempotent."""
 
 
 class FreeExtent(Message, tag=72):
