@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
+import json
+from typing import NamedTuple
 
 
-class LocalClusterConfig(msgspec.Struct, frozen=True):
+class LocalClusterConfig(NamedTuple):
     """One argument, as JSON. `resources` in units of 1/10000; `ready_fd` is written to and closed when the cluster accepts drivers."""
 
     session_dir: str
@@ -15,13 +16,13 @@ class LocalClusterConfig(msgspec.Struct, frozen=True):
     arena_bytes: int
     ready_fd: int
     sys_path: list[str]
-    prestart: int = 1
+    prestart: int
 
     def to_json(self) -> str:
         """For the command line."""
-        return msgspec.json.encode(self).decode()
+        return json.dumps(self._asdict())
 
     @classmethod
     def from_json(cls, text: str) -> LocalClusterConfig:
-        """The inverse. Raises msgspec.ValidationError."""
-        return msgspec.json.decode(text, type=cls)
+        """The inverse. Raises ValueError, TypeError."""
+        return cls(**json.loads(text))

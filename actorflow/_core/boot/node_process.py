@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actorflow._core.boot.node_config import LocalClusterConfig
@@ -30,7 +29,7 @@ def run(config: LocalClusterConfig) -> int:
     # The terminal's Ctrl-C is for the driver; the node ends when the driver is gone (SEMANTICS 26, 27).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    session = SessionDir(Path(config.session_dir))
+    session = SessionDir(config.session_dir)
     session.hold_lock()
 
     from actorflow._core.io.loops import new_loop
@@ -72,7 +71,7 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         worker_address=session.worker_address,
         pid=os.getpid(),
         owner=config.driver_id,
-        log_dir=str(session.logs),
+        log_dir=session.logs,
         prestart=config.prestart,
     )
     node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end)
