@@ -64,7 +64,7 @@ class LocalCluster:
         try:
             with open(self._log_path, "ab") as log_file:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "actorflow._core.boot.node_main", settings.to_json()],
+                    [sys.executable, "-P", "-m", "actorflow._core.boot.node_main", settings.to_json()],
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,

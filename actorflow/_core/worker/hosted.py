@@ -111,13 +111,15 @@ class HostedActor:
 
 def is_async_class(cls: type) -> bool:
     """True when one public method is `async def`: then all calls run on the loop. Hooks do not count (SEMANTICS 19)."""
-    for name in dir(cls):
-        if name.startswith("_"):
-            continue
-        member = inspect.getattr_static(cls, name, None)
-        member = getattr(member, "__wrapped__", member)
-        if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
-            return True
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if name[0] == "_" or name in seen:
+                continue
+            seen.add(name)
+            member = getattr(member, "__wrapped__", member)
+            if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
+                return True
     return False
 
 
