@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 C = TypeVar("C")
+
+NO_QUEUE: deque[Any] = deque(maxlen=0)
+NOTHING: set[Hashable] = set()
+"""Shared by all mailboxes where nothing waits, and never changed: empty ones of their own would take 1 KB an actor."""
 
 
 class Group(Generic[C]):
@@ -23,7 +27,7 @@ class Group(Generic[C]):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.running = 0
-        self.queue: deque[tuple[Hashable, C]] = deque()
+        self.queue: deque[tuple[Hashable, C]] = NO_QUEUE
 
 
 class Mailbox(Generic[C]):
@@ -33,7 +37,7 @@ class Mailbox(Generic[C]):
 
     def __init__(self, limits: dict[str, int]) -> None:
         self._groups: dict[str, Group[C]] = {name: Group(limit) for name, limit in limits.items()}
-        self._withdrawn: set[Hashable] = set()
+        self._withdrawn = NOTHING
 
     def offer(self, key: Hashable, call: C, group: str = "") -> bool:
         """A call arrived. True: start it now; False: it waits here. Raises KeyError for an unknown group."""
@@ -41,6 +45,8 @@ class Mailbox(Generic[C]):
         if room.running < room.limit and not room.queue:
             room.running += 1
             return True
+        if room.queue is NO_QUEUE:
+            room.queue = deque()
         room.queue.append((key, call))
         return False
 
@@ -63,6 +69,8 @@ class Mailbox(Generic[C]):
         for room in self._groups.values():
             for waiting, call in room.queue:
                 if waiting == key and key not in self._withdrawn:
+                    if self._withdrawn is NOTHING:
+                        self._withdrawn = set()
                     self._withdrawn.add(key)
                     return call
         return None
