@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 
 class LocalClusterConfig(NamedTuple):
-    """One argument, as JSON. `resources` in units of 1/10000; `ready_fd` is written to and closed when the cluster accepts drivers."""
+    """One argument, as JSON. `resources` in units of 1/10000.
+
+    `ready_fd` is written to and closed when the cluster accepts drivers; `life_fd` is at its end when the driver is gone.
+    """
 
     session_dir: str
     session_id: str
@@ -15,6 +18,7 @@ class LocalClusterConfig(NamedTuple):
     resources: dict[str, int]
     arena_bytes: int
     ready_fd: int
+    life_fd: int
     sys_path: list[str]
     prestart: int
 

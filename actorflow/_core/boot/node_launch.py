@@ -41,6 +41,8 @@ class LocalCluster:
         self.driver_id = os.urandom(6).hex()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_fd = -1
+        self._life_fd = -1
+        """Open for as long as this process lives, or the cluster: the node sees it close, also before we have connected."""
         self._pid = os.getpid()
 
     @property
@@ -51,6 +53,7 @@ class LocalCluster:
     def start_node(self, plan: ClusterPlan) -> None:
         """Start the node process. Raises OSError."""
         self._ready_fd, write_fd = os.pipe()
+        read_fd, self._life_fd = os.pipe()
         settings = LocalClusterConfig(
             session_dir=self.session.path,
             session_id=self.session.session_id,
@@ -58,6 +61,7 @@ class LocalCluster:
             resources=plan.resources,
             arena_bytes=plan.arena_bytes,
             ready_fd=write_fd,
+            life_fd=read_fd,
             sys_path=[path or os.getcwd() for path in sys.path],
             prestart=plan.prestart,
         )
@@ -68,12 +72,13 @@ class LocalCluster:
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,
-                    pass_fds=[write_fd],
+                    pass_fds=[write_fd, read_fd],
                     start_new_session=True,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(settings.sys_path)},
                 )
         finally:
             os.close(write_fd)
+            os.close(read_fd)
 
     async def ready(self) -> None:
         """Return when the node accepts drivers. Raises ClusterStartError."""
@@ -91,8 +96,7 @@ class LocalCluster:
             answer = b""
         finally:
             loop.remove_reader(self._ready_fd)
-            os.close(self._ready_fd)
-            self._ready_fd = -1
+            self._close_ready_fd()
         if answer == b"ready":
             return
         tail = self._last_words()
@@ -100,6 +104,11 @@ class LocalCluster:
         raise ClusterStartError(
             f"the node process did not start within {START_TIMEOUT_S:g} s or ended before it was ready; its log ends with:\n{tail}"
         )
+
+    def _close_ready_fd(self) -> None:
+        ready_fd, self._ready_fd = self._ready_fd, -1
+        if ready_fd >= 0:
+            os.close(ready_fd)
 
     def _hear(self, said: asyncio.Future[bytes]) -> None:
         if not said.done():
@@ -134,9 +143,10 @@ class LocalCluster:
     def _remove(self) -> None:
         if self._pid != os.getpid():
             return
-        if self._ready_fd >= 0:
-            os.close(self._ready_fd)
-            self._ready_fd = -1
+        self._close_ready_fd()
+        life_fd, self._life_fd = self._life_fd, -1
+        if life_fd >= 0:
+            os.close(life_fd)
         if os.path.exists(self.session.path):
             self.session.remove()
 

@@ -74,7 +74,13 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         if not ended.done():
             ended.set_result(reason)
 
+    def driver_gone() -> None:
+        loop.remove_reader(config.life_fd)
+        os.close(config.life_fd)
+        end(f"its driver {config.driver_id} is gone")
+
     loop.add_signal_handler(signal.SIGTERM, end, "the node process was asked to end (SIGTERM)")
+    loop.add_reader(config.life_fd, driver_gone)
     head_address = f"unix:{session.path}/head.sock"
     head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
     settings = NodeConfig(
