@@ -197,10 +197,12 @@ if not TYPE_CHECKING:
         if name in _MODULES:
             return import_module(f"actorflow.{name}")
         if name.startswith("_") or (name not in _HOME_OF and name not in __all__):
-            import difflib
+            hint = ""
+            if not name.startswith("_"):  # `from actorflow import _module` asks here first; difflib takes a millisecond.
+                import difflib
 
-            near = difflib.get_close_matches(name, __all__, n=1)
-            hint = f". Did you mean: {near[0]!r}?" if near else ""
+                if near := difflib.get_close_matches(name, __all__, n=1):
+                    hint = f". Did you mean: {near[0]!r}?"
             raise AttributeError(f"module 'actorflow' has no attribute {name!r}{hint}", name=name)
         # What has no home of its own is an error.
         value = getattr(import_module(_HOME_OF.get(name, "actorflow.errors")), name)

@@ -392,6 +392,22 @@ def test_what_a_driver_left_that_was_killed_before_its_node_started_goes_with_th
     assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
 
 
+def test_26_kill_9_of_a_driver_whose_node_is_ready_and_that_has_not_joined_leaves_nothing(programs: Programs, home: Path) -> None:
+    program = programs.start(
+        """
+        from actorflow._core.boot.node_launch import ClusterPlan, launch
+
+        cluster = launch(ClusterPlan("", {"CPU": 10_000}, 2**26, "default", False, 1))
+        print(os.read(cluster._ready_fd, 16), flush=True)
+        time.sleep(60)
+        """
+    )
+    program.says("b'ready'")
+    program.process.kill()
+    assert program.ends() == -signal.SIGKILL
+    assert leaks.until(lambda: not leaks.leftovers(home), 5), leaks.leftovers(home)
+
+
 def test_kill_9_of_the_node_ends_workers_and_every_call(programs: Programs, home: Path) -> None:
     program = programs.start(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import atexit
 import gc
 import os
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from actorflow._core.boot.process_title import libc, set_process_title
+from actorflow._core.boot.process_title import prctl, set_process_title
 from actorflow._core.io.ports import WorkerSpec
 
 Entry = Callable[[WorkerSpec], None]
@@ -59,16 +60,18 @@ def live(birth: Birth, entry: Entry) -> int:
 
 
 def _take_own_life_in_hand(birth: Birth) -> None:
-    """Signals, a session, and a life that ends with the zygote's: no user code may see this half done."""
+    """Signals, a session, and a life that ends with the zygote's: no user code may see this half done.
+
+    SIGINT is ignored and no signal blocked already in the zygote.
+    """
     # The zygote has one thread: the death of the thread that forked us is the death of the zygote.
-    libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != birth.zygote_pid:
         os._exit(EXIT_ORPHANED)
     signal.set_wakeup_fd(-1)
     for number in birth.handled_signals:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # Not the public one: the enums that it makes cost 34 page faults, a tenth of a millisecond.
+        _signal.signal(number, _signal.SIG_DFL)
     os.setsid()
 
 
@@ -82,7 +85,8 @@ def _take_own_output(birth: Birth) -> None:
 
 def _settle_in(spec: WorkerSpec, thread_env: Mapping[str, str]) -> None:
     set_process_title(f"actorflow-worker {spec.worker_id}")
-    os.environ.update({**thread_env, **spec.env})
+    if thread_env or spec.env:
+        os.environ.update({**thread_env, **spec.env})
     if spec.working_dir is not None:
         os.chdir(spec.working_dir)
         sys.path.insert(0, spec.working_dir)

@@ -32,9 +32,6 @@ from typing import Any, Self
 
 from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
-DEFAULT_SHARE = 0.3
-"""Of the memory this node may use. Precedent: Ray."""
-DEFAULT_BYTES_MIN = 64 * 1024 * 1024
 FETCH_TIMEOUT_S = 5.0
 
 GIL_FREE_BYTES_MIN = 256 * 1024
@@ -45,13 +42,6 @@ _MADV_POPULATE_WRITE = 23
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _SIZE = struct.Struct("<Q")
-
-
-def default_arena_bytes(memory_bytes: int, cgroup_limit_bytes: int | None = None) -> int:
-    """How large an arena is unless the user says: a share of the memory, or of the container's limit."""
-    memory = memory_bytes if cgroup_limit_bytes is None else min(memory_bytes, cgroup_limit_bytes)
-    share = max(int(memory * DEFAULT_SHARE), DEFAULT_BYTES_MIN)
-    return share // mmap.PAGESIZE * mmap.PAGESIZE
 
 
 class _Watch(weakref.ref["ctypes.Array[ctypes.c_ubyte]"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,30 @@ ASYNC_CONCURRENCY = 1000
 """Calls of an async actor that run at a time, unless `max_concurrency` says otherwise."""
 
 
+class KeptSpec:
+    """What a worker keeps of an ActorSpec. The rest, most of all the pickle of the class, is for the constructor only."""
+
+    __slots__ = ("actor_id", "checkpoint_every", "class_name", "shared")
+
+    def __init__(self, spec: m.ActorSpec) -> None:
+        self.actor_id = spec.actor_id
+        self.class_name = sys.intern(spec.class_name)
+        self.shared = spec.shared
+        self.checkpoint_every = spec.checkpoint_every
+
+
 class HostedActor:
-    """One incarnation of one actor."""
+    """One incarnation of one actor. There may be ten thousand in a process."""
+
+    __slots__ = (
+        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "is_async", "leaving", "mailbox", "on_quiet", "spec",
+        "threads", "threads_max", "watched", "width",
+    )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
-        self.spec = spec
+        self.spec = KeptSpec(spec)
         self.incarnation = incarnation
         self.cls = cls
-        self.label = f"{spec.class_name}(af-actor-{spec.actor_id[:6]})"
         self.is_async = is_async_class(cls)
         self.instance: Any = None
         limit = spec.max_concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
@@ -49,6 +66,11 @@ class HostedActor:
         """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """The actor as people see it."""
+        return f"{self.spec.class_name}(af-actor-{self.spec.actor_id[:6]})"
 
     def method(self, name: str) -> tuple[Callable[..., Any], bool, str]:
         """What to run: (bound method, it is `async def`, its name for people). Raises AttributeError."""
@@ -132,13 +154,15 @@ class HostedActor:
 
 def is_async_class(cls: type) -> bool:
     """True when one public method is `async def`: then all calls run on the loop. Hooks do not count (SEMANTICS 19)."""
-    for name in dir(cls):
-        if name.startswith("_"):
-            continue
-        member = inspect.getattr_static(cls, name, None)
-        member = getattr(member, "__wrapped__", member)
-        if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
-            return True
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if name[0] == "_" or name in seen:
+                continue
+            seen.add(name)
+            member = getattr(member, "__wrapped__", member)
+            if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
+                return True
     return False
 
 

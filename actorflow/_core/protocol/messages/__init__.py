@@ -1,7 +1,5 @@
 """What the processes say to one another: one file per noun, and the union that the codec reads and writes."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.actor import (
     ActorDied,
     ActorExit,

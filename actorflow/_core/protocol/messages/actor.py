@@ -1,7 +1,5 @@
 """Actors: their life is decided by the head, done by a node and a worker."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup, Stored
 

@@ -1,7 +1,5 @@
 """Calls: of functions (tasks) and of actor methods. The way of a call is in docs/internals/calls.md."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 from actorflow._core.protocol.messages.object import Outcome, RefGroup, Stored
 

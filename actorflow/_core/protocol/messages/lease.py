@@ -1,7 +1,5 @@
 """Leases: the right of an owner to push tasks to one worker."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 

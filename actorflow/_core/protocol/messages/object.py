@@ -1,7 +1,5 @@
 """Values, where they are, and who refers to them."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 

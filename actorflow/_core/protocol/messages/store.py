@@ -1,7 +1,5 @@
 """The node's arena: extents of shared memory, and pins on them."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 
