@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,76 @@ def test_in_process_mode_runs_everything_here() -> None:
         return await square(3)
 
     assert af.run(main, num_cpus=2, mode="in_process") == 9
+
+
+def test_8_the_declared_context_and_contextvars_in_process() -> None:
+    """SEMANTICS 8: the workers are in this process, and what is not declared does not reach them either."""
+    plain: ContextVar[str] = ContextVar("plain", default="unset")
+    VARS["plain"] = plain
+
+    class Constructed(af.Actor):
+        def __init__(self) -> None:
+            self.at_construction = look()
+
+        async def look(self) -> list[Any]:
+            await asyncio.sleep(0)
+            return [self.at_construction, look()]
+
+    async def main() -> None:
+        plain.set("changed again")
+        with af.context(tenant="a"):
+            actor = Constructed.remote()
+            assert await af.remote(look)() == ({"tenant": "a"}, "unset")
+            assert [one async for one in af.remote(looks)(2)] == [({"tenant": "a"}, "unset")] * 2
+            with af.context(tenant="b"):
+                assert await actor.look() == [({"tenant": "a"}, "unset"), ({"tenant": "b"}, "unset")]
+                assert await af.remote(look_nested)() == ({"tenant": "b", "step": "2"}, "unset")
+        assert await af.remote(look)() == ({}, "unset")
+        assert await actor.look() == [({"tenant": "a"}, "unset"), ({}, "unset")]
+
+    plain.set("changed")
+    with af.context(tenant="of the start"):
+        session = af.init(num_cpus=2, mode="in_process", log_to_driver=False)
+    with session:
+        af.sync(main())
+
+
+def test_8_an_actor_is_not_constructed_under_what_a_task_before_it_had() -> None:
+    """SEMANTICS 7 and 8: actors get workers that have run tasks."""
+
+    class Constructed(af.Actor, num_cpus=1):
+        def __init__(self) -> None:
+            self.at_construction = dict(af.context.current()), af.sync(square.options(num_cpus=0)(3))
+            self.thread = threading.get_ident()
+
+        def look(self) -> Any:
+            return self.at_construction, self.thread
+
+    async def main() -> None:
+        with af.context(tenant="a"):
+            before = await af.remote(threading.get_ident).options(timeout=0.2)()
+        await asyncio.sleep(0.3)
+        actor = Constructed.remote()
+        assert await actor.look() == (({}, 9), before)
+
+    af.run(main, num_cpus=1, mode="in_process")
+
+
+VARS: dict[str, ContextVar[str]] = {}
+
+
+def look() -> Any:
+    return dict(af.context.current()), VARS["plain"].get()
+
+
+def looks(n: int) -> Any:
+    for _ in range(n):
+        yield look()
+
+
+def look_nested() -> Any:
+    with af.context(step="2"):
+        return af.sync(af.remote(look)())
 
 
 # A second driver --------------------------------------------------------------------------------------------

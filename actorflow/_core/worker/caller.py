@@ -18,6 +18,7 @@ from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
 from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.context import declared_values
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
@@ -80,6 +81,8 @@ class Caller:
         timeout_s = self._time_left(call.options.timeout)
         if timeout_s is not None:
             self._arm_timeout(call, timeout_s)
+        if (declared := declared_values()) is not None:
+            call.values = declared
         if actor is not None:
             call.place = actor
         if large is not None:
@@ -146,9 +149,10 @@ class Caller:
         """What this call carries beyond its arguments; None for most."""
         options = call.options
         group = getattr(options, "concurrency_group", "") or ""
-        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or options.num_returns == 0):
+        values = call.values
+        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or values or options.num_returns == 0):
             return None
-        context = m.CallContext(group=group, num_returns=1 + len(call.more or ()))
+        context = m.CallContext(values=values, group=group, num_returns=1 + len(call.more or ()))
         if options.num_returns == 0:
             context.num_returns = 0
         if call.deadline:

@@ -17,7 +17,7 @@ from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.hosted import HostedActor, host_actor
 from actorflow._core.worker.incoming import Incoming
@@ -367,6 +367,9 @@ class Host:
         running_call.set(running)
         if running.deadline is not None or deadline_var.get() is not None:
             deadline_var.set(running.deadline)
+        values = incoming.context.values if incoming.context is not None else None
+        if values is not declared.get():
+            declared.set(values)
         if self.holds_cpu:
             with self.core.lock:
                 self._running += 1

@@ -12,7 +12,8 @@ from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
+from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -139,6 +140,9 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     name = f"{spec.class_name}.__init__"
     incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None)
     running_call.set(incoming.running)
+    # What an earlier call of this worker ran under is none of its business (SEMANTICS 8).
+    deadline_var.set(None)
+    declared.set(spec.values)
     try:
         actor = HostedActor(spec, message.incarnation, host.actor_class(spec))
         if incoming.needs_store():
