@@ -519,6 +519,109 @@ async def test_21_a_restarted_actor_gets_its_checkpoint(every: Any) -> None:
     assert await kept.get() == (45, "restored")
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_21_a_restart_is_init_then_restore_then_calls_and_hooks_have_the_thread_of_calls(is_async: bool, tmp_path: Path) -> None:
+    """SEMANTICS 19 and 21."""
+    path = tmp_path / "story"
+
+    class Told(af.Actor, max_restarts=1, checkpoint_every="call"):
+        def __init__(self, path: str) -> None:
+            self.path = path
+            self.tell("init")
+
+        def tell(self, what: str) -> None:
+            with open(self.path, "a") as file:
+                file.write(f"{what} {threading.current_thread() is threading.main_thread()}\n")
+
+        async def __aenter__(self) -> Any:
+            self.tell("enter")
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            self.tell("exit")
+
+        async def __checkpoint__(self) -> str:
+            await asyncio.sleep(0)
+            self.tell("checkpoint")
+            return "state"
+
+        async def __restore__(self, state: str) -> None:
+            await asyncio.sleep(0)
+            self.tell(f"restore-{state}")
+
+        def call(self) -> None:
+            self.tell("call")
+
+        def die(self) -> None:
+            os._exit(1)
+
+    if is_async:
+
+        async def extra(self: Any) -> None: ...
+
+        Told.extra = extra  # type: ignore[attr-defined]
+    told = Told.remote(str(path))
+    await told.call()
+    with pytest.raises(af.ActorUnavailableError):
+        await told.die()
+    await told.call()
+    del told
+    assert await asyncio.to_thread(leaks.until, lambda: "exit" in path.read_text())
+    lines = [line.split() for line in path.read_text().splitlines()]
+    once = ["init", "enter", "call", "checkpoint"]
+    assert [line[0] for line in lines] == [*once, "init", "restore-state", *once[1:], "exit"]
+    assert {line[1] for line in lines} == {"True"}
+
+
+async def test_21_what_was_acknowledged_is_stored_though_the_checkpoint_takes_its_time(tmp_path: Path) -> None:
+    """SEMANTICS 21: `checkpoint_every="call"` holds the reply until the state that the call has made is stored."""
+
+    class Slow(af.Actor, max_restarts=1, checkpoint_every="call"):
+        def __init__(self) -> None:
+            self.done: list[str] = []
+
+        async def __checkpoint__(self) -> list[str]:
+            state = list(self.done)
+            await asyncio.sleep(0.1)
+            return state
+
+        def __restore__(self, state: list[str]) -> None:
+            self.done = state
+
+        async def add(self, what: str, seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            self.done.append(what)
+            return what
+
+        async def all(self) -> list[str]:
+            return self.done
+
+        async def die(self) -> None:
+            os._exit(1)
+
+    slow = await Slow.remote()
+    for round in range(4):
+        assert await asyncio.gather(slow.add(f"a{round}", 0.0), slow.add(f"b{round}", 0.05)) == [f"a{round}", f"b{round}"]
+    with pytest.raises(af.ActorUnavailableError):
+        await slow.die()
+    assert sorted(await slow.all()) == sorted([f"{name}{round}" for round in range(4) for name in "ab"])
+
+
+@pytest.mark.parametrize("problem", ["raises", "lock"])
+async def test_21_a_checkpoint_that_fails_holds_no_reply_for_ever(problem: str) -> None:
+    class Broken(af.Actor, checkpoint_every="call"):
+        def __checkpoint__(self) -> Any:
+            if problem == "raises":
+                raise LookupError("no state")
+            return threading.Lock()
+
+        def add(self, n: int) -> int:
+            return n + 1
+
+    broken = Broken.remote()
+    assert await af.get([broken.add.remote(n) for n in range(3)], timeout=10) == [1, 2, 3]
+
+
 # Shared actors ----------------------------------------------------------------------------------------------
 
 
@@ -552,6 +655,65 @@ async def test_22_a_killed_shared_actor_leaves_its_neighbours_alone() -> None:
     with pytest.raises(af.ActorDiedError):
         await running
     assert await other.add(1) == 1
+
+
+async def test_22_a_kill_cancels_what_runs_and_what_waits_never_starts(tmp_path: Path) -> None:
+    class Notes(af.Actor, process="shared", max_concurrency=1):
+        async def work(self, path: str) -> None:
+            Path(path).write_text("started")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                Path(path).write_text("cancelled")
+
+    running, waiting = tmp_path / "running", tmp_path / "waiting"
+    notes = await Notes.remote()
+    refs = [notes.work.remote(str(running)), notes.work.remote(str(waiting))]
+    assert await asyncio.to_thread(leaks.until, running.exists)
+    await af.kill(notes)
+    for ref in refs:
+        with pytest.raises(af.ActorDiedError):
+            await ref
+    assert await asyncio.to_thread(leaks.until, lambda: running.read_text() == "cancelled")
+    assert not waiting.exists()
+
+
+@pytest.mark.parametrize("how", ["swallows", pytest.param("blocks", marks=pytest.mark.slow)])
+async def test_22_who_does_not_listen_to_a_kill_takes_its_process_along_and_co_tenants_restart_for_free(how: str, tmp_path: Path) -> None:
+    """SEMANTICS 22: within the grace of 5 s, and without spending `max_restarts`."""
+
+    class Stubborn(af.Actor, process="shared"):
+        async def hang(self, path: str) -> None:
+            Path(path).touch()
+            while how == "blocks":
+                time.sleep(0.1)  # noqa: ASYNC251  # its loop is blocked
+            while True:
+                try:
+                    await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    continue
+
+        async def pid(self) -> int:
+            return os.getpid()
+
+    started = tmp_path / "started"
+    stubborn, neighbour = await Stubborn.remote(), await Light.options(max_restarts=1).remote()
+    pid = await neighbour.pid()
+    assert await stubborn.pid() == pid
+    stubborn.hang.remote(str(started))
+    assert await asyncio.to_thread(leaks.until, started.exists)
+    began = time.monotonic()
+    await af.kill(stubborn)
+    assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid), 20.0)
+    assert time.monotonic() - began > 3.0
+    while True:
+        try:
+            assert await neighbour.pid() != pid
+            break
+        except af.ActorUnavailableError:
+            await asyncio.sleep(0.01)
+    [row] = [row for row in await rows("actors") if row["class_name"].endswith("Light") and row["state"] == "alive"]
+    assert row["restarts"] == 0, row
 
 
 async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:

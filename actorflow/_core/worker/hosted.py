@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable
@@ -103,10 +104,23 @@ class HostedActor:
         host.actor_left(self, cause)
 
     def _abandon(self, host: Host) -> None:
-        for incoming in list(host.calls.values()):
-            if incoming.actor is self and incoming.task is not None:
-                incoming.cancelled = True
-                host.cancel_running(incoming)
+        """It was killed. On the user's loop."""
+        with host.core.lock:
+            host.actors.pop(self.spec.actor_id, None)
+            for group in self.mailbox.groups():
+                for waiting in self.mailbox.take_waiting(group):
+                    host.calls.pop(waiting.key, None)
+            running = [incoming for incoming in host.calls.values() if incoming.actor is self and incoming.task is not None]
+        for incoming in running:
+            incoming.cancelled = True
+            host.cancel_running(incoming)
+        tasks = [incoming.task for incoming in running if incoming.task is not None]
+        host.keep(host.executor.loop.create_task(self._leave_when_quiet(host, tasks), name=f"end {self.label}"))
+
+    async def _leave_when_quiet(self, host: Host, tasks: list[asyncio.Task[Any]]) -> None:
+        """Code that does not listen to its cancel keeps the actor here: its node ends the whole process after the grace (NA-3)."""
+        if tasks:
+            await asyncio.wait(tasks)
         host.actor_left(self, "it was killed")
 
 
