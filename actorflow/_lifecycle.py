@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from actorflow._core.boot.driver import Driver
     from actorflow._core.protocol.messages import WorkerLog
+    from actorflow._interrupt import Watch
 
 T = TypeVar("T")
 
@@ -333,24 +334,32 @@ def shutdown() -> _Shutdown:
 def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **init_options: Any) -> T:
     """Run `main` to its end: a new event loop (uvloop), a local cluster, `main()`, and a clean end of both. Returns what `main` returns.
 
-    `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run; twice gives up on
-    async cleanup, and the cluster cleans up by itself.
+    `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run, and
+    prints the line where it stands when it goes on; twice gives up on async cleanup, and the cluster cleans up by itself.
     """
     from actorflow._core.io.loops import new_loop
+    from actorflow._interrupt import give_up, watching
 
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`")
 
     terminated: list[int] = []
+    watches: list[Watch] = []
 
     async def program() -> T:
-        with _sigterm_cancels(terminated):
+        with watching() as watch, _sigterm_cancels(terminated, watch):
+            watches.append(watch)
             async with init(**init_options):
                 return await (main() if callable(main) else main)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(program())
+            try:
+                return runner.run(program())
+            except KeyboardInterrupt:
+                if watches and not watches[0].task.done():
+                    give_up(runner.get_loop())
+                raise
     except asyncio.CancelledError:
         if terminated:
             # What a shell expects of a program that SIGTERM has ended in order.
@@ -362,7 +371,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
 
 
 @contextlib.contextmanager
-def _sigterm_cancels(terminated: list[int]) -> Generator[None, None, None]:
+def _sigterm_cancels(terminated: list[int], watch: Watch) -> Generator[None, None, None]:
     """SIGTERM counts as the first Ctrl-C (SEMANTICS 27)."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None or threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
@@ -371,6 +380,7 @@ def _sigterm_cancels(terminated: list[int]) -> Generator[None, None, None]:
 
     def cancel() -> None:
         terminated.append(signal.SIGTERM)
+        watch.cancelled("SIGTERM")
         task.cancel()
 
     loop.add_signal_handler(signal.SIGTERM, cancel)

@@ -389,6 +389,77 @@ def test_27_ctrl_c_twice_gives_up_on_cleanup(programs: Programs) -> None:
     assert program.ends(10) != 0
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("await nested()  # of a coroutine", "nested"), ("time.sleep(60)  # of blocking code", "main"), ("await ref", "main")],
+    ids=["waits", "blocks", "reference"],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_27_the_line_that_does_not_listen_is_printed(programs: Programs, number: signal.Signals, line: str, name: str) -> None:
+    program = programs.start(
+        f"""
+        async def nested():
+            await asyncio.sleep(60)  # of a coroutine
+
+        async def main():
+            ref = af.remote(time.sleep).remote(60)
+            try:
+                await asyncio.sleep(0.2)
+                print("busy", flush=True)
+                await asyncio.sleep(60)
+            finally:
+                {line}
+
+        af.run(main, num_cpus=1)
+        """
+    )
+    program.says("busy")
+    program.signal(number)
+    assert leaks.until(lambda: "gives up on it" in program.err()), program.told()
+    assert f"actorflow: {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'} has cancelled main()" in program.err()
+    shown = program.err().partition(" at\n")[2].splitlines()
+    assert "program0.py" in shown[0]
+    assert shown[0].endswith(f" in {name}")
+    assert shown[1].strip() == ("await asyncio.sleep(60)  # of a coroutine" if name == "nested" else line)
+    program.signal(signal.SIGINT)
+    assert program.ends(10) != 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_27_the_second_one_ends_a_main_that_never_listens(programs: Programs, first: signal.Signals) -> None:
+    program = programs.start(
+        """
+        async def main():
+            await af.remote(lambda: 1)()
+            print("busy", flush=True)
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    print("no", flush=True)
+
+        try:
+            af.run(main, num_cpus=1)
+        except KeyboardInterrupt:
+            print("given up", flush=True)
+        """
+    )
+    program.says("busy")
+    program.signal(first)
+    program.says("no")
+    program.signal(signal.SIGINT)
+    assert program.ends(10) == 0, program.told()
+    assert "given up" in program.out()
+    assert "Task was destroyed" not in program.err()
+
+
+def test_27_a_main_that_listens_is_not_told_of(programs: Programs) -> None:
+    program = busy(programs, "    af.run(main, num_cpus=2)")
+    program.signal(signal.SIGINT)
+    program.ends(10)
+    assert "goes on" not in program.err()
+
+
 def test_27_a_ctrl_c_for_the_whole_group_does_not_reach_the_workers(programs: Programs) -> None:
     program = programs.start(
         """
