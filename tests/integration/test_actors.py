@@ -168,6 +168,112 @@ async def test_19_def_methods_of_an_async_actor_run_on_its_one_thread() -> None:
     assert await mixed.async_thread()
 
 
+async def test_19_hooks_do_not_make_an_actor_async_and_one_public_method_does() -> None:
+    class Hooks(af.Actor):
+        def __init__(self) -> None:
+            self.running = 0
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *exc: object) -> None: ...
+
+        async def _private(self) -> None: ...
+
+        def overlap(self) -> int:
+            self.running += 1
+            time.sleep(0.02)
+            found, self.running = self.running, 0
+            return found
+
+    class OneAsync(Hooks):
+        async def arrive(self, n: int) -> int:
+            self.running += 1
+            while self.running < n:
+                await asyncio.sleep(0.001)
+            return self.running
+
+    hooks, one = Hooks.remote(), OneAsync.remote()
+    assert await asyncio.gather(*[hooks.overlap() for _ in range(5)]) == [1] * 5
+    assert await asyncio.gather(*[one.arrive(5) for _ in range(5)]) == [5] * 5
+
+
+async def test_19_def_methods_of_an_async_actor_may_use_its_loop() -> None:
+    class Mixed(af.Actor):
+        def __init__(self) -> None:
+            self.done: list[int] = []
+
+        async def use(self) -> None: ...
+
+        def start(self, n: int) -> None:
+            self.task = asyncio.get_running_loop().create_task(self._later(n))
+
+        async def _later(self, n: int) -> None:
+            await asyncio.sleep(0)
+            self.done.append(n)
+
+        def all(self) -> list[int]:
+            return self.done
+
+    mixed = Mixed.remote()
+    await mixed.start(7)
+    while await mixed.all() != [7]:
+        await asyncio.sleep(0.01)
+
+
+async def test_19_a_direct_call_of_any_method_is_awaitable_and_a_generators_is_a_stream() -> None:
+    class Every(af.Actor):
+        def plain(self) -> int:
+            return 1
+
+        async def later(self) -> int:
+            return 2
+
+        def items(self) -> Any:
+            yield 3
+
+    every = Every.remote()
+    assert [await every.plain(), await every.later()] == [1, 2]
+    assert [n async for n in every.items()] == [3]
+
+
+async def test_20_both_forms_of_a_call_and_large_arguments_keep_their_order() -> None:
+    class Sized(af.Actor):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def note(self, n: int, data: bytes) -> None:
+            self.seen.append(n)
+
+        def all(self) -> list[int]:
+            return self.seen
+
+    actor = Sized.remote()  # Not alive yet when the first calls are made.
+    calls = []
+    for n in range(60):
+        data = b"x" * (1_000_000 if n % 7 == 3 else 10)
+        if n % 2:
+            calls.append(asyncio.ensure_future(actor.note(n, data)))
+            await asyncio.sleep(0)  # A direct call is made at its first step.
+        else:
+            actor.note.remote(n, data)
+    await asyncio.gather(*calls)
+    assert await actor.all() == list(range(60))
+
+
+async def test_20_order_is_per_caller_whoever_else_calls() -> None:
+    @af.remote
+    async def call(actor: Any, who: int, n: int) -> None:
+        for step in range(n):
+            actor.note.remote(who * 1000 + step)
+        await actor.all()
+
+    for actor in (Counter.remote(), Async.remote()):
+        await asyncio.gather(*[call(actor, who, 200) for who in range(3)])
+        seen = await actor.all()
+        assert [[n % 1000 for n in seen if n // 1000 == who] for who in range(3)] == [list(range(200))] * 3
+
+
 async def test_a_threaded_actor_runs_def_methods_at_once() -> None:
     class Threaded(af.Actor, max_concurrency=3):
         def __init__(self) -> None:
@@ -344,6 +450,49 @@ async def test_23_a_handle_to_itself_does_not_count() -> None:
     pid = await actor.keep(actor)
     del actor
     assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+
+
+async def test_23_a_cycle_of_handles_leaks_and_is_shown_in_the_state() -> None:
+    class Cyclic(af.Actor):
+        async def keep(self, other: Any) -> None:
+            self.other = other
+
+    one, other = (Cyclic.options(name=name).remote() for name in ("cycle-one", "cycle-other"))
+    await asyncio.gather(one.keep(other), other.keep(one))
+    del one, other
+    gc.collect()
+    await asyncio.sleep(0.3)
+    shown = [row for row in await rows("actors") if row["class_name"].endswith("Cyclic") and row["state"] == "alive"]
+    assert sorted(row["name"] for row in shown) == ["cycle-one", "cycle-other"]
+    await af.kill(await af.get_actor("cycle-one"))
+    # The other one's last handle was in the one that is gone.
+    while [row for row in await rows("actors") if row["name"] == "cycle-other" and row["state"] != "dead"]:
+        await asyncio.sleep(0.01)
+
+
+async def test_23_after_the_last_handle_the_mailbox_is_drained_before_the_exit_hook(tmp_path: Path) -> None:
+    class Orderly(af.Actor):
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            self.write("exit")
+
+        def write(self, what: str) -> None:
+            with open(tmp_path / "story", "a") as file:
+                file.write(f"{what} ")
+
+        def work(self, n: int) -> None:
+            time.sleep(0.02)
+            self.write(str(n))
+
+    orderly = Orderly.remote()
+    for n in range(5):
+        orderly.work.remote(n)
+    del orderly
+    story = tmp_path / "story"
+    assert await asyncio.to_thread(leaks.until, lambda: story.exists() and "exit" in story.read_text())
+    assert story.read_text() == "0 1 2 3 4 exit "
 
 
 async def test_23_a_handle_inside_another_actor_keeps_it_alive() -> None:
@@ -722,5 +871,6 @@ async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:
         class Blocking(af.Actor, process="shared"):
             def blocking(self) -> None: ...
 
-    with pytest.raises(af.OptionError, match="shared"):
-        Light.options(num_cpus=1)
+    for demand in ({"num_cpus": 1}, {"num_gpus": 1}, {"num_gpus": 0.5}):
+        with pytest.raises(af.OptionError, match="shared"):
+            Light.options(**demand)
