@@ -164,6 +164,51 @@ def test_26_no_signal_handler_is_installed_by_init() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
 
 
+@pytest.mark.parametrize("options", [{"inline": True}, {"mode": "in_process"}], ids=str)
+async def test_26_no_signal_handler_is_installed_by_other_forms_of_init_either(options: dict[str, Any]) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
+    before = [signal.getsignal(number) for number in numbers]
+    async with af.init(**OPTIONS, **options):
+        assert await square(3) == 9
+        assert [signal.getsignal(number) for number in numbers] == before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_27_run_puts_the_handlers_back_that_were_there() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
+
+    async def main() -> int:
+        return await square(3)
+
+    for _ in range(2):
+        assert af.run(main, **OPTIONS) == 9
+        assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_13_a_busy_owner_does_not_hold_up_a_worker_that_has_its_call(tmp_path: Path) -> None:
+    """SEMANTICS 13: the value or its place travels with the call, so the worker asks nobody."""
+
+    @af.remote
+    def note(path: str, small: int, large: bytes) -> None:
+        time.sleep(0.2)
+        Path(path).write_text(f"{small} {len(large)}")
+
+    async def main() -> None:
+        path = tmp_path / "note"
+        small, large = square.remote(3), await af.put(b"x" * 1_000_000)
+        await small
+        await square(1)
+        ref = note.remote(str(path), af.deref(small), af.deref(large))
+        await asyncio.sleep(0.05)
+        # With inline=True nothing of the owner's protocol runs while this blocks.
+        assert leaks.until(path.exists, 5.0)
+        assert path.read_text() == "9 1000000"
+        await ref
+
+    af.run(main, **OPTIONS, inline=True)
+
+
 def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
     with af.init(**OPTIONS):
         [session] = home.glob("actorflow-*/*")
@@ -575,6 +620,89 @@ def test_29_a_forked_child_that_exits_does_not_end_the_cluster(programs: Program
                 sys.exit(0)
             assert os.waitpid(pid, 0)[1] == 0
             print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
+def test_18_handles_that_go_in_a_forked_child_or_at_exit_change_nothing(programs: Programs) -> None:
+    """SEMANTICS 18: ignored when the pid has changed; at exit without a word."""
+    program = programs.run(
+        """
+        import gc
+
+        @af.remote
+        def one():
+            return 1
+
+        class Counter(af.Actor):
+            def add(self):
+                return 1
+
+        af.init(num_cpus=2, log_to_driver=False)
+        refs, counter = [one.remote() for _ in range(100)], Counter.remote()
+        large = af.sync(af.put(b"x" * 1_000_000))
+        assert af.sync(counter.add()) == 1
+        pid = os.fork()
+        if not pid:
+            del refs, counter, large
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        time.sleep(0.3)
+        assert af.sync(af.get(refs)) == [1] * 100
+        assert len(af.sync(large)) == 1_000_000
+        assert af.sync(counter.add()) == 1
+        print("all there", flush=True)
+        cycle = [refs, counter, large]
+        cycle.append(cycle)
+        """
+    )
+    assert program.out() == "all there\n"
+    assert "Exception ignored" not in program.err()
+    assert "Traceback" not in program.err()
+
+
+def test_26_the_thread_that_started_a_cluster_may_end(programs: Programs) -> None:
+    """SEMANTICS 26: the node watches the driver by its socket; a parent-death signal would come with the end of the thread."""
+    program = programs.run(
+        """
+        import threading
+
+        @af.remote
+        def one():
+            return 1
+
+        thread = threading.Thread(target=lambda: af.init(num_cpus=1, log_to_driver=False))
+        thread.start()
+        thread.join()
+        for _ in range(3):
+            assert af.sync(one()) == 1
+            time.sleep(0.3)
+        print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "return_from_main"])
+def test_26_a_forked_child_that_ends_in_any_way_leaves_the_cluster_alone(programs: Programs, end: str) -> None:
+    program = programs.run(
+        f"""
+        @af.remote
+        def one():
+            return 1
+
+        return_from_main = None
+        af.init(num_cpus=1, log_to_driver=False)
+        assert af.sync(one()) == 1
+        pid = os.fork()
+        if not pid:
+            {end}
+        else:
+            assert os.waitpid(pid, 0)[1] == 0
+            time.sleep(0.2)
+            print(af.sync(one()), flush=True)
         """
     )
     assert program.out() == "1\n"
