@@ -470,6 +470,34 @@ async def test_23_a_cycle_of_handles_leaks_and_is_shown_in_the_state() -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("how", ["get_if_exists", "get_actor"])
+async def test_23_a_named_actor_of_an_older_cells_class_gets_a_warning(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    def run_cell(result: int) -> Any:
+        class Cell(af.Actor):
+            async def get(self) -> int:
+                return result
+
+        return Cell
+
+    old = run_cell(1)
+    handle = await old.options(name="of-a-cell").remote()
+    assert await (await af.get_actor("of-a-cell")).get() == 1
+    assert await old.options(name="of-a-cell", get_if_exists=True).remote().get() == 1
+    assert "older definition" not in caplog.text
+    new = run_cell(2)
+    await new.remote()
+    for _ in range(2):
+        if how == "get_actor":
+            again = await af.get_actor("of-a-cell")
+        else:
+            again = await new.options(name="of-a-cell", get_if_exists=True).remote()
+        assert await again.get() == 1
+    assert caplog.text.count("runs an older definition of its class") == 1
+    assert "Cell" in caplog.text
+    await af.kill(handle)
+    assert await new.options(name="of-a-cell", get_if_exists=True).remote().get() == 2
+
+
 async def test_23_after_the_last_handle_the_mailbox_is_drained_before_the_exit_hook(tmp_path: Path) -> None:
     class Orderly(af.Actor):
         def __enter__(self) -> Any:

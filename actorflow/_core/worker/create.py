@@ -30,6 +30,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
     call.values = declared_values()
     large = pack(call, args, kwargs)
     with core.lock:
+        core.actors.versions.made(target.cls, target.class_id)
         client = core.actors.client(core.new_id(), target.name, watch=False)
         client.class_blob = target.interface
         client.max_task_retries = options.max_task_retries
