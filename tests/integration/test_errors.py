@@ -84,7 +84,7 @@ async def test_10_an_error_survives_another_pickle() -> None:
     assert again.detail == "too late"
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, StopIteration, StopAsyncIteration, GeneratorExit])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError])
 async def test_10_what_must_not_be_raised_here_comes_wrapped(kind: type[BaseException]) -> None:
     @af.remote
     def fail() -> None:

@@ -209,6 +209,33 @@ def test_13_a_busy_owner_does_not_hold_up_a_worker_that_has_its_call(tmp_path: P
     af.run(main, **OPTIONS, inline=True)
 
 
+def test_22_a_shared_actor_that_blocks_its_loop_is_named(programs: Programs) -> None:
+    program = programs.run(
+        """
+        class Light(af.Actor, process="shared"):
+            async def ping(self):
+                return 1
+
+            async def careless(self, seconds):
+                time.sleep(seconds)  # the line to blame
+
+        async def main():
+            light, careless = Light.remote(), await Light.remote()
+            await light.ping()
+            await careless.careless(0.4)
+            await careless.careless(2.5)
+            assert await light.ping() == 1
+            await asyncio.sleep(0.3)  # What workers print comes when it comes.
+
+        af.run(main, num_cpus=1)
+        """
+    )
+    told = program.out() + program.err()
+    assert told.count("has blocked the loop of this process") == 1, program.told()
+    assert "in Light.careless(), has blocked the loop of this process, which 2 shared actors use" in told
+    assert "time.sleep(seconds)  # the line to blame" in told
+
+
 def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
     with af.init(**OPTIONS):
         [session] = home.glob("actorflow-*/*")

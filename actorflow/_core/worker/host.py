@@ -54,6 +54,7 @@ class Host:
         self.calls: dict[tuple[str, int], Incoming] = {}
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Any = None
+        self.loop_watch: Any = None
         self.holds_cpu = True
         self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
         self._next_hold = 1

@@ -16,6 +16,7 @@ from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.loop_watch import LoopWatch
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
@@ -142,6 +143,9 @@ async def resolved(value: Any) -> Any:
 
 def host_actor(host: Host, message: m.HostActor) -> None:
     """Become, or take in, an actor. On the user's thread."""
+    if message.spec.shared and host.loop_watch is None:
+        host.loop_watch = LoopWatch(host)
+        host.loop_watch.start()
     host.keep(host.executor.loop.create_task(_construct(host, message), name=f"construct {message.spec.class_name}"))
 
 
