@@ -189,22 +189,24 @@ def test_27_run_puts_the_handlers_back_that_were_there() -> None:
 def test_13_a_busy_owner_does_not_hold_up_a_worker_that_has_its_call(tmp_path: Path) -> None:
     """SEMANTICS 13: the value or its place travels with the call, so the worker asks nobody."""
 
-    @af.remote
-    def note(path: str, small: int, large: bytes) -> None:
-        time.sleep(0.2)
-        Path(path).write_text(f"{small} {len(large)}")
+    class Noting(af.Actor):
+        def busy(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+        def note(self, path: str, small: int, large: bytes) -> None:
+            Path(path).write_text(f"{small} {len(large)}")
 
     async def main() -> None:
-        path = tmp_path / "note"
+        path, noting = tmp_path / "note", await Noting.remote()
         small, large = square.remote(3), await af.put(b"x" * 1_000_000)
         await small
-        await square(1)
-        ref = note.remote(str(path), af.deref(small), af.deref(large))
-        await asyncio.sleep(0.05)
+        busy = noting.busy.remote(1.0)
+        ref = noting.note.remote(str(path), af.deref(small), af.deref(large))
+        await asyncio.sleep(0.2)  # It is in the mailbox of the actor, and has not been looked at.
+        assert not path.exists()
         # With inline=True nothing of the owner's protocol runs while this blocks.
-        assert leaks.until(path.exists, 5.0)
-        assert path.read_text() == "9 1000000"
-        await ref
+        assert leaks.until(lambda: path.exists() and path.read_text() == "9 1000000", 5.0)
+        await af.get([busy, ref])
 
     af.run(main, **OPTIONS, inline=True)
 

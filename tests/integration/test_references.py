@@ -354,10 +354,6 @@ async def test_18_dropped_handles_are_counted_by_a_timer_when_nothing_else_happe
 
 
 async def test_18_a_borrowed_handle_that_is_dropped_is_told_to_its_owner_by_a_timer() -> None:
-    @af.remote
-    def wait_until_gone(seconds: float) -> None:
-        time.sleep(seconds)
-
     class Owner(af.Actor):
         async def make(self) -> Any:
             self.ref = await af.put("owned there")

@@ -241,8 +241,23 @@ async def test_9_create_task_and_wait_of_asyncio_refuse_references_and_ours_take
     assert await again == 625
 
 
-async def test_9_readiness_comes_to_a_loop_in_batches(cluster: Any) -> None:
-    """SEMANTICS 9: one `call_soon_threadsafe` wakes many; fewer than one for four here, some for hundreds when nothing else runs."""
+async def test_9_readiness_comes_to_a_loop_in_batches() -> None:
+    """SEMANTICS 9: one `call_soon_threadsafe` wakes many."""
+
+    class Gate(af.Actor):
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self, n: int) -> int:
+            await self.opened.wait()
+            return n
+
+        async def open(self) -> None:
+            self.opened.set()
+
+    gate, many = Gate.remote(), 900
+    waiting = asyncio.gather(*[gate.wait.remote(n) for n in range(many)])
+    assert not (await af.wait([gate.wait.remote(0)], timeout=0.2))[0]  # All that was said before has arrived.
     loop = asyncio.get_running_loop()
     wakes: list[Any] = []
     plain = loop.call_soon_threadsafe
@@ -252,8 +267,8 @@ async def test_9_readiness_comes_to_a_loop_in_batches(cluster: Any) -> None:
         return plain(callback, *args, **kwargs)
 
     loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the loop of this test alone
-    many = 2000
-    assert await asyncio.gather(*[square.remote(n) for n in range(many)]) == [n * n for n in range(many)]
+    await gate.open()
+    assert await waiting == list(range(many))
     assert 0 < len(wakes) < many / 4
 
 
