@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,9 @@ class Keeper(af.Actor):
 
     async def drop(self) -> None:
         self.refs.clear()
+
+    async def pid(self) -> int:
+        return os.getpid()
 
 
 @pytest.mark.parametrize("size", [1, 10_000, LARGE])
@@ -203,8 +208,10 @@ async def test_an_actor_owns_what_it_puts_and_a_borrower_reads_it() -> None:
 
 async def test_17_the_death_of_an_owner_is_an_error_that_says_so() -> None:
     keeper = await Keeper.remote()
-    [ref] = await keeper.make("gone with its owner")
+    [ref], pid = await keeper.make("gone with its owner"), await keeper.pid()
     await af.kill(keeper)
+    # It is dead to the cluster before its process is: until then it may answer.
+    assert await asyncio.to_thread(leaks.until, lambda: not Path(f"/proc/{pid}").exists())
     with pytest.raises(af.OwnerDiedError):
         await ref
 
