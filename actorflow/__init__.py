@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         wait,
         wait_dead,
     )
+    from actorflow._context import context
     from actorflow._core.worker.object_ref import ObjectRef
     from actorflow._core.worker.streams import Stream
     from actorflow._groups import TaskGroup, map
@@ -137,6 +138,7 @@ __all__ = [
     "available_resources",
     "check_cancelled",
     "cluster_resources",
+    "context",
     "deref",
     "errors",
     "get",
@@ -178,6 +180,7 @@ _HOMES = {
         "wait",
         "wait_dead",
     ),
+    "actorflow._context": ("context",),
     "actorflow._core.worker.object_ref": ("ObjectRef",),
     "actorflow._core.worker.streams": ("Stream",),
     "actorflow._groups": ("TaskGroup", "map"),

@@ -19,6 +19,7 @@ from actorflow._core.base.errors import AlreadyInitializedError, OptionError, Op
 
 if TYPE_CHECKING:
     from actorflow._core.boot.node_launch import ClusterPlan
+    from actorflow._interrupt import Watch
     from actorflow._session import Session
 
 T = TypeVar("T")
@@ -210,8 +211,8 @@ def shutdown() -> _Shutdown:
 def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **init_options: Any) -> T:
     """Run `main` to its end: a new event loop (uvloop), a local cluster, `main()`, and a clean end of both. Returns what `main` returns.
 
-    `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run; twice gives up on
-    async cleanup, and the cluster cleans up by itself.
+    `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run, and
+    prints the line where it stands when it goes on; twice gives up on async cleanup, and the cluster cleans up by itself.
     """
     if _on_a_loop():
         raise RuntimeError("af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`")
@@ -231,17 +232,25 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], se
     import signal
 
     from actorflow._core.io.loops import new_loop
+    from actorflow._interrupt import give_up, watching
 
     terminated: list[int] = []
+    watches: list[Watch] = []
 
     async def program() -> T:
-        with _sigterm_cancels(terminated):
+        with watching() as watch, _sigterm_cancels(terminated, watch):
+            watches.append(watch)
             async with session:
                 return await (main() if callable(main) else main)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(program())
+            try:
+                return runner.run(program())
+            except KeyboardInterrupt:
+                if watches and not watches[0].task.done():
+                    give_up(runner.get_loop())
+                raise
     except asyncio.CancelledError:
         if terminated:
             # What a shell expects of a program that SIGTERM has ended in order.
@@ -250,7 +259,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], se
 
 
 @contextlib.contextmanager
-def _sigterm_cancels(terminated: list[int]) -> Generator[None, None, None]:
+def _sigterm_cancels(terminated: list[int], watch: Watch) -> Generator[None, None, None]:
     """SIGTERM counts as the first Ctrl-C (SEMANTICS 27)."""
     import asyncio
     import signal
@@ -262,6 +271,7 @@ def _sigterm_cancels(terminated: list[int]) -> Generator[None, None, None]:
 
     def cancel() -> None:
         terminated.append(signal.SIGTERM)
+        watch.cancelled("SIGTERM")
         task.cancel()
 
     loop.add_signal_handler(signal.SIGTERM, cancel)

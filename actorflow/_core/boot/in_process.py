@@ -137,7 +137,7 @@ class ThreadWorker:
         spec, ports = self.spec, self._ports
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid())
         core = self._core = Core(ports, identity, self._arena)
-        context = contextvars.copy_context()
+        context = contextvars.Context()  # Nothing of the driver's: a worker process would not have it either.
         context.run(current.enter, core)
         core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
         host.events = Events(ports.wall_time() - ports.monotonic())

@@ -23,9 +23,9 @@ class MainThreadExecutor:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None) -> None:
-        """`context`: what the callables see; by default that of whoever submits first."""
+        """`context`: what the callables see; by default that of whoever makes the executor."""
         self.loop = loop
-        self._context = context
+        self._context: contextvars.Context = context if context is not None else contextvars.copy_context()
         self._queue: deque[Callable[[], None]] = deque()
         self._scheduled = False
 
@@ -48,7 +48,7 @@ class MainThreadExecutor:
             if on_its_way:
                 self._scheduled = True
             else:
-                self._drain()
+                self._context.run(self._drain)
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""

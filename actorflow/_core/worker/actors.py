@@ -25,6 +25,7 @@ from actorflow._core.protocol.messages import (
     WatchActor,
 )
 from actorflow._core.worker.calls import Call, CallState
+from actorflow._core.worker.class_versions import ClassVersions
 from actorflow._core.worker.wakers import Callback, Waiter
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class ActorCalls:
         self._core = core
         self.clients: WeakValueDictionary[str, ActorClient] = WeakValueDictionary()
         self._own: WeakValueDictionary[str, OwnClient] = WeakValueDictionary()
+        self.versions = ClassVersions()
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
@@ -295,6 +297,7 @@ class ActorCalls:
             self._die(client, ActorDied(kind, message.error))
         elif message.existing:
             self._run_endings(message.actor_id)
+            self.versions.found(message.existing, message.class_id)
             if client is not None:
                 self._become(client, message.existing)
 

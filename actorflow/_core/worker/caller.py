@@ -17,6 +17,7 @@ from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
+from actorflow._core.worker.context import TRACER, declared, declared_values
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
@@ -79,7 +80,7 @@ class Caller:
 
     def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
         """Send the call, or wait for what it needs. Under the lock."""
-        if call.extra or large is not None or deadline_var.get() is not None:
+        if call.extra or large is not None or deadline_var.get() is not None or declared.get() is not None or TRACER in sys.modules:
             call.extra = True
             self._start_extra(call, large, actor)
         if actor is not None:
@@ -93,6 +94,8 @@ class Caller:
         timeout_s = self._time_left(call.options.timeout)
         if timeout_s is not None:
             self._arm_timeout(call, timeout_s)
+        if (taken := declared_values()) is not None:
+            call.values = taken
         if actor is not None:
             call.place = actor
         if large is not None:
@@ -154,9 +157,10 @@ class Caller:
         """What this call carries beyond its arguments; None for most."""
         options = call.options
         group = getattr(options, "concurrency_group", "") or ""
-        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or options.num_returns == 0):
+        values = call.values
+        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or values or options.num_returns == 0):
             return None
-        context = m.CallContext(group=group, num_returns=1 + len(call.more or ()))
+        context = m.CallContext(values=values, group=group, num_returns=1 + len(call.more or ()))
         if options.num_returns == 0:
             context.num_returns = 0
         if call.deadline:

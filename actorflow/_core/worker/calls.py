@@ -63,6 +63,8 @@ class Call:
     """When it must have ended, on this process's clock; 0: never."""
     timeout_s = 0.0
     timer: Any = None
+    values: dict[str, str] | None = None
+    """The declared context it takes along (SEMANTICS 8)."""
     story: list[str] | None = None
     """What happened to earlier attempts, for the error of the last one."""
 

@@ -122,6 +122,8 @@ class Directory:
         reply: m.FindActorReply = await self.ask(lambda token: m.FindActor(token, name, namespace))
         if not reply.actor_id:
             raise ActorNotFoundError(self._not_found(reply, name, namespace))
+        with self._core.lock:
+            self._core.actors.versions.found(repr(name), reply.class_id)
         # What is found by name is kept alive by its owner's handles, not by ours: names do not count (SEMANTICS 23).
         return self.restore_actor(reply.actor_id, None, reply.class_name, reply.methods), reply.methods
 

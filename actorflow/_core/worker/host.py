@@ -7,7 +7,9 @@ import contextlib
 import inspect
 import logging
 import pickle
+from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
 from actorflow._core.worker.hosted import HostedActor, host_actor
@@ -58,11 +60,13 @@ class Host:
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Events | None = None
         """The calls that have ended here, for the state API."""
+        self.loop_watch: Any = None
         self.holds_cpu = True
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
         self._first_steps = FirstSteps(executor.loop, self._carried)
-        self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
+        self._ready: deque[tuple[Mailbox[Incoming], Incoming]] = deque()
+        """Calls that may start, in order."""
         self._next_hold = 1
         self._waiting = 0
         self._running = 0
@@ -131,15 +135,10 @@ class Host:
             self._start_soon(actor.mailbox, incoming)
 
     def _start_soon(self, mailbox: Mailbox[Incoming], incoming: Incoming) -> None:
-        """Hand a call to the user's thread: all that arrived together go together."""
+        """Hand a call to the user's thread, behind those that may start and have not: all that arrived together go together."""
         self._ready.append((mailbox, incoming))
         if len(self._ready) == 1:
             self.executor.submit(self._run_ready)
-
-    def _run_ready(self) -> None:
-        ready, self._ready = self._ready, []
-        for mailbox, incoming in ready:
-            self._run_from(mailbox, incoming)
 
     def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
@@ -304,17 +303,21 @@ class Host:
 
     # -- running
 
-    def _run_from(self, mailbox: Mailbox[Incoming], incoming: Incoming | None) -> None:
-        """Run a call and those behind it, on the user's thread, until none may start or others should have a turn."""
-        until = 0.0
-        while incoming is not None:
-            if not self._begin(incoming):
-                return
+    def _run_ready(self) -> None:
+        """Start what may start, in order, on the user's thread, until nothing is left or others should have a turn."""
+        ready, until = self._ready, 0.0
+        while ready:
+            mailbox, incoming = ready.popleft()
+            if self._begin(incoming):
+                following = self._take_next(mailbox, incoming)
+                if following is not None:
+                    # Behind those that were ready before it (MB-1).
+                    ready.append((mailbox, following))
             if not until:
                 until = incoming.started + RUN_S
-            incoming = self._take_next(mailbox, incoming)
-            if incoming is not None and self._monotonic() > until:
-                self.executor.submit(partial(self._run_from, mailbox, incoming))
+            elif self._monotonic() > until:
+                if ready:
+                    self.executor.submit(self._run_ready)
                 return
 
     def _take_next(self, mailbox: Mailbox[Incoming], ended: Incoming) -> Incoming | None:
@@ -332,25 +335,35 @@ class Host:
         following = self._take_next(mailbox, incoming)
         if following is not None:
             # Not from here: this is the task of another call.
-            self.executor.submit(partial(self._run_from, mailbox, following))
+            self._start_soon(mailbox, following)
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
         fn = self._prepare(incoming)
         if fn is None:
             return True
-        context = incoming.context
+        actor = incoming.actor
         if incoming.is_async:
-            if context is None and incoming.actor is not None and not self.holds_cpu:
+            if incoming.context is None and actor is not None and not self.holds_cpu and not actor.starting:
                 return self._run_plain(incoming, fn)
-            incoming.task = self._create_task(self._run_async(incoming, fn))
+            self._run_as_task(incoming, fn)
             return False
-        if incoming.actor is not None and incoming.actor.threads_max:
+        if actor is not None and actor.threads_max:
             incoming.fn = fn
-            self._threads_of(incoming.actor).put(incoming)
+            self._threads_of(actor).put(incoming)
             return False
-        self._run_sync(incoming, fn)
+        if actor is not None and actor.starting:
+            self._run_as_task(incoming, fn)
+            return False
+        # A context of its own: what it sets no other call sees (SEMANTICS 8).
+        copy_context().run(self._run_sync, incoming, fn)
         return True
+
+    def _run_as_task(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        """As a task of its own. Until it has started, so have the calls of its actor behind it (SEMANTICS 20)."""
+        if incoming.actor is not None and incoming.actor.is_async:
+            incoming.actor.starting += 1
+        incoming.task = self._create_task(self._run_async(incoming, fn))
 
     def _prepare(self, incoming: Incoming) -> Callable[..., Any] | None:
         """Find the code of a call that starts now. None: there is none, and the call has been answered."""
@@ -389,6 +402,9 @@ class Host:
         running_call.set(running)
         if running.deadline is not None or deadline_var.get() is not None:
             deadline_var.set(running.deadline)
+        values = incoming.context.values if incoming.context is not None else None
+        if values is not declared.get():
+            declared.set(values)
         if self.holds_cpu:
             with self.core.lock:
                 self._running += 1
@@ -424,17 +440,17 @@ class Host:
         """Run a call on a thread of its actor. Returns the one that may start in its place there."""
         actor = incoming.actor
         assert actor is not None
-        self._run_sync(incoming, incoming.fn)
+        copy_context().run(self._run_sync, incoming, incoming.fn)
         following = self._take_next(actor.mailbox, incoming)
         while following is not None:
+            if self._ready or following.context is not None:
+                # Others are before it (MB-1), or it may be for the loop: a generator, or its arguments must be fetched first.
+                self._start_soon(actor.mailbox, following)
+                return None
             fn = self._prepare(following)
-            if fn is not None and not following.is_async:
+            if fn is not None:
                 following.fn = fn
                 return following
-            if fn is not None:
-                # Its arguments must be fetched first, or it is a generator: that is for the loop.
-                self.executor.submit(partial(self._run_from, actor.mailbox, following))
-                return None
             following = self._take_next(actor.mailbox, following)
         return None
 
@@ -450,7 +466,7 @@ class Host:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
             return True
         if started is None:
-            incoming.task = self._create_task(self._run_async(incoming, fn))
+            self._run_as_task(incoming, fn)
             return False
         task, value = started
         if task is not None:
@@ -469,20 +485,13 @@ class Host:
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         following = self._take_next(mailbox, incoming)
         if following is not None:
-            self.executor.submit(partial(self._run_from, mailbox, following))
+            self._start_soon(mailbox, following)
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
         context = incoming.context
         try:
-            if incoming.cancelled:
-                raise asyncio.CancelledError
-            if context is None:
-                args, kwargs = values.load_arguments(incoming.message.args, incoming.message.buffers, ())
-            elif incoming.needs_store():
-                args, kwargs = await arguments.load_arguments_async(self.core, incoming)
-            else:
-                args, kwargs = arguments.load_arguments(self.core, incoming)
+            args, kwargs = await self._arguments_in_turn(incoming)
             if context is not None and context.stream_window:
                 await produce(self, incoming, fn, args, kwargs)
                 return
@@ -501,6 +510,26 @@ class Host:
             self._leave()
             self._deliver(incoming, value)
             self._next(incoming)
+
+    async def _arguments_in_turn(self, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call that runs as a task. Those of one actor get theirs, and start, in order, however long it takes."""
+        actor = incoming.actor
+        if actor is None or not actor.is_async:
+            return await self._arguments(incoming)
+        try:
+            async with actor.turn:
+                return await self._arguments(incoming)
+        finally:
+            actor.starting -= 1
+
+    async def _arguments(self, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if incoming.cancelled:
+            raise asyncio.CancelledError
+        if incoming.context is None:
+            return values.load_arguments(incoming.message.args, incoming.message.buffers, ())
+        if incoming.needs_store():
+            return await arguments.load_arguments_async(self.core, incoming)
+        return arguments.load_arguments(self.core, incoming)
 
     # -- results
 
@@ -631,6 +660,8 @@ def _coroutine_of(incoming: Incoming) -> Any:
     running_call.set(incoming.running)
     if deadline_var.get() is not None:
         deadline_var.set(None)
+    if declared.get() is not None:
+        declared.set(None)
     message = incoming.message
     if not message.args:
         return incoming.fn()

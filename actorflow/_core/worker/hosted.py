@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import sys
@@ -13,8 +14,10 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
+from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.loop_watch import LoopWatch
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
@@ -42,7 +45,7 @@ class HostedActor:
 
     __slots__ = (
         "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "is_async", "leaving", "mailbox", "on_quiet", "spec",
-        "threads", "threads_max", "watched", "width",
+        "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -59,6 +62,9 @@ class HostedActor:
         """For `def` methods that run at the same time; 0: one after the other, on the user's thread."""
         self.threads: CallThreads[Incoming] | None = None
         self.after_call: Callable[[Callable[[], None]], None] | None = None
+        self.starting = 0
+        """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
+        self.turn = asyncio.Lock()
         self.leaving = False
         self.on_quiet: Callable[[], None] | None = None
         """Called once, under the lock, when no call runs."""
@@ -145,10 +151,23 @@ class HostedActor:
         host.actor_left(self, cause)
 
     def _abandon(self, host: Host) -> None:
-        for incoming in list(host.calls.values()):
-            if incoming.actor is self and incoming.task is not None:
-                incoming.cancelled = True
-                host.cancel_running(incoming)
+        """It was killed. On the user's loop."""
+        with host.core.lock:
+            host.actors.pop(self.spec.actor_id, None)
+            for group in self.mailbox.groups():
+                for waiting in self.mailbox.take_waiting(group):
+                    host.calls.pop(waiting.key, None)
+            running = [incoming for incoming in host.calls.values() if incoming.actor is self and incoming.task is not None]
+        for incoming in running:
+            incoming.cancelled = True
+            host.cancel_running(incoming)
+        tasks = [incoming.task for incoming in running if incoming.task is not None]
+        host.keep(host.executor.loop.create_task(self._leave_when_quiet(host, tasks), name=f"end {self.label}"))
+
+    async def _leave_when_quiet(self, host: Host, tasks: list[asyncio.Task[Any]]) -> None:
+        """Code that does not listen to its cancel keeps the actor here: its node ends the whole process after the grace (NA-3)."""
+        if tasks:
+            await asyncio.wait(tasks)
         host.actor_left(self, "it was killed")
 
 
@@ -172,6 +191,9 @@ async def resolved(value: Any) -> Any:
 
 def host_actor(host: Host, message: m.HostActor) -> None:
     """Become, or take in, an actor. On the user's thread."""
+    if message.spec.shared and host.loop_watch is None:
+        host.loop_watch = LoopWatch(host)
+        host.loop_watch.start()
     host.keep(host.executor.loop.create_task(_construct(host, message), name=f"construct {message.spec.class_name}"))
 
 
@@ -184,6 +206,9 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     name = f"{spec.class_name}.__init__"
     incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None)
     running_call.set(incoming.running)
+    # What an earlier call of this worker ran under is none of its business (SEMANTICS 8).
+    deadline_var.set(None)
+    declared.set(spec.values)
     try:
         actor = HostedActor(spec, message.incarnation, host.actor_class(spec))
         if incoming.needs_store():

@@ -5,7 +5,10 @@ from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup, 
 
 
 class ActorSpec(Message):
-    """Everything needed to make an actor, again and again."""
+    """Everything needed to make an actor, again and again.
+
+    `values`: the declared context of its constructor (SEMANTICS 8), in every life.
+    """
 
     actor_id: str
     job_id: str
@@ -31,6 +34,7 @@ class ActorSpec(Message):
     groups: dict[str, int] = {}
     checkpoint_every: float | str | None = None
     stored: Stored | None = None
+    values: dict[str, str] | None = None
 
 
 class ActorDied(Message):
