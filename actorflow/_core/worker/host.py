@@ -61,6 +61,8 @@ class Host:
         self.events: Events | None = None
         """The calls that have ended here, for the state API."""
         self.loop_watch: Any = None
+        self.stepping: Incoming | None = None
+        """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
@@ -460,11 +462,14 @@ class Host:
             self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return True
         incoming.fn = fn
+        self.stepping = incoming
         try:
             started = self._first_steps.run(incoming, _coroutine_of)
         except BaseException as error:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
             return True
+        finally:
+            self.stepping = None
         if started is None:
             self._run_as_task(incoming, fn)
             return False

@@ -55,7 +55,7 @@ class LoopWatch:
     def _tell(self, seconds: float) -> None:
         host = self._host
         task = asyncio.current_task(host.executor.loop)
-        call = next((incoming for incoming in host.calls.values() if task is not None and incoming.task is task), None)
+        call = host.stepping or next((incoming for incoming in host.calls.values() if task is not None and incoming.task is task), None)
         who = f"{call.actor.label}, in {call.name}()," if call is not None and call.actor is not None else "code of one of them"
         log.warning(
             "%s has blocked the loop of this process, which %d shared actors use, for %.1f s: await what waits there, or take "

@@ -275,29 +275,31 @@ def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
     assert not place(dead).exists()
 
 
-@pytest.mark.parametrize("step", ["write_text", "mkdir", "done"])
-def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "made"), [("lock", set()), ("logs", {"lock"}), ("done", {"lock", "logs"})], ids=["lock", "logs", "done"]
+)
+def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str, made: set[str]) -> None:
     """Before the lock was written, before the logs had a place, and before there was a node."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from actorflow._core.boot.session_dir import create_session_dir\n"
+        "import os, signal, sys; from actorflow._core.boot import session_dir\n"
         "step, directory = sys.argv[1:]\n"
-        "original = getattr(Path, step, None)\n"
-        "def fatal(self, *args, **kwargs):\n"
-        "    if self.name in ('lock', 'logs'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(self, *args, **kwargs)\n"
-        "if original is not None:\n"
-        "    setattr(Path, step, fatal)\n"
-        "create_session_dir('a1b2c3', [directory])\n"
+        "def fatal_at(original, path_at):\n"
+        "    def call(*args, **kwargs):\n"
+        "        if args[path_at].endswith('/' + step):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return original(*args, **kwargs)\n"
+        "    return call\n"
+        "os.mkdir, session_dir._write = fatal_at(os.mkdir, 0), fatal_at(session_dir._write, 0)\n"
+        "session_dir.create_session_dir('a1b2c3', [directory])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, step, str(short_dir)], check=False)
     assert done.returncode == -signal.SIGKILL
     [left] = root(short_dir).iterdir()
-    assert {path.name for path in left.iterdir()} == {"write_text": set(), "mkdir": {"lock"}, "done": {"lock", "logs"}}[step]
+    assert {path.name for path in left.iterdir()} == made
     assert sweep_stale([str(short_dir)]) == [], "it may be one whose node is about to start"
     make_old(left)
-    assert sweep_stale([str(short_dir)]) == [left]
+    assert sweep_stale([str(short_dir)]) == [str(left)]
     assert list(root(short_dir).iterdir()) == []
 
 
