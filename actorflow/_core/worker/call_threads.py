@@ -63,6 +63,15 @@ class CallThreads(Generic[C]):
         self._coming = True
 
     def _live(self) -> None:
+        try:
+            self._work()
+        finally:
+            # It was closed, or `run` has failed: another thread may take its place.
+            with self._lock:
+                self._threads -= 1
+                self._send_for_one()
+
+    def _work(self) -> None:
         arrived = True
         while True:
             with self._lock:

@@ -289,3 +289,32 @@ def test_close_waits_for_no_call_and_leaves_none_out(make: Make) -> None:
         blocking.let_go(number)
     assert until(lambda: not named(threads._name))
     assert sorted(blocking.started) == list(range(7))
+
+
+def test_a_call_that_is_put_after_the_end_is_run_all_the_same(make: Make) -> None:
+    threads, blocking = make(1), Blocking(1)
+    threads.put(blocking.call(0))
+    assert blocking.have_started(1)
+    blocking.let_go(0)
+    threads.close()
+    assert until(lambda: not named(threads._name))
+    over = threading.Event()
+    threads.put(over.set)
+    assert over.wait(PATIENCE_S)
+    assert until(lambda: not named(threads._name))
+
+
+# -- what must not happen, and does
+
+
+def test_ct_2_a_failure_of_ours_costs_one_thread_and_another_takes_its_place(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, told, over = make(1), list[type[BaseException]](), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(failed.exc_type))
+
+    def fails() -> None:
+        raise ZeroDivisionError("a bug")
+
+    threads.put(fails)
+    threads.put(over.set)
+    assert over.wait(PATIENCE_S)
+    assert until(lambda: told == [ZeroDivisionError])
