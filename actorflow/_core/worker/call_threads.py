@@ -56,8 +56,13 @@ class CallThreads(Generic[C]):
             self._idle -= 1
             self._gate.release()
         elif self._threads < self._limit:
+            try:
+                threading.Thread(target=self._live, name=f"{self._name}-{self._threads + 1}", daemon=True).start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return  # The system gives no more threads: those that are there take it.
             self._threads += 1
-            threading.Thread(target=self._live, name=f"{self._name}-{self._threads}", daemon=True).start()
         else:
             return  # All of them run calls: whoever is done first takes it.
         self._coming = True

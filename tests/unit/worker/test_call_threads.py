@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -318,3 +320,32 @@ def test_ct_2_a_failure_of_ours_costs_one_thread_and_another_takes_its_place(mak
     threads.put(over.set)
     assert over.wait(PATIENCE_S)
     assert until(lambda: told == [ZeroDivisionError])
+
+
+NO_MORE_THREADS = """
+import resource, threading
+from actorflow._core.worker.call_threads import CallThreads
+
+threading.stack_size(256 * 2**20)
+free = 600 * 2**20
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + free, resource.RLIM_INFINITY))
+done = threading.Semaphore(0)
+
+def call():
+    threading.Event().wait(0.01)
+    done.release()
+
+threads = CallThreads(16, lambda call: call(), "narrow")
+for _ in range(40):
+    threads.put(call)
+for number in range(40):
+    assert done.acquire(timeout=20), f"{number} of 40 calls were run"
+started = sum(thread.name.startswith("narrow") for thread in threading.enumerate())
+assert 1 <= started < 16, started
+"""
+
+
+def test_where_the_system_gives_no_more_threads_those_that_are_there_run_all_calls() -> None:
+    program = subprocess.run([sys.executable, "-c", NO_MORE_THREADS], capture_output=True, text=True, timeout=50, check=False)
+    assert (program.returncode, program.stderr) == (0, "")
