@@ -118,10 +118,18 @@ class Carrier:
             if self._call is None:
                 return
             (call, coroutine, context, waits_for), self._call = self._call, None
+            if error is not None and self._hands_on(error, waits_for):
+                error = None
             value, failed = await _go_on(coroutine, context, waits_for, error)
             self._owner.over(call, value, failed)
             del call, coroutine, context, waits_for, error, value, failed
             self._park = self._loop.create_future()
+
+    def _hands_on(self, cancelled: BaseException, waits_for: Any) -> bool:
+        """As with any task: what a cancelled call waits for is cancelled, a task for instance, and the call hears it from there."""
+        if not asyncio.isfuture(waits_for) or waits_for is self.task or waits_for.get_loop() is not self._loop:
+            return False
+        return waits_for.cancel(*cancelled.args)
 
 
 @types.coroutine
