@@ -149,7 +149,10 @@ def _go_on(
                 waits_for = context.run(coroutine.send, sent)
             else:
                 into, error = error, None
-                waits_for = context.run(coroutine.throw, into)
+                try:
+                    waits_for = context.run(coroutine.throw, into)
+                finally:
+                    del into  # It holds this frame by its traceback, and everything that the call has had with it.
         except StopIteration as stop:
             return stop.value, None
         except BaseException as failed:

@@ -12,6 +12,7 @@ import contextvars
 import gc
 import random
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
@@ -856,6 +857,41 @@ def test_a_call_that_is_left_behind_with_its_loop_tidies_up_and_answers_nobody(k
     assert log == ["torn down"]
     assert not outcome.done()
     assert complaints == ["Task was destroyed but it is pending!"]
+
+
+@pytest.mark.parametrize("world", [Tasks, Steps])
+@pytest.mark.parametrize("program", [raises, raises_later, returns_later])
+def test_a_call_that_is_over_leaves_no_cycle_behind(run: Any, program: Program, world: type[Tasks]) -> None:
+    """What a call had, references to objects of the cluster for instance, goes with it and not with the next collection."""
+
+    class Large:
+        pass
+
+    async def scenario() -> None:
+        steps, gone = world(), list[str]()
+
+        async def with_large(cancelled: bool) -> Any:
+            large = Large()
+            weakref.finalize(large, gone.append, "gone")
+            return await program(Stage(wait_s=FAR_S if cancelled else 0.001))
+
+        gc.collect()
+        gc.disable()
+        try:
+            for cancelled in (False, True):
+                await steps.ready()
+                running = steps.start("with large", lambda cancelled=cancelled: with_large(cancelled))
+                await turns(3)
+                if cancelled:
+                    cancel(running)
+                await come_to(running)
+                del running
+                await turns(5)
+                assert gone.pop() == "gone"
+        finally:
+            gc.enable()
+
+    run(scenario())
 
 
 # -- many at once
