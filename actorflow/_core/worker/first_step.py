@@ -8,6 +8,7 @@ it keeps the task, which goes on with it like any task; when it has ended, the t
     FT-1  A call has one task from its first step to its last, and no two calls have the same task at the same time.
     FT-2  Each call has a context of its own: what it sets no other call sees.
     FT-3  A task that was asked to cancel is never used again.
+    FT-4  A task that somebody has kept when its call is over is over too: it is done, and to cancel it later cancels nobody else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextvars
 import types
 from asyncio.tasks import _enter_task, _leave_task  # what the eager tasks of later Pythons do themselves
 from collections.abc import Callable, Coroutine, Generator
+from sys import getrefcount
 from typing import Any
 
 SPARES_MAX = 16
@@ -40,12 +42,16 @@ class FirstSteps:
         if carrier is None:
             return None
         context = contextvars.copy_context()
-        task = carrier.task
+        task, coroutine = carrier.task, None
+        references = getrefcount(task)
         _enter_task(self._loop, task)
         try:
             coroutine, result = context.run(_first, call, start)
         finally:
             _leave_task(self._loop, task)
+            if coroutine is None and getrefcount(task) > references:  # FT-4
+                self._spares.pop()
+                carrier.retire()
         if coroutine is None:
             return None, result
         self._spares.pop()
@@ -107,8 +113,14 @@ class Carrier:
         if not self._park.done():
             self._park.set_result(None)
 
+    def retire(self) -> None:
+        """Be done."""
+        if not self._park.done():
+            self._park.set_result(None)
+
     async def _live(self) -> None:
-        while self._owner.stand_by(self):
+        references = getrefcount(self.task)
+        while getrefcount(self.task) <= references and self._owner.stand_by(self):
             error: BaseException | None = None
             try:
                 await self._park

@@ -66,6 +66,7 @@ class Running:
         self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
+        self.task = None  # As the worker does: what is over cannot be cancelled.
         self.outcome.set_result(("value", value) if error is None else told(error))
 
 
@@ -684,8 +685,9 @@ def test_ft_1_a_call_has_one_task_from_its_first_step_to_its_last(run: Any) -> N
 
         await steps.ready()
         running = steps.start("five steps", program)
+        task = running.task
         await come_to(running)
-        assert seen == [running.task] * 5 + [None]
+        assert seen == [task] * 5 + [None]
         assert names[1:] == ["five steps"] * 4
 
     run(scenario())
@@ -823,6 +825,62 @@ def test_a_task_that_ran_a_timeout_is_as_good_as_new(run: Any) -> None:
             await turns(2)
             assert await come_to(steps.start("next", lambda: gives_way(Stage()))) == ("value", "gave way")
         assert steps.at_once == 10
+
+    run(scenario())
+
+
+# -- FT-4: not while it is kept
+
+
+@pytest.mark.parametrize("program", [returns, raises, returns_later, raises_later, has_a_timeout])
+def test_ft_4_a_task_that_somebody_has_kept_is_done_with_its_call(run: Any, program: Program) -> None:
+    """As actors do: `self.task = asyncio.current_task()` in one call, `self.task.cancel()` or `await self.task` in another."""
+
+    async def scenario() -> None:
+        steps, kept, log = Steps(), list[asyncio.Task[Any]](), list[str]()
+
+        async def keeps() -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            kept.append(task)
+            task.add_done_callback(lambda done: log.append("it was told"))
+            return await program(Stage())
+
+        async def cancels_what_was_kept() -> str:
+            kept[0].cancel()
+            await asyncio.sleep(0.001)
+            return "not disturbed"
+
+        await steps.ready()
+        await come_to(steps.start("keeps", keeps))
+        await turns(3)
+        assert await come_to(steps.start("cancels", cancels_what_was_kept)) == ("value", "not disturbed")
+        assert kept[0].done()
+        assert await asyncio.wait_for(kept[0], PATIENCE_S) is None
+        assert log == ["it was told"]
+        await steps.ready()
+        assert await come_to(steps.start("cancels", cancels_what_was_kept)) == ("value", "not disturbed")
+        assert steps.at_once == 1
+
+    run(scenario())
+
+
+LEAVE_CYCLES = [has_a_child_that_fails, waits_for_itself]
+"""Of asyncio's own making; they hold the task until the next collection."""
+LEAVE_CANCELLED = [cancels_itself_and_returns, cancels_itself_and_raises, cancels_itself_and_waits, cancels_itself_and_goes_on]
+
+
+@pytest.mark.parametrize("program", [program for program in PROGRAMS if program not in [*LEAVE_CYCLES, *LEAVE_CANCELLED]])
+def test_a_task_that_nobody_has_kept_is_used_again(run: Any, program: Program) -> None:
+    """Whatever the call has used of asyncio."""
+
+    async def scenario() -> None:
+        steps = Steps()
+        await steps.ready()
+        await come_to(steps.start("first", lambda: program(Stage())))
+        await turns(3)
+        steps.start("another", lambda: returns(Stage()))
+        assert steps.at_once == 2
 
     run(scenario())
 
