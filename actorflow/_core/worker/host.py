@@ -483,6 +483,7 @@ class Host:
 
     def _carried(self, incoming: Incoming, value: Any, error: BaseException | None) -> None:
         """A call that had suspended is over. In its task, which other calls do not run in: the next one waits for the next turn."""
+        incoming.task = None  # It stands by for other calls from now on, and a late cancel of this one must not reach them.
         if error is not None:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
         else:
