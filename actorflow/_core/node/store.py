@@ -9,7 +9,7 @@ from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Arena
 from actorflow._core.node.context import NodeContext
 from actorflow._core.policy.object_store import Denied, ExtentBook, Freed, Granted
-from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, HandOver, Pin, Pinned, ReturnSlabs, Unpin
+from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, HandOver, Pin, Pinned, ReturnSlabs, Unpin, WriterLost
 
 log = logging.getLogger("actorflow")
 
@@ -104,6 +104,10 @@ class Store:
             self._release(freed, now)
         if self._early_pins or self._early_frees:
             self._slabs_gone()
+        for owner, numbers in self.book.written_by(process_id).items():
+            reader = self._find(owner)
+            if reader is not None:
+                reader.send(WriterLost(process_id, numbers))
         self._serve(now)
 
     def expire(self, now: float, names: Callable[[str], str]) -> None:

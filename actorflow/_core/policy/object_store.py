@@ -66,9 +66,12 @@ class Freed:
 
 
 class Extent:
-    """One allocated range. `size` is what was asked; the range has whole pages. `carved`: objects taken from a slab; None: no slab."""
+    """One allocated range. `size` is what was asked; the range has whole pages. `carved`: objects taken from a slab; None: no slab.
 
-    __slots__ = ("carved", "freed", "number", "offset", "owner", "pins", "size")
+    `writer`: who has handed it over to its owner.
+    """
+
+    __slots__ = ("carved", "freed", "number", "offset", "owner", "pins", "size", "writer")
 
     def __init__(self, number: int, offset: int, size: int, owner: str) -> None:
         self.number = number
@@ -78,6 +81,7 @@ class Extent:
         self.freed = False
         self.pins = 0
         self.carved: int | None = None
+        self.writer = ""
 
 
 class _Client:
@@ -225,9 +229,17 @@ class ExtentBook:
         if extent.owner != owner:
             del self._clients[client].owned[number]
             self._forget_client(client)
-            extent.owner = owner
+            extent.owner, extent.writer = owner, client
             self._client(owner).owned[number] = None
         return True
+
+    def written_by(self, client: str) -> dict[str, list[int]]:
+        """What a process has handed over and is still there, by owner."""
+        found: dict[str, list[int]] = {}
+        for extent in self._extents.values():
+            if extent.writer == client and not extent.freed:
+                found.setdefault(extent.owner, []).append(extent.number)
+        return found
 
     def free(self, number: int, now: float) -> Freed | None:
         """The owner needs the extent no more: free it now, or when its last pin goes. Idempotent."""

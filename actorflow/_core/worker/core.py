@@ -148,6 +148,7 @@ class Core:
             m.Allocated: self.store.on_allocated,
             m.Pinned: self.store.on_pinned,
             m.ReturnSlabs: self.store.on_return_slabs,
+            m.WriterLost: self.store.on_writer_lost,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,
@@ -364,6 +365,7 @@ class Core:
                 return
             self.tasks.peer_lost(peer)
             self.actors.peer_lost(peer)
+            self.store.peer_lost(peer.process_id)
             if self.host is not None:
                 self.host.peer_lost(peer)
             if peer.process_id:

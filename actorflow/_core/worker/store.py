@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
 from actorflow._core.policy.extents import PAGE_BYTES
-from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, Pin, Pinned, ReturnSlabs, Stored, Unpin
+from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, Pin, Pinned, ReturnSlabs, Stored, Unpin, WriterLost
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.wakers import FutureWaiter
 
@@ -78,6 +78,8 @@ class StoreClient:
         self._slab_bytes = min(SLAB_BYTES_MAX, arena.size // SLAB_SHARE) // PAGE_BYTES * PAGE_BYTES if arena is not None else 0
         self._viewed: dict[int, int] = {}
         """Views of our own objects, by extent."""
+        self._unheard: dict[str, list[int]] = {}
+        """What processes that died have handed over to us, until their connections have ended."""
         self._freed_later: set[int] = set()
         """Our own objects that are freed when their last view here is gone."""
 
@@ -276,6 +278,26 @@ class StoreClient:
     def on_pinned(self, peer: Peer, message: Pinned) -> None:
         """The node's answer."""
         self._waiting.pop(message.token)(message)
+
+    def on_writer_lost(self, peer: Peer, message: WriterLost) -> None:
+        """A worker died. What it has said may still be on its way: what became of its results is known when its connection has ended."""
+        writer = self._core.known_peer(message.process_id)
+        if writer is None or writer.lost:
+            self._free_unheard(message.extents)
+        else:
+            self._unheard.setdefault(message.process_id, []).extend(message.extents)
+
+    def peer_lost(self, process_id: str) -> None:
+        """The connection to a process has ended."""
+        extents = self._unheard.pop(process_id, None)
+        if extents is not None:
+            self._free_unheard(extents)
+
+    def _free_unheard(self, extents: list[int]) -> None:
+        heard = {entry.outcome.extent for entry in self._core.references.owned.entries.values() if type(entry.outcome) is Stored}
+        for extent in extents:
+            if extent not in heard and extent not in self._viewed:
+                self._core.node.send(FreeExtent(extent))
 
     def fail_all(self, reason: str) -> None:
         """The node is gone: no answer will come."""

@@ -67,6 +67,7 @@ from actorflow._core.protocol.messages.store import (
     Pinned,
     ReturnSlabs,
     Unpin,
+    WriterLost,
 )
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
@@ -80,7 +81,7 @@ AnyMessage = (
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
-    | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin
+    | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
@@ -155,5 +156,5 @@ __all__ = [
     "Unpin",
     "WatchActor",
     "Welcome",
-    "WorkerLog",
+    "WorkerLog", "WriterLost",
 ]  # fmt: skip

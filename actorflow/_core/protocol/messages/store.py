@@ -42,6 +42,13 @@ class ReturnSlabs(Message, tag=78):
     """node -> client: room is short; free what is left of your slabs (FreeExtent). Idempotent."""
 
 
+class WriterLost(Message, tag=79):
+    """node -> owner: the process that has handed these over to you is gone. If its word of one never came, nobody else will free it."""
+
+    process_id: str
+    extents: list[int]
+
+
 class FreeExtent(Message, tag=72):
     """owner of the object -> node: nobody can ask for it any more; free it when the last pin is gone. Idempotent."""
 
