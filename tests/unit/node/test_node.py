@@ -21,6 +21,7 @@ from actorflow._core.protocol.messages import (
     Allocated,
     Blocked,
     CancelLease,
+    Carved,
     FreeExtent,
     HandOver,
     HostActor,
@@ -35,12 +36,14 @@ from actorflow._core.protocol.messages import (
     ReclaimLease,
     RequestLease,
     ReturnLease,
+    ReturnSlabs,
     Shutdown,
     StateQuery,
     StateReply,
     Unblocked,
     Unpin,
     WorkerLog,
+    WriterLost,
 )
 from actorflow.testing import Host, World
 from tests.unit.node.fakes import CPU, Cluster, FakeWorker, Speaker
@@ -664,6 +667,79 @@ def test_a_result_outlives_its_writer_once_it_is_handed_over(cluster: Cluster, w
     world.kill(driver.host)
     cluster.settle()
     assert cluster.node._store.book.used_bytes() == 0
+
+
+def slab(cluster: Cluster, client: Speaker, size: int) -> Allocated:
+    client.send(Allocate(77, size, slab=True))
+    cluster.until(lambda: [answer for answer in client.got(Allocated) if answer.token == 77])
+    return next(answer for answer in client.got(Allocated) if answer.token == 77)
+
+
+def test_a_pin_that_comes_before_the_word_of_its_object_waits_for_it(cluster: Cluster) -> None:
+    """ST-5: the writer's word and the reader's pin come by different connections."""
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    number = slab(cluster, worker, 8 * PAGE).extent | 1
+    driver.send(Pin(5, number))
+    cluster.settle(0.1)
+    assert driver.got(Pinned) == []
+    worker.send(Carved(number, PAGE), HandOver(number, "driver"))
+    cluster.until(lambda: driver.got(Pinned))
+    assert driver.got(Pinned) == [Pinned(5, True)]
+
+
+def test_a_pin_on_an_object_that_never_comes_is_answered_when_its_writer_is_gone(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    number = slab(cluster, worker, 8 * PAGE).extent | 1
+    driver.send(Pin(5, number), FreeExtent(number))
+    cluster.settle(0.1)
+    cluster.kill(worker)
+    cluster.until(lambda: driver.got(Pinned))
+    assert driver.got(Pinned) == [Pinned(5, False)]
+    cluster.settle()
+    assert cluster.node._store.book.used_bytes() == 0
+    assert not cluster.node._store._early_frees
+
+
+def test_an_object_that_was_freed_before_the_word_of_it_came_is_freed_then(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    given = slab(cluster, worker, 8 * PAGE)
+    driver.send(FreeExtent(given.extent | 1))
+    cluster.settle(0.1)
+    worker.send(Carved(given.extent | 1, PAGE), HandOver(given.extent | 1, "driver"))
+    cluster.settle(0.1)
+    assert [extent.number for extent in cluster.node._store.book.extents()] == [given.extent]
+
+
+def test_slabs_are_asked_back_when_room_is_short(cluster: Cluster) -> None:
+    driver, other = cluster.driver("d1"), cluster.driver("d2")
+    given = slab(cluster, driver, 16 * PAGE)
+    other.send(Allocate(1, 60 * PAGE))
+    cluster.until(lambda: driver.got(ReturnSlabs))
+    driver.send(FreeExtent(given.extent))
+    cluster.until(lambda: other.got(Allocated))
+    assert other.got(Allocated)[0].error == ""
+
+
+def test_who_carves_what_is_not_his_is_cut_off(cluster: Cluster) -> None:
+    driver, other = cluster.driver("d1"), cluster.driver("d2")
+    given = slab(cluster, driver, 16 * PAGE)
+    other.send(Carved(given.extent | 1, PAGE))
+    cluster.until(lambda: other.peer.lost)
+    assert not driver.peer.lost
+
+
+def test_the_owner_is_asked_about_what_a_dead_writer_has_handed_over(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    result = allocate(cluster, worker, 1, PAGE)
+    worker.send(HandOver(result.extent, "driver"))
+    cluster.settle(0.1)
+    cluster.kill(worker)
+    cluster.until(lambda: driver.got(WriterLost))
+    assert driver.got(WriterLost) == [WriterLost(worker.process_id, [result.extent])]
 
 
 def test_who_waits_for_room_gets_it_or_the_numbers(cluster: Cluster) -> None:
