@@ -82,6 +82,10 @@ class SimArena:
         self._check_range(offset, len(data))
         self._memory.data[offset : offset + len(data)] = bytes(data)
 
+    def skew(self, data: bytes | memoryview) -> int:
+        """See ports.Arena: addresses are another in every run, and must not show."""
+        return 0
+
     def prefault(self, offset: int, size: int) -> None:
         """See ports.Arena: there is nothing to be made resident."""
 

@@ -128,6 +128,15 @@ class MemfdArena:
             with _address_of(data) as address:
                 ctypes.memmove(base + offset, address, size)
 
+    def skew(self, data: bytes | memoryview) -> int:
+        """How far behind the start of a page a copy of `data` is to begin.
+
+        A copy whose target lies a little further into its page than its source is four times slower (measured: 3.9 GB/s at 192 bytes,
+        15.9 at 0 and at -64): the processor takes each load for one that depends on the store just before it.
+        """
+        with _address_of(data) as address:
+            return address % mmap.PAGESIZE // 64 * 64
+
     def prefault(self, offset: int, size: int) -> None:
         """Make a range resident, in the background. Where the kernel cannot (before 5.14), the first write does."""
         self._to_prefault.append((offset, size))

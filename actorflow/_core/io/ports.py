@@ -176,6 +176,9 @@ class Arena(Protocol):
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Copy `data` to `offset`. Other threads run meanwhile when it is large."""
 
+    def skew(self, data: bytes | memoryview) -> int:
+        """How far behind the start of a page a copy of `data` is to begin: a multiple of 64, below 4096."""
+
     def prefault(self, offset: int, size: int) -> None:
         """Make a range that is about to be written resident, in the background: the first touch is what makes a copy slow."""
 

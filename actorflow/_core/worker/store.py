@@ -29,12 +29,22 @@ ALIGN = 64
 """Buffers start at multiples of this inside an extent: a cache line, and what vector code likes."""
 
 
-def layout(pickled: Pickled) -> tuple[int, list[tuple[int, int]]]:
-    """Where the pickle (first) and its buffers go in an extent: (size, [(start, length), ...])."""
+SKEW_BYTES_MIN = 256 * 1024
+"""Buffers from this size on start where a copy of them is fast: see Arena.skew."""
+
+
+def layout(pickled: Pickled, skew: Callable[[bytes | memoryview], int] = lambda part: 0) -> tuple[int, list[tuple[int, int]]]:
+    """Where the pickle (first) and its buffers go in an extent: (size, [(start, length), ...]). The size does not depend on `skew`."""
     spans: list[tuple[int, int]] = []
     at = 0
-    for length in [len(pickled.data), *map(len, pickled.buffers or ())]:
-        spans.append((at, length))
+    for part in [pickled.data, *(pickled.buffers or ())]:
+        length = len(part)
+        start = at
+        if length >= SKEW_BYTES_MIN:
+            at = (at + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+            start = at + skew(part)
+            at += PAGE_BYTES
+        spans.append((start, length))
         at += (length + ALIGN - 1) // ALIGN * ALIGN
     return max(at, 1), spans
 
@@ -42,7 +52,7 @@ def layout(pickled: Pickled) -> tuple[int, list[tuple[int, int]]]:
 SLAB_BYTES_MAX = 64 * 1024 * 1024
 SLAB_SHARE = 64
 """A slab is at most this part of the arena."""
-SLAB_OBJECT_SHARE = 2
+SLAB_OBJECT_SHARE = 8
 """Objects over this part of a slab have an extent of their own."""
 PREFAULT_AHEAD_BYTES = 16 * 1024 * 1024
 """So much of a slab is made resident before it is written."""
@@ -185,7 +195,7 @@ class StoreClient:
     def fill(self, message: Allocated, pickled: Pickled) -> Stored:
         """Copy a pickle into the extent that was allocated for it."""
         assert self.arena is not None
-        size, spans = layout(pickled)
+        size, spans = layout(pickled, self.arena.skew)
         for (start, _), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
             self.arena.write(message.offset + start, part)
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
