@@ -73,6 +73,8 @@ class Host:
         self._waiting = 0
         self._running = 0
         self._told_blocked = False
+        self._all_wait_since = 0.0
+        self._blocked_timer = False
         self._watching = False
         self.checkpoints: dict[str, Checkpoints] = {}
         self._kept: set[asyncio.Task[Any]] = set()
@@ -280,7 +282,11 @@ class Host:
             if call.blocked == 1:
                 self._waiting += 1
                 if self._waiting == self._running and not self._told_blocked:
-                    self.core.later(BLOCKED_S, self._tell_blocked)
+                    self._all_wait_since = self._monotonic()
+                    if not self._blocked_timer:
+                        # One at a time, however often the code waits: to arm it wakes the protocol's thread.
+                        self._blocked_timer = True
+                        self.core.later(BLOCKED_S, self._look_blocked)
         try:
             yield
         finally:
@@ -297,8 +303,15 @@ class Host:
         with self.waiting():
             await future
 
-    def _tell_blocked(self) -> None:
-        if self._waiting and self._waiting == self._running and not self._told_blocked:
+    def _look_blocked(self) -> None:
+        self._blocked_timer = False
+        if not self._waiting or self._waiting != self._running or self._told_blocked:
+            return
+        left_s = self._all_wait_since + BLOCKED_S - self._monotonic()
+        if left_s > BLOCKED_S / 10:
+            self._blocked_timer = True
+            self.core.later(left_s, self._look_blocked)
+        else:
             self._told_blocked = True
             self.core.node.send(m.Blocked())
             self._give_back()
