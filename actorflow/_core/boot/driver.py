@@ -45,6 +45,7 @@ class DriverConfig:
     namespace: str = "default"
     inline: bool = False
     prestart: int = 1
+    cancel_grace_s: float = 5.0
     in_process: bool = False
     looks: bool = False
     """It only looks at a cluster, and is no job of it."""
@@ -90,6 +91,7 @@ class Driver:
             ready_fd=write_fd,
             sys_path=[path or os.getcwd() for path in sys.path],
             prestart=self.config.prestart,
+            cancel_grace_s=self.config.cancel_grace_s,
         )
         self._driver_id = settings.driver_id
         log_path = self.session.logs / "node.log"
@@ -172,7 +174,7 @@ class Driver:
         from actorflow._core.boot.in_process import InProcessCluster
 
         assert self.session is not None
-        self._cluster = InProcessCluster(ports, self.session, self.config.resources, self.config.arena_bytes, process_id)
+        self._cluster = InProcessCluster(ports, self.session, self.config, process_id)
         await self._cluster.start()
         return self._cluster.arena
 

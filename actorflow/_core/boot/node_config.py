@@ -16,6 +16,7 @@ class LocalClusterConfig(msgspec.Struct, frozen=True):
     ready_fd: int
     sys_path: list[str]
     prestart: int = 1
+    cancel_grace_s: float = 5.0
 
     def to_json(self) -> str:
         """For the command line."""

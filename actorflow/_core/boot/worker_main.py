@@ -48,6 +48,7 @@ class Worker:
         self.spec = spec
         self.loop = loop
         self.executor = MainThreadExecutor(loop)
+        self.executor.take_signals()
         self.protocol = ProtocolThread()
         self.core: Core | None = None
 

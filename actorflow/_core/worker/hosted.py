@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -47,6 +48,8 @@ class HostedActor:
         """Called once, under the lock, when no call runs."""
         self.watched = False
         """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
+        self.interruptible: frozenset[str] = frozenset() if self.threads_max else interruptible_methods(cls)
+        """`def` methods that a cancel may tear (SEMANTICS 5). Only the user's thread can be interrupted."""
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
 
@@ -140,6 +143,16 @@ def is_async_class(cls: type) -> bool:
         if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
             return True
     return False
+
+
+def interruptible_methods(cls: type) -> frozenset[str]:
+    """The methods that say so with `@af.method(interruptible=True)`."""
+    return frozenset(
+        name
+        for name in dir(cls)
+        if not name.startswith("_")
+        and getattr(getattr(inspect.getattr_static(cls, name, None), METHOD_OPTIONS, None), "interruptible", False)
+    )
 
 
 async def resolved(value: Any) -> Any:

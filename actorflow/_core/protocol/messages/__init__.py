@@ -29,6 +29,7 @@ from actorflow._core.protocol.messages.call import (
     Cancel,
     Define,
     GaveBack,
+    NotListening,
     Release,
     Reply,
     TakeBack,
@@ -37,6 +38,7 @@ from actorflow._core.protocol.messages.call import (
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -44,10 +46,12 @@ from actorflow._core.protocol.messages.lease import (
     RequestLease,
     ReturnLease,
     Unblocked,
+    WornOut,
 )
 from actorflow._core.protocol.messages.object import (
     AddBorrow,
     BorrowAck,
+    CancelObject,
     DropBorrow,
     Failed,
     Fetch,
@@ -64,14 +68,14 @@ from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, 
 
 AnyMessage = (
     Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
-    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | Release
+    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
-    | Blocked | Unblocked
+    | KillLease | WornOut | Blocked | Unblocked
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
-    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
+    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | CancelObject
     | Allocate | Allocated | HandOver | FreeExtent | Pin | Pinned | Unpin
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
@@ -81,14 +85,14 @@ __all__ = [
     "ActorCall", "ActorDied", "ActorExit", "ActorFailed", "ActorLost", "ActorOutOfScope", "ActorReady",
     "ActorSpec", "ActorState",
     "AddBorrow", "Allocate", "Allocated", "AnyMessage", "Blocked", "BorrowAck", "CallContext", "Cancel",
-    "CancelLease", "CheckpointSaved", "CreateActor",
+    "CancelLease", "CancelObject", "CheckpointSaved", "CreateActor",
     "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
     "FreeExtent", "GaveBack", "HandOver",
-    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Leave", "Message",
-    "Needed", "NodeInfo", "Outcome", "Pin", "Pinned",
+    "Hello", "HostActor", "Inline", "KillActor", "KillLease", "LeaseGranted", "LeaseLost", "LeaseRefused", "Leave", "Message",
+    "Needed", "NodeInfo", "NotListening", "Outcome", "Pin", "Pinned",
     "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",
     "SaveCheckpoint", "Shutdown", "StateQuery", "StateReply",
     "Stored", "StreamClose", "StreamCredit", "StreamEnd", "StreamItem", "TakeBack", "TaskCall", "Unblocked",
     "Unpin", "WatchActor",
-    "Welcome", "WorkerLog",
+    "Welcome", "WorkerLog", "WornOut",
 ]  # fmt: skip
