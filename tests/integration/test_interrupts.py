@@ -174,7 +174,7 @@ async def test_5_a_coroutine_that_blocks_in_af_sync_is_interrupted(tmp_path: Pat
     def parent(path: str) -> None:
         async def block() -> None:
             Path(path).write_text("started")
-            time.sleep(30)
+            time.sleep(30)  # noqa: ASYNC251 - what this test is about
 
         af.sync(block())
 
@@ -253,7 +253,6 @@ async def test_5_a_retired_worker_lives_as_long_as_others_hold_what_it_owns(tmp_
     ref.cancel()
     with pytest.raises(af.TaskCancelledError):
         await ref
-    await sleep_long.options(num_cpus=1).remote(str(tmp_path / "x")) if False else None
     if int(path.read_text()) == pid:
         await asyncio.sleep(0.5)
         assert await inner == "owned by the worker"

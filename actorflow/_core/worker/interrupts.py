@@ -288,7 +288,7 @@ class Interrupts:
         else:
             running = sys._current_frames().get(incoming.thread) if incoming.thread else self._executor.frame()
             frames = [(frame, frame.f_lineno) for frame in _outwards(running)][::-1]
-        shown = [pair for pair in frames if not pair[0].f_globals.get("__name__", "").startswith("actorflow._core.")]
+        shown = [pair for pair in frames if not pair[0].f_globals.get("__name__", "").startswith(("actorflow._core.", SIMULATED))]
         return "".join(traceback.StackSummary.extract(iter(shown)).format()).rstrip()
 
 

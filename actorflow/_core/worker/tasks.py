@@ -330,6 +330,9 @@ class TaskSubmitter:
             function: str = running.target.function_id  # type: ignore[union-attr]
             self._run_us[function] = max(self._run_us.get(function, 0.0), 20_000.0)
         self._pump(lease.klass)
+        if running is None:
+            # Nothing is left there, and no reply will come that would have it looked at.
+            self._core.pump_later(lease.klass)
 
     def completed(self, call: Call, run_us: int) -> None:
         """A reply came: the worker is free for more."""
