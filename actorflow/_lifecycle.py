@@ -42,6 +42,7 @@ class InitOptions:
     mode: str = "processes"
     inline: bool = False
     log_to_driver: bool = True
+    cancel_grace: float = 5.0
     looks: bool = False
 
     def difference(self, other: InitOptions) -> str:
@@ -83,6 +84,11 @@ def _options(given: dict[str, Any]) -> InitOptions:
             raise OptionTypeError(f"af.init({name}={number!r}): a number is needed, not {type(number).__name__}")
         if number is not None and not number >= 0:
             raise OptionError(f"af.init({name}={number!r}): it cannot be negative; leave it out to use what this machine has")
+    grace = values["cancel_grace"]
+    if isinstance(grace, bool) or not isinstance(grace, (int, float)):
+        raise OptionTypeError(f"af.init(cancel_grace={grace!r}): seconds are needed, a number and not {type(grace).__name__}")
+    if not 0 <= grace < float("inf"):
+        raise OptionError(f"af.init(cancel_grace={grace!r}): seconds are needed, 0 or more; 0 kills what does not end at once")
     if values["inline"] and values["mode"] != "processes":
         raise OptionError("af.init(inline=True) is for mode='processes': in_process runs in this process already")
     return InitOptions(**values)
@@ -100,6 +106,7 @@ def init(
     mode: Literal["processes", "in_process"] = "processes",
     inline: bool = False,
     log_to_driver: bool = True,
+    cancel_grace: float = 5.0,
 ) -> Session:
     """Start actorflow in this process. One object for every form: `await af.init()`, `async with`, `with`, or a bare call.
 
@@ -108,6 +115,7 @@ def init(
     `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's.
     `namespace`: where the names of this program's actors live. `inline`: carry the protocol on the running loop and not in a thread of
     its own: faster by some microseconds a call, but code that blocks the loop then blocks the protocol too.
+    `cancel_grace`: seconds that a cancelled task of this cluster has to end before its worker is killed.
     `mode="in_process"`: workers are threads of this process, for pdb and coverage.
 
     The same options twice give the same session. Raises AlreadyInitializedError for others, ClusterStartError, ClusterConnectionError,
@@ -170,6 +178,7 @@ def _plan(options: InitOptions) -> ClusterPlan:
         arena_bytes=arena_size(options.object_store_memory),
         namespace=options.namespace,
         in_process=options.mode == "in_process",
+        cancel_grace_s=options.cancel_grace,
         looks=options.looks,
         prestart=max(1, min(int(own["CPU"]), 2)),
     )

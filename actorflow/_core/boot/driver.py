@@ -100,8 +100,7 @@ class Driver:
     async def _start_in_process(self, ports: Ports, local: LocalCluster) -> MemfdArena:
         from actorflow._core.boot.in_process import InProcessCluster
 
-        plan = self.plan
-        self._in_process = InProcessCluster(ports, local.session, plan.resources, plan.arena_bytes, local.driver_id)
+        self._in_process = InProcessCluster(ports, local.session, self.plan, local.driver_id)
         await self._in_process.start()
         return self._in_process.arena
 

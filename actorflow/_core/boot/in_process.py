@@ -12,6 +12,7 @@ import os
 import signal as signals
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
 from actorflow._core.boot.session_dir import SessionDir
@@ -29,6 +30,9 @@ from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
 
+if TYPE_CHECKING:
+    from actorflow._core.boot.node_launch import ClusterPlan
+
 JOIN_TIMEOUT_S = 2.0
 """How long the end waits for the code that a worker's thread still runs; the thread is a daemon."""
 
@@ -36,18 +40,19 @@ JOIN_TIMEOUT_S = 2.0
 class InProcessCluster:
     """A cluster on one loop. Everything but the workers' user code runs on the loop that starts it."""
 
-    def __init__(self, ports: Ports, session: SessionDir, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
-        self.arena = MemfdArena.create(arena_bytes)
+    def __init__(self, ports: Ports, session: SessionDir, settings: ClusterPlan, driver_id: str) -> None:
+        self.arena = MemfdArena.create(settings.arena_bytes)
         self._session = session
         head_address = f"unix:{session.path}/head.sock"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
         config = NodeConfig(
             address=session.node_address,
             head_address=head_address,
-            resources=resources,
+            resources=settings.resources,
             worker_address=session.worker_address,
             pid=os.getpid(),
             owner=driver_id,
+            cancel_grace_s=settings.cancel_grace_s,
         )
         self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
 

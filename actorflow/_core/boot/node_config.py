@@ -21,6 +21,7 @@ class LocalClusterConfig(NamedTuple):
     life_fd: int
     sys_path: list[str]
     prestart: int
+    cancel_grace_s: float = 5.0
 
     def to_json(self) -> str:
         """For the command line."""

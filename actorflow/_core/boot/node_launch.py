@@ -31,6 +31,7 @@ class ClusterPlan(NamedTuple):
     namespace: str
     in_process: bool
     prestart: int
+    cancel_grace_s: float = 5.0
     looks: bool = False
     """It only looks at a cluster, and is no job of it."""
 
@@ -66,6 +67,7 @@ class LocalCluster:
             life_fd=read_fd,
             sys_path=[path or os.getcwd() for path in sys.path],
             prestart=plan.prestart,
+            cancel_grace_s=plan.cancel_grace_s,
         )
         try:
             with open(self._log_path, "ab") as log_file:

@@ -92,6 +92,7 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         owner=config.driver_id,
         log_dir=session.logs,
         prestart=config.prestart,
+        cancel_grace_s=config.cancel_grace_s,
     )
     node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end)
     async with contextlib.AsyncExitStack() as stack:

@@ -59,6 +59,7 @@ class Worker:
         self.spec = spec
         self.loop = loop
         self.executor = MainThreadExecutor(loop)
+        self.executor.take_signals()
         self.protocol_loop = new_loop()
         self.core: Core | None = None
         self._joining: asyncio.Task[None] | None = None

@@ -56,6 +56,8 @@ class NodeConfig:
     """How long a broken connection waits for the news of the process's end."""
     kill_grace_s: float = 5.0
     """A shared actor that was killed and does not end takes its host along after this time (SEMANTICS 22)."""
+    cancel_grace_s: float = 5.0
+    """A cancelled task that has not ended after this time ends with its worker (SEMANTICS 4). Told to every driver and worker."""
     stop_grace_s: float = 0.5
     head_timeout_s: float = 10.0
     owner_timeout_s: float = 30.0

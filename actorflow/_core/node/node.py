@@ -40,6 +40,7 @@ from actorflow._core.protocol.messages import (
     FreeExtent,
     HandOver,
     KillActor,
+    KillLease,
     Message,
     Needed,
     NodeInfo,
@@ -92,7 +93,7 @@ class Node:
         self._stopping = False
         self._ticking: asyncio.TimerHandle | None = None
         self._owner_timer: asyncio.TimerHandle | None = None
-        info = {**config.info, "head": config.head_address}
+        info = {**config.info, "head": config.head_address, "cancel_grace_s": repr(config.cancel_grace_s)}
         identity = Identity("node", self.node_id, address=config.address, pid=config.pid, info=info)
         self._peers = Peers(ports, identity, self)
         about = NodeInfo(self.node_id, config.address, config.resources, config.labels)
@@ -120,6 +121,7 @@ class Node:
             RequestLease: (PROCESS, leases.request),
             CancelLease: (PROCESS, leases.cancel),
             ReturnLease: (PROCESS, leases.returned),
+            KillLease: (PROCESS, leases.kill),
             Blocked: (WORKER, leases.blocked),
             Unblocked: (WORKER, leases.unblocked),
             Needed: (WORKER, self._workers.needed),

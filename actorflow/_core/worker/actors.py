@@ -214,7 +214,7 @@ class ActorCalls:
         """End a call that is queued or pushed."""
         client: ActorClient = call.place
         if call.state is CallState.PUSHED and client.peer is not None:
-            self._core.caller.send_cancel(client.peer, call)
+            self._core.cancels.ask(client.peer, call)
         else:
             self._core.caller.settle_cancelled(call)
             if call in client.queue:

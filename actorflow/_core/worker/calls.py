@@ -59,6 +59,14 @@ class Call:
     stream: Any = None
     waiting_for = 0
     cancelled = False
+    spares_children = False
+    """Cancelled with recursive=False."""
+    killed = ""
+    """Why its worker was killed for it."""
+    ignores = False
+    """It was cancelled and does not listen; its caller knows."""
+    over: list[Any] | None = None
+    """Who waits for the end of an orphan (CN-3)."""
     deadline = 0.0
     """When it must have ended, on this process's clock; 0: never."""
     timeout_s = 0.0

@@ -16,6 +16,10 @@ class RunningCall:
     """What `af.check_cancelled()` looks at."""
     blocked = 0
     """How many of its awaits wait for other results."""
+    children: list[int] | None = None
+    """The calls that it has made, by the numbers of their first results; those that have ended are taken out now and then."""
+    children_max = 64
+    """When the next look for ended ones is due."""
 
     def __init__(self, owner: str, seq: int, attempt: int, name: str, actor_id: str, deadline: float | None) -> None:
         self.owner = owner

@@ -25,6 +25,7 @@ from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import tracebacks, values
 from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
+from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
@@ -87,6 +88,7 @@ class Core:
         self.gates = Gates(ports.lock, self._new_waiting_loop)
         self.references = References(self)
         self.dropped = self.references.dropped
+        self.cancels = Cancels(self)
         self.caller = Caller(self)
         self.objects = Objects(self)
         self.streams = StreamCalls(self)
@@ -140,6 +142,9 @@ class Core:
             m.LeaseLost: self.tasks.on_lost,
             m.ReclaimLease: self.tasks.on_reclaim,
             m.GaveBack: self.tasks.on_gave_back,
+            m.WornOut: self.tasks.on_worn_out,
+            m.NotListening: self.cancels.on_not_listening,
+            m.CancelObject: self.cancels.on_cancel_object,
             m.ActorState: self.actors.on_state,
             m.CreateActorReply: self.actors.on_create_reply,
             m.FindActorReply: self.directory.on_answer,
@@ -313,6 +318,7 @@ class Core:
         if self._ready is not None and not self._ready.done():
             if peer is self.node:
                 self.node_id = peer.process_id
+                self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self.head = self.peers.connect(peer.welcome_info["head"])
                 early, self._early = self._early, []
                 for other, messages in early:
@@ -422,6 +428,8 @@ class Core:
         with self.lock:
             if self._dirty:
                 self._flush_dirty()
+        if self.host is not None:
+            coroutine = self.host.interrupts.blocking(coroutine)
         if self.ports.reads is not None:
             coroutine = _reading(self.ports.reads, coroutine)
         return self.blocker(coroutine, timeout_s)

@@ -109,11 +109,13 @@ class Directory:
                         break
                     state.waiters.append(waiter)
                 await waiter.future
+            await self._core.cancels.until_over(state.call.entry.index)
             return state.error
         entry = call._entry
         await self._core.objects.wait_many([entry], 1)
         if type(entry) is Owned:
             entry.seen = True
+            await self._core.cancels.until_over(entry.index)
         return self._core.error_of(entry.outcome) if type(entry.outcome) is m.Failed else None
 
     async def find_actor(self, name: str, namespace: str | None) -> tuple[ActorClient, bytes]:

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import pickle
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -25,6 +26,7 @@ from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
 from actorflow._core.worker.hosted import HostedActor, host_actor
 from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.producer import produce
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class Host:
         self.stepping: Incoming | None = None
         """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
+        self.worn_out = False
+        """A task was interrupted here: no other one is run (IR-6)."""
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
         self._first_steps = FirstSteps(executor.loop, self._carried)
@@ -77,6 +81,7 @@ class Host:
         self._blocked_timer = False
         self._watching = False
         self.checkpoints: dict[str, Checkpoints] = {}
+        self.interrupts = Interrupts(self)
         self._kept: set[asyncio.Task[Any]] = set()
         self._classes: dict[str, type] = {}
         handlers: dict[type, Callable[[Peer, Any], None]] = {
@@ -102,6 +107,9 @@ class Host:
         self.functions.setdefault(message.function, message.pickle)
 
     def _on_task(self, peer: Peer, message: m.TaskCall) -> None:
+        if self.worn_out:
+            peer.send(m.GaveBack(message.lease, [message.seq]))
+            return
         incoming = Incoming(peer, message, None)
         self.calls[incoming.key] = incoming
         if self.tasks.offer(incoming.key, incoming):
@@ -150,16 +158,17 @@ class Host:
         if incoming is None or incoming.message.attempt != message.attempt or incoming.cancelled:
             return
         incoming.cancelled = True
+        incoming.recursive = message.recursive
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         if mailbox.withdraw(key) is not None:
             self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return
         if incoming.running is not None:
             incoming.running.cancelled = True
+        self.interrupts.cancel(incoming)
         self.executor.loop.call_soon_threadsafe(self.cancel_running, incoming)
 
-    @staticmethod
-    def cancel_running(incoming: Incoming) -> None:
+    def cancel_running(self, incoming: Incoming) -> None:
         """End the code of a call that is marked as cancelled. On the user's loop."""
         if incoming.producer is not None:
             incoming.producer.close()
@@ -169,6 +178,7 @@ class Host:
             incoming.suspended or inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED  # type: ignore[arg-type]
         ):
             task.cancel()
+            self.interrupts.tell(incoming)
 
     def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
         self._give_back()
@@ -187,10 +197,19 @@ class Host:
         incoming = self.calls.get((peer.process_id, message.seq))
         if incoming is None:
             return
-        if incoming.producer is not None:
-            self.executor.loop.call_soon_threadsafe(incoming.producer.close)
-        else:
+        if incoming.producer is None or incoming.producer.computing:
+            # It is not at a `yield`, where a generator can be closed: whatever it waits for there is cancelled.
             self._on_cancel(peer, m.Cancel(message.seq, incoming.message.attempt))
+        else:
+            self.executor.loop.call_soon_threadsafe(self._close_producer, peer, incoming)
+
+    def _close_producer(self, peer: Peer, incoming: Incoming) -> None:
+        """The consumer wants no more. On the user's loop."""
+        if incoming.producer.computing:
+            with self.core.lock:
+                self._on_cancel(peer, m.Cancel(incoming.message.seq, incoming.message.attempt))
+        else:
+            incoming.producer.close()
 
     def _on_host_actor(self, peer: Peer, message: m.HostActor) -> None:
         self.holds_cpu = bool(message.spec.resources.get("CPU"))
@@ -260,6 +279,14 @@ class Host:
         else:
             self._watching = True
             self.core.later(LONG_CALL_S, self._watch_long_call)
+
+    def wear_out(self, incoming: Incoming) -> None:
+        """A task was interrupted: its owner retires this worker, and what waits here goes back (IR-6). On the user's thread."""
+        assert isinstance(incoming.message, m.TaskCall)
+        with self.core.lock:
+            self.worn_out = True
+            incoming.peer.send(m.WornOut(incoming.message.lease))
+            self._give_back()
 
     def _give_back(self) -> None:
         by_lease: dict[tuple[Peer, int], list[int]] = {}
@@ -431,10 +458,16 @@ class Host:
 
     def _run_sync(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
+        actor = incoming.actor
         try:
-            args, kwargs = arguments.load_arguments(self.core, incoming)
-            value = fn(*args, **kwargs)
-            args, kwargs = (), {}
+            if actor is None or (actor.interruptible and incoming.message.method in actor.interruptible):  # type: ignore[union-attr]
+                value = self.interrupts.run(incoming, fn)
+            elif incoming.cancelled:
+                raise asyncio.CancelledError
+            else:
+                args, kwargs = arguments.load_arguments(self.core, incoming)
+                value = fn(*args, **kwargs)
+                args, kwargs = (), {}
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
             outcome = arguments.failure(self.core, incoming, error)
@@ -455,6 +488,7 @@ class Host:
         """Run a call on a thread of its actor. Returns the one that may start in its place there."""
         actor = incoming.actor
         assert actor is not None
+        incoming.thread = threading.get_ident()
         copy_context().run(self._run_sync, incoming, incoming.fn)
         following = self._take_next(actor.mailbox, incoming)
         while following is not None:
@@ -514,7 +548,11 @@ class Host:
             if context is not None and context.stream_window:
                 await produce(self, incoming, fn, args, kwargs)
                 return
-            value = fn(*args, **kwargs)
+            if incoming.actor is None and not inspect.iscoroutinefunction(fn):
+                # A `def` task that is here for its arguments only, which lay in shared memory.
+                value = self.interrupts.call(incoming, fn, args, kwargs)
+            else:
+                value = fn(*args, **kwargs)
             if type(value) is CoroutineType or inspect.isawaitable(value):
                 value = await value
             args, kwargs = (), {}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -44,8 +45,8 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "is_async", "leaving", "mailbox", "on_quiet", "spec",
-        "starting", "threads", "threads_max", "turn", "watched", "width",
+        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "leaving", "mailbox",
+        "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -70,6 +71,8 @@ class HostedActor:
         """Called once, under the lock, when no call runs."""
         self.watched = False
         """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
+        self.interruptible: frozenset[str] = frozenset() if self.threads_max else interruptible_methods(cls)
+        """`def` methods that a cancel may tear (SEMANTICS 5). Only the user's thread can be interrupted."""
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
 
@@ -183,6 +186,16 @@ def is_async_class(cls: type) -> bool:
             if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
                 return True
     return False
+
+
+def interruptible_methods(cls: type) -> frozenset[str]:
+    """The methods that say so with `@af.method(interruptible=True)`."""
+    return frozenset(
+        name
+        for name in dir(cls)
+        if not name.startswith("_")
+        and getattr(getattr(inspect.getattr_static(cls, name, None), METHOD_OPTIONS, None), "interruptible", False)
+    )
 
 
 async def resolved(value: Any) -> Any:

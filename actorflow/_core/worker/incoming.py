@@ -31,6 +31,21 @@ class Incoming:
     fn: Callable[..., Any]
 
     cancelled = False
+    told = False
+    """Its code has been told that it is cancelled, by an exception (IR-4)."""
+    torn = False
+    """... at an instruction of the signal's choice."""
+    recursive = True
+    """Its cancel ends the calls that it has made."""
+    reported = False
+    """Its caller was told that it does not listen."""
+    patience_ends_at = 0.0
+    blocking: asyncio.Task[Any] | None = None
+    """What it waits for in `af.sync`."""
+    asked: asyncio.Task[Any] | None = None
+    """... and was asked to end there."""
+    thread = 0
+    """The thread that runs it, where that is not the user's."""
     suspended = False
     """Its first step is done, and its task goes on with it."""
     producer: Any = None

@@ -61,7 +61,7 @@ class Objects:
                 call = entry.call
                 if call is not None:
                     entry.seen = True
-                    self._core.caller.cancel_call(call)
+                    self._core.cancels.cancel(call)
 
     async def wait_many(self, entries: Sequence[Entry], count: int) -> None:
         """Wait until `count` of the entries are settled. Stopping to wait cancels nothing (SEMANTICS 2)."""

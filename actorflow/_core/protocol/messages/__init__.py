@@ -27,6 +27,7 @@ from actorflow._core.protocol.messages.call import (
     Cancel,
     Define,
     GaveBack,
+    NotListening,
     Release,
     Reply,
     TakeBack,
@@ -35,6 +36,7 @@ from actorflow._core.protocol.messages.call import (
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -42,10 +44,12 @@ from actorflow._core.protocol.messages.lease import (
     RequestLease,
     ReturnLease,
     Unblocked,
+    WornOut,
 )
 from actorflow._core.protocol.messages.object import (
     AddBorrow,
     BorrowAck,
+    CancelObject,
     DropBorrow,
     Failed,
     Fetch,
@@ -73,14 +77,14 @@ from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, 
 
 AnyMessage = (
     Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
-    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | Release
+    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
-    | Blocked | Unblocked
+    | KillLease | WornOut | Blocked | Unblocked
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
-    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
+    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
@@ -105,6 +109,7 @@ __all__ = [
     "CallContext",
     "Cancel",
     "CancelLease",
+    "CancelObject",
     "Carved",
     "CheckpointSaved",
     "CreateActor",
@@ -123,6 +128,7 @@ __all__ = [
     "HostActor",
     "Inline",
     "KillActor",
+    "KillLease",
     "LeaseGranted",
     "LeaseLost",
     "LeaseRefused",
@@ -130,6 +136,7 @@ __all__ = [
     "Message",
     "Needed",
     "NodeInfo",
+    "NotListening",
     "Outcome",
     "Pin",
     "Pinned",
@@ -156,5 +163,7 @@ __all__ = [
     "Unpin",
     "WatchActor",
     "Welcome",
-    "WorkerLog", "WriterLost",
+    "WorkerLog",
+    "WornOut",
+    "WriterLost",
 ]  # fmt: skip

@@ -72,6 +72,14 @@ class Fetch(Message, tag=43):
     index: int
 
 
+class CancelObject(Message, tag=45):
+    """borrower -> owner: end the call that makes this object, for all who wait (SEMANTICS 3). Idempotent."""
+
+    index: int
+    force: bool = False
+    recursive: bool = True
+
+
 class Fetched(Message, tag=44):
     """owner -> borrower: the outcome, or None when the object is gone (freed)."""
 
