@@ -85,7 +85,7 @@ def _core_leaks(core: Core) -> list[str]:
 def _host_leaks(host: CallHost) -> list[str]:
     found = [f"call {seq} of {caller} that runs or waits" for caller, seq in host.calls]
     found += [f"hold {number}: {len(entries)} references for {peer!r}" for number, (peer, entries) in host.holds.items()]
-    gauges = {"running": host._running, "waiting": host._waiting, "told blocked": int(host._told_blocked)}
+    gauges = {"running": host.lending.running, "waiting": host.lending.waiting, "told blocked": int(host.lending.told)}
     found += [f"gauge {name} at {value}" for name, value in gauges.items() if value]
     if host.tasks.running() or host.tasks.waiting():
         found.append(f"task mailbox: {host.tasks.running()} running, {host.tasks.waiting()} waiting")

@@ -290,7 +290,7 @@ class Caller:
                 if core.host is None:
                     await waiter.future
                 else:
-                    await core.host.wait_blocked(waiter.future)
+                    await core.host.lending.wait(waiter.future)
             outcome = entry.outcome
             if type(outcome) is m.Inline and call.more is None:
                 if outcome.refs is None:
@@ -317,7 +317,7 @@ class Caller:
         if self._core.host is None:
             await future
         else:
-            await self._core.host.wait_blocked(future)
+            await self._core.host.lending.wait(future)
 
     # -- the end of calls
 

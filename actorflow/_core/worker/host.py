@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import pickle
@@ -27,7 +26,9 @@ from actorflow._core.worker.first_step import FirstSteps
 from actorflow._core.worker.hosted import HostedActor, host_actor
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
+from actorflow._core.worker.lending import Lending
 from actorflow._core.worker.producer import produce
+from actorflow._core.worker.tidying import Tidying
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -41,8 +42,6 @@ log = logging.getLogger("actorflow")
 
 LONG_CALL_S = 0.02
 """A task that runs longer, or blocks, gives back those that wait behind it (SEMANTICS 25)."""
-BLOCKED_S = 0.002
-"""How long all running code must wait before the CPU is lent to others (SEMANTICS 24)."""
 RUN_S = 0.002
 """How long calls are run one after another before the user's loop gets a turn."""
 
@@ -74,11 +73,8 @@ class Host:
         self._ready: deque[tuple[Mailbox[Incoming], Incoming]] = deque()
         """Calls that may start, in order."""
         self._next_hold = 1
-        self._waiting = 0
-        self._running = 0
-        self._told_blocked = False
-        self._all_wait_since = 0.0
-        self._blocked_timer = False
+        self.lending = Lending(self)
+        self.tidying = Tidying(self)
         self._watching = False
         self.checkpoints: dict[str, Checkpoints] = {}
         self.interrupts = Interrupts(self)
@@ -181,7 +177,7 @@ class Host:
             self.interrupts.tell(incoming)
 
     def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
-        self._give_back()
+        self.give_back()
 
     def _on_release(self, peer: Peer, message: m.Release) -> None:
         held = self.holds.pop(message.hold, None)
@@ -275,7 +271,7 @@ class Host:
         now = self.core.ports.monotonic()
         running = [incoming for incoming in self.calls.values() if incoming.actor is None and incoming.started]
         if any(now - incoming.started >= LONG_CALL_S for incoming in running):
-            self._give_back()
+            self.give_back()
         else:
             self._watching = True
             self.core.later(LONG_CALL_S, self._watch_long_call)
@@ -286,9 +282,10 @@ class Host:
         with self.core.lock:
             self.worn_out = True
             incoming.peer.send(m.WornOut(incoming.message.lease))
-            self._give_back()
+            self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Tasks that have not started go back to their owners (SEMANTICS 25). Under the lock."""
         by_lease: dict[tuple[Peer, int], list[int]] = {}
         for incoming in self.tasks.take_waiting():
             del self.calls[incoming.key]
@@ -296,52 +293,6 @@ class Host:
             by_lease.setdefault((incoming.peer, incoming.message.lease), []).append(incoming.message.seq)
         for (peer, lease), seqs in by_lease.items():
             peer.send(m.GaveBack(lease, seqs))
-
-    @contextlib.contextmanager
-    def waiting(self) -> Any:
-        """While the running code waits for other results: when all of it does, its CPU is lent (SEMANTICS 24)."""
-        call = running_call.get()
-        if call is None or not self.holds_cpu:
-            yield
-            return
-        with self.core.lock:
-            call.blocked += 1
-            if call.blocked == 1:
-                self._waiting += 1
-                if self._waiting == self._running and not self._told_blocked:
-                    self._all_wait_since = self._monotonic()
-                    if not self._blocked_timer:
-                        # One at a time, however often the code waits: to arm it wakes the protocol's thread.
-                        self._blocked_timer = True
-                        self.core.later(BLOCKED_S, self._look_blocked)
-        try:
-            yield
-        finally:
-            with self.core.lock:
-                call.blocked -= 1
-                if call.blocked == 0:
-                    self._waiting -= 1
-                    if self._told_blocked:
-                        self._told_blocked = False
-                        self.core.node.send(m.Unblocked())
-
-    async def wait_blocked(self, future: asyncio.Future[None]) -> None:
-        """Await something that other work must finish."""
-        with self.waiting():
-            await future
-
-    def _look_blocked(self) -> None:
-        self._blocked_timer = False
-        if not self._waiting or self._waiting != self._running or self._told_blocked:
-            return
-        left_s = self._all_wait_since + BLOCKED_S - self._monotonic()
-        if left_s > BLOCKED_S / 10:
-            self._blocked_timer = True
-            self.core.later(left_s, self._look_blocked)
-        else:
-            self._told_blocked = True
-            self.core.node.send(m.Blocked())
-            self._give_back()
 
     # -- running
 
@@ -448,13 +399,11 @@ class Host:
         if values is not declared.get():
             declared.set(values)
         if self.holds_cpu:
-            with self.core.lock:
-                self._running += 1
+            self.lending.begin()
 
     def _leave(self) -> None:
         if self.holds_cpu:
-            with self.core.lock:
-                self._running -= 1
+            self.lending.end()
 
     def _run_sync(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
@@ -664,6 +613,8 @@ class Host:
         message, peer, core = incoming.message, incoming.peer, self.core
         with core.lock:
             self.calls.pop(incoming.key, None)
+            if type(outcome) is m.Failed:
+                self.tidying.call_failed()
             reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
             if hold:
                 reply.hold = self._next_hold

@@ -48,7 +48,7 @@ class Objects:
             if self._core.host is None:
                 await waiter.future
             else:
-                await self._core.host.wait_blocked(waiter.future)
+                await self._core.host.lending.wait(waiter.future)
         except asyncio.CancelledError:
             self._wait_cancelled(entry, waiter)
             raise
