@@ -385,3 +385,24 @@ async def test_7_a_borrower_may_cancel_and_its_word_goes_to_the_owner(tmp_path: 
     with pytest.raises(af.TaskCancelledError):
         await ref
     assert ref.cancel() is False
+
+
+async def test_leaving_the_loop_of_af_map_interrupts_what_is_in_flight(tmp_path: Path) -> None:
+    @af.remote
+    def work(path: str) -> str:
+        if not path:
+            return path
+        Path(path).write_text("started")
+        try:
+            time.sleep(30)
+        finally:
+            Path(path).write_text("ended")
+        return path
+
+    second = tmp_path / "second"
+    async with af.map(work, ["", str(second)], max_in_flight=2) as values:
+        async for value in values:
+            assert value == ""
+            await began(second)
+            break
+    assert second.read_text() == "ended"

@@ -157,6 +157,7 @@ class Interrupts:
             raise
         finally:
             incoming.blocking = outer
+            incoming.asked = None
 
     # -- cancelling
 
