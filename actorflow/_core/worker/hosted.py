@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable
@@ -145,6 +146,7 @@ def is_async_class(cls: type) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=128)
 def interruptible_methods(cls: type) -> frozenset[str]:
     """The methods that say so with `@af.method(interruptible=True)`."""
     return frozenset(

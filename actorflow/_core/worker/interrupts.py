@@ -185,7 +185,7 @@ class Interrupts:
                 continue
             self._deliver(incoming)
             if not incoming.told:
-                self._cancel_children(incoming)
+                self.cancel_children(incoming)
             if incoming.actor is not None and not incoming.reported and now >= incoming.patience_ends_at:
                 incoming.reported = True
                 self._report(incoming)
@@ -241,9 +241,9 @@ class Interrupts:
     def tell(self, incoming: Incoming) -> None:
         """The code learns of its end now. What it has called by then ends too; what it calls from now on is its cleanup."""
         incoming.told = True
-        self._cancel_children(incoming)
+        self.cancel_children(incoming)
 
-    def _cancel_children(self, incoming: Incoming) -> None:
+    def cancel_children(self, incoming: Incoming) -> None:
         """After the code itself was told: to see its children end first would be another story. A signal's handler takes no lock."""
         running = incoming.running
         if running is not None and running.children and incoming.recursive:
