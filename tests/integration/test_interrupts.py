@@ -406,3 +406,23 @@ async def test_leaving_the_loop_of_af_map_interrupts_what_is_in_flight(tmp_path:
             await began(second)
             break
     assert second.read_text() == "ended"
+
+
+async def test_5_code_that_does_nothing_but_call_is_interrupted(tmp_path: Path) -> None:
+    @af.remote(num_cpus=0)
+    async def quick() -> None: ...
+
+    @af.remote
+    def submit(path: str) -> None:
+        Path(path).write_text("started")
+        while True:
+            quick.remote()
+
+    path = tmp_path / "mark"
+    ref = submit.remote(str(path))
+    await began(path)
+    began_at = time.monotonic()
+    ref.cancel()
+    with pytest.raises(af.TaskCancelledError):
+        await ref
+    assert time.monotonic() - began_at < 3.0
