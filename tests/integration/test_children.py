@@ -146,9 +146,33 @@ async def test_3_recursive_false_spares_the_children(tmp_path: Path) -> None:
         await ref
     await asyncio.sleep(0.3)
     assert path.read_text() == "started"
-    # What it has left behind ends with the program; here, so that the next test has a clean table.
+    # It goes on, as nobody is there any more who would end it.
     rows = await af.state.list_tasks()
     assert [row["name"] for row in rows if row["state"] == "pushed"] == ["leaf"]
+
+
+async def test_3_a_second_cancel_may_reach_further_than_the_first(tmp_path: Path) -> None:
+    @af.remote(num_cpus=0)
+    async def linger(path: str) -> None:
+        ref = leaf.options(num_cpus=0).remote(path)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            Path(f"{path}-cleanup").write_text("started")
+            await asyncio.sleep(2)
+            raise
+        await ref
+
+    path = tmp_path / "child"
+    ref = linger.remote(str(path))
+    assert await said(path, "started")
+    ref.cancel(recursive=False)
+    assert await said(Path(f"{path}-cleanup"), "started")
+    assert path.read_text() == "started"
+    ref.cancel()
+    assert await said(path, "cancelled")
+    with pytest.raises(af.TaskCancelledError):
+        await ref
 
 
 async def test_3_a_child_that_was_handed_out_is_cancelled_for_all(tmp_path: Path) -> None:

@@ -213,6 +213,25 @@ async def test_5_the_methods_of_a_threaded_actor_are_not_torn(tmp_path: Path) ->
     assert path.read_text() == "started"
 
 
+async def test_4_what_check_cancelled_raises_is_no_failure_of_a_group(tmp_path: Path) -> None:
+    class Polite(af.Actor):
+        def work(self, path: str) -> None:
+            Path(path).write_text("started")
+            while True:
+                af.check_cancelled()
+                time.sleep(0.01)
+
+    polite = await Polite.remote()
+    path = tmp_path / "mark"
+    with pytest.raises(ExceptionGroup) as caught:
+        async with af.TaskGroup() as group:
+            ref = group.submit(polite.work, str(path))
+            assert await said(path, "started")
+            raise ValueError("the first failure")
+    assert [type(error) for error in caught.value.exceptions] == [ValueError]
+    assert ref.done()
+
+
 async def test_5_a_method_that_computes_without_a_pause_is_reported_without_its_stack(tmp_path: Path) -> None:
     class Hog(af.Actor):
         def compute(self, path: str) -> int:

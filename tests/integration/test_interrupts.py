@@ -385,3 +385,44 @@ async def test_7_a_borrower_may_cancel_and_its_word_goes_to_the_owner(tmp_path: 
     with pytest.raises(af.TaskCancelledError):
         await ref
     assert ref.cancel() is False
+
+
+async def test_leaving_the_loop_of_af_map_interrupts_what_is_in_flight(tmp_path: Path) -> None:
+    @af.remote
+    def work(path: str) -> str:
+        if not path:
+            return path
+        Path(path).write_text("started")
+        try:
+            time.sleep(30)
+        finally:
+            Path(path).write_text("ended")
+        return path
+
+    second = tmp_path / "second"
+    async with af.map(work, ["", str(second)], max_in_flight=2) as values:
+        async for value in values:
+            assert value == ""
+            await began(second)
+            break
+    assert second.read_text() == "ended"
+
+
+async def test_5_code_that_does_nothing_but_call_is_interrupted(tmp_path: Path) -> None:
+    @af.remote(num_cpus=0)
+    async def quick() -> None: ...
+
+    @af.remote
+    def submit(path: str) -> None:
+        Path(path).write_text("started")
+        while True:
+            quick.remote()
+
+    path = tmp_path / "mark"
+    ref = submit.remote(str(path))
+    await began(path)
+    began_at = time.monotonic()
+    ref.cancel()
+    with pytest.raises(af.TaskCancelledError):
+        await ref
+    assert time.monotonic() - began_at < 3.0

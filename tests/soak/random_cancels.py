@@ -14,6 +14,7 @@ import gc
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -164,7 +165,7 @@ class Run:
         except TimeoutError:
             self.wrong.append(f"tree {seed} did not end within {END_S} s after a cancel by {how}")
         except Exception as error:  # the report tells of it, whatever it is
-            self.wrong.append(f"tree {seed}, {how}: {type(error).__name__}: {error}")
+            self.wrong.append(f"tree {seed}, {how}: {''.join(traceback.format_exception(error))}")
         else:
             self.ends["value"] += 1
             if value is not None and value != value_of(seed, DEPTH):

@@ -66,7 +66,7 @@ class Cancels:
             call: Call | None = entry.call
             if call is None:
                 return False
-            if force and type(call.place) is ActorClient:
+            if force and isinstance(call.place, ActorClient):
                 raise OptionError(
                     f"ref.cancel(force=True) would end the worker of {call.place!r}, and the actor with it: "
                     "use `await af.kill(handle)` for that, or cancel without force"
@@ -79,17 +79,23 @@ class Cancels:
         entry = self._core.references.owned.entries.get(message.index)
         call: Call | None = entry.call if entry is not None else None
         if call is not None:
-            force = message.force and type(call.place) is not ActorClient
+            force = message.force and not isinstance(call.place, ActorClient)
             self.cancel(call, force=force, recursive=message.recursive)
 
     def cancel(self, call: Call, *, force: bool = False, recursive: bool = True) -> None:
         """End a call. Queued: settled here. Pushed: the worker is asked, and its answer settles it."""
-        if call.state is CallState.DONE or (call.cancelled and not force):
+        if call.state is CallState.DONE:
             return
-        if not call.cancelled:
+        if call.cancelled:
+            if recursive and call.spares_children and call.state is CallState.PUSHED:
+                # Asked for once more, and now for more of it. The time that it has had counts.
+                call.spares_children = False
+                if call.place.peer is not None:
+                    call.place.peer.send(m.Cancel(call.entry.index, call.attempt))
+        else:
             call.cancelled = call.extra = True
             call.spares_children = not recursive
-            if type(call.place) is ActorClient:
+            if isinstance(call.place, ActorClient):
                 self._core.actors.cancel(call)
             elif call.state is CallState.PUSHED:
                 self.ask(call.place.peer, call)
@@ -131,7 +137,7 @@ class Cancels:
         """The call was asked to end: see to it when its time is up."""
         if call.timer is not None:
             call.timer.cancel()
-        grace_s = self.grace_s + (NEWS_S if type(call.place) is ActorClient else 0.0)
+        grace_s = self.grace_s + (NEWS_S if isinstance(call.place, ActorClient) else 0.0)
         call.timer = self._core.later(grace_s, lambda: self._overdue(call))
 
     def _overdue(self, call: Call) -> None:

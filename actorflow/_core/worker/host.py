@@ -151,7 +151,12 @@ class Host:
     def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
         incoming = self.calls.get(key)
-        if incoming is None or incoming.message.attempt != message.attempt or incoming.cancelled:
+        if incoming is None or incoming.message.attempt != message.attempt:
+            return
+        if incoming.cancelled:
+            if message.recursive and not incoming.recursive:
+                incoming.recursive = True
+                self.interrupts.cancel_children(incoming)
             return
         incoming.cancelled = True
         incoming.recursive = message.recursive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import sys
@@ -188,6 +189,7 @@ def is_async_class(cls: type) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=128)
 def interruptible_methods(cls: type) -> frozenset[str]:
     """The methods that say so with `@af.method(interruptible=True)`."""
     return frozenset(

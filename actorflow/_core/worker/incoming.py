@@ -141,7 +141,8 @@ def _fill(args: tuple[Any, ...], kwargs: dict[str, Any], resolved: list[Any]) ->
 
 def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
     """An exception of user code as an outcome."""
-    if isinstance(error, asyncio.CancelledError) and incoming.cancelled:
+    if incoming.cancelled and isinstance(error, asyncio.CancelledError | TaskCancelledError):
+        # The second: what `af.check_cancelled()` raises, and what the code sees of a child that was cancelled with it.
         return core.failed(TaskCancelledError(f"{incoming.name} was cancelled while it ran"))
     message = incoming.message
     data = tracebacks.capture(

@@ -8,6 +8,7 @@ The protocol's thread learns of a cancel. It has the executor's `interrupt` sent
           late finds another call there, or none, and does nothing.
     IR-2  Nothing is raised in code of ours. The innermost frame that is ours or the user's decides: raised is only in the user's, or in
           what the user's has called. Where our code called the user's (pickling, a coroutine in `af.sync`) it expects exceptions anyway.
+          While ours runs, the beginning of the user's next line is waited for.
     IR-3  Nothing is raised while the user's thread holds the ports' lock.
     IR-4  It is raised once. When it was raised where nobody can catch it (in a `__del__`), the interpreter says so, and it is raised
           again. Cleanup in `except` and `finally` is left in peace, until the owner's patience ends (SEMANTICS 4).
@@ -103,7 +104,7 @@ class Interrupts:
             value = run_user_code(incoming, fn, self._host)
         finally:
             self._open = None
-            if incoming.told:
+            if incoming.cancelled:
                 self._close(incoming)
         if incoming.told:
             raise asyncio.CancelledError  # IR-5
@@ -125,7 +126,7 @@ class Interrupts:
             value = code(*arguments)
         finally:
             self._open = None
-            if incoming.told:
+            if incoming.cancelled:
                 self._close(incoming)
         if incoming.told:
             raise asyncio.CancelledError  # IR-5
@@ -133,6 +134,8 @@ class Interrupts:
 
     def _close(self, incoming: Incoming) -> None:
         self._raised = None
+        if sys.gettrace() is _trace_nothing:
+            sys.settrace(None)
         if incoming.torn and incoming.actor is None:
             self._host.wear_out(incoming)
 
@@ -157,6 +160,7 @@ class Interrupts:
             raise
         finally:
             incoming.blocking = outer
+            incoming.asked = None
 
     # -- cancelling
 
@@ -184,7 +188,7 @@ class Interrupts:
                 continue
             self._deliver(incoming)
             if not incoming.told:
-                self._cancel_children(incoming)
+                self.cancel_children(incoming)
             if incoming.actor is not None and not incoming.reported and now >= incoming.patience_ends_at:
                 incoming.reported = True
                 self._report(incoming)
@@ -195,17 +199,46 @@ class Interrupts:
     def _on_interrupt(self, frame: FrameType | None) -> None:
         """The signal's handler, on the user's thread, in the middle of anything."""
         incoming = self._open
-        if incoming is None or not incoming.cancelled or incoming.told or self._lock_is_ours():  # IR-1, IR-3, IR-4
+        if incoming is None or not incoming.cancelled or incoming.told:  # IR-1, IR-4
             return
-        interrupted = self._whose(frame)
+        interrupted = "ours" if self._lock_is_ours() else self._whose(frame)  # IR-3, IR-2
         if interrupted == "user":
             self.tell(incoming)
             incoming.torn = True
             self._raised = asyncio.CancelledError(_what(incoming))
             raise self._raised
         task = incoming.blocking
-        if interrupted == "sync" and task is not None:
+        if interrupted == "ours":
+            self._wait_for_users_line(frame)
+        elif task is not None:
             self._ask(incoming, task)
+
+    def _wait_for_users_line(self, frame: FrameType | None) -> None:
+        """Code of ours runs, for a moment: decide again when it has returned and the user's code begins its next line.
+
+        Code that does little else than call ours would hardly ever be met at a line of its own by a signal every 50 ms.
+        """
+        on_this_stack = sys._getframe()
+        while on_this_stack.f_back is not None and on_this_stack is not frame:
+            on_this_stack = on_this_stack.f_back
+        if on_this_stack is not frame or sys.gettrace() is not None:
+            return  # Simulated, or somebody debugs: the next signal may meet a better moment.
+        while frame is not None and frame.f_code not in BOUNDARIES:
+            name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+            if not name.startswith("actorflow.") and not file.startswith(STDLIB):
+                frame.f_trace = self._on_users_line
+                sys.settrace(_trace_nothing)
+                return
+            frame = frame.f_back
+
+    def _on_users_line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event not in ("line", "return"):
+            return self._on_users_line
+        sys.settrace(None)
+        frame.f_trace = None
+        if event == "line":  # What is raised at a return would pass the function's own `finally` by.
+            self._on_interrupt(frame)
+        return None
 
     @staticmethod
     def _ask(incoming: Incoming, task: asyncio.Task[Any]) -> None:
@@ -240,9 +273,9 @@ class Interrupts:
     def tell(self, incoming: Incoming) -> None:
         """The code learns of its end now. What it has called by then ends too; what it calls from now on is its cleanup."""
         incoming.told = True
-        self._cancel_children(incoming)
+        self.cancel_children(incoming)
 
-    def _cancel_children(self, incoming: Incoming) -> None:
+    def cancel_children(self, incoming: Incoming) -> None:
         """After the code itself was told: to see its children end first would be another story. A signal's handler takes no lock."""
         running = incoming.running
         if running is not None and running.children and incoming.recursive:
@@ -290,6 +323,10 @@ class Interrupts:
             frames = [(frame, frame.f_lineno) for frame in _outwards(running)][::-1]
         shown = [pair for pair in frames if not pair[0].f_globals.get("__name__", "").startswith(("actorflow._core.", SIMULATED))]
         return "".join(traceback.StackSummary.extract(iter(shown)).format()).rstrip()
+
+
+def _trace_nothing(frame: FrameType, event: str, argument: Any) -> None:
+    """For frames that begin while the user's next line is waited for."""
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

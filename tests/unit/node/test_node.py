@@ -26,6 +26,7 @@ from actorflow._core.protocol.messages import (
     HandOver,
     HostActor,
     KillActor,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -72,7 +73,7 @@ def test_the_node_tells_the_head_first_what_it_has(cluster: Cluster) -> None:
 def test_whoever_joins_hears_where_the_head_is(cluster: Cluster) -> None:
     driver = cluster.driver()
     assert driver.peer is not None
-    assert driver.peer.welcome_info == {"head": "unix:/c/head.sock"}
+    assert driver.peer.welcome_info == {"head": "unix:/c/head.sock", "cancel_grace_s": "5.0"}
     assert driver.peer.process_id == "node"
 
 
@@ -189,6 +190,31 @@ def test_a_retired_worker_leaves(cluster: Cluster) -> None:
     cluster.until(lambda: not worker.host.alive)
     assert worker.got(Shutdown) != []
     assert cluster.lease(driver, 2) is not worker
+
+
+def test_a_retired_worker_that_may_stay_is_not_used_and_goes_when_nobody_needs_it(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    worker.needed = True
+    driver.send(ReturnLease(1, retire=True, stays=True))
+    cluster.settle(3.0)
+    assert worker.host.alive
+    assert cluster.lease(driver, 2) is not worker
+    worker.needed = False
+    cluster.until(lambda: not worker.host.alive)
+    assert len(worker.got(Leave)) > 1
+
+
+def test_a_worker_is_killed_for_its_lease_and_not_for_one_that_has_ended(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    first, second = cluster.lease(driver, 1), cluster.lease(driver, 2)
+    driver.send(ReturnLease(1), KillLease(1, "too late"), KillLease(2, "it does not end"), KillLease(7, "unknown"))
+    cluster.until(lambda: driver.got(LeaseLost))
+    [lost] = driver.got(LeaseLost)
+    assert lost.lease == 2
+    assert "it does not end" in lost.cause
+    assert first.host.alive
+    assert not second.host.alive
 
 
 def test_idle_workers_over_the_limit_leave_and_a_node_at_rest_has_no_timer(world: World) -> None:

@@ -18,6 +18,7 @@ import pytest
 from actorflow._core.io.blocking import block_on
 from actorflow._core.io.executor import INTERRUPT, MainThreadExecutor
 from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import values
 from actorflow._core.serialization.values import EMPTY_ARGUMENTS
 from actorflow._core.worker.context import RunningCall, running_call
 from actorflow._core.worker.incoming import Incoming
@@ -97,9 +98,9 @@ def add_up(rng: random.Random) -> Callable[[], int]:
 
     def code() -> int:
         total = 0
-        for number in range(many):
-            total ^= number
-        return many if total >= 0 else -1
+        while total < many:
+            total += 1
+        return many
 
     return code
 
@@ -186,6 +187,29 @@ def test_nothing_is_raised_under_the_lock(worker: Worker) -> None:
     assert whole == [True]
 
 
+def test_code_that_does_little_else_than_call_ours_is_met_at_its_next_line(worker: Worker) -> None:
+    """IR-2"""
+    incoming = worker.call()
+    ended: list[str] = []
+
+    def code() -> None:
+        with worker.core.lock:
+            worker.cancel(incoming)
+            time.sleep(0.01)
+            signal.raise_signal(INTERRUPT)  # Here it must not be, and the next signal is a long time away.
+        try:
+            for _ in range(10):
+                values.dumps_plain([1])
+        finally:
+            ended.append("finally")
+        ended.append("too late")
+
+    with pytest.raises(asyncio.CancelledError):
+        worker.interrupts.run(incoming, code)
+    assert ended in (["finally"], [])
+    assert sys.gettrace() is None
+
+
 def test_it_is_raised_once_and_cleanup_is_left_in_peace(worker: Worker) -> None:
     """IR-4, IR-5"""
     incoming = worker.call()
@@ -264,8 +288,6 @@ def test_whose_code_it_is(worker: Worker) -> None:
             return int, ()
 
     def code() -> None:
-        from actorflow._core.serialization import values
-
         signal.raise_signal(INTERRUPT)
         threading.Thread(target=int).start()  # The library's own frames below ours do no harm.
         values.dumps(Pickled(), "a value")
