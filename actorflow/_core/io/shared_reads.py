@@ -150,25 +150,26 @@ class SharedReads:
         turns = self._turns
         turned = turns != self._turns_seen
         self._turns_seen = turns
+        again = True
         if turned and not self._left_for_tick and not self._closed:
             # The commonest case, beside a reader that is at work: neither lock nor system call.
             self._quiet_ticks = 0
         elif self.lock.acquire(blocking=False):
             try:
-                self._look(turned)
+                again = self._look(turned)
             finally:
                 self.lock.release()
         # Else somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
-        if self._ticking:
+        if again:
             self._loop.call_later(TICK_S, self._tick)
 
-    def _look(self, turned: bool) -> None:
-        """Do what the reader has left. Under the lock."""
+    def _look(self, turned: bool) -> bool:
+        """Do what the reader has left. Under the lock. False: this was the last tick."""
         left, self._left_for_tick = self._left_for_tick, []
         self._quiet_ticks = 0 if turned or left else self._quiet_ticks + 1
         if self._closed:
             self._ticking = False
-            return
+            return False
         if self._quiet_ticks >= PAUSE_TICKS:
             self._ticking = False
             self._watch()
@@ -177,7 +178,8 @@ class SharedReads:
                 self._watch()
             self._read_ready()
         for fn in left:
-            fn()
+            self._loop.call_soon(fn)  # So that one that fails stops neither the others nor the ticks.
+        return self._ticking
 
     def leave_for_tick(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the protocol's loop within two ticks; it is woken only when it does not tick yet. Under the lock."""

@@ -376,6 +376,54 @@ def test_sr_4_nobody_ticks_while_nothing_happens(runner: asyncio.Runner, protoco
     runner.run(scenario())
 
 
+def test_sr_4_there_is_one_tick_at_a_time() -> None:
+    """Also where something is left in the moment in which the ticks have decided to end, and the lock is free already."""
+
+    class Lock:
+        """A lock that lets something happen just after it was released."""
+
+        def __init__(self) -> None:
+            self._lock = threading.RLock()
+            self.released: Callable[[], None] = lambda: None
+
+        def acquire(self, blocking: bool = True) -> bool:
+            return self._lock.acquire(blocking)
+
+        def release(self) -> None:
+            self._lock.release()
+            self.released()
+
+        def __enter__(self) -> None:
+            self._lock.acquire()
+
+        def __exit__(self, *exc: object) -> None:
+            self._lock.release()
+
+    lock = Lock()
+    protocol = ProtocolSide("asyncio", lock)  # Its timers can be counted.
+    try:
+        reads, ran = protocol.reads, list[str]()
+
+        def leave() -> None:
+            with lock:
+                reads.leave_for_tick(lambda: ran.append("left"))
+
+        def released() -> None:
+            if not reads._ticking:
+                lock.released = lambda: None
+                spawn(leave).join()
+
+        lock.released = released
+        leave()
+        assert until(lambda: len(ran) == 2)
+        timers = protocol.do(lambda: [timer for timer in protocol.loop._scheduled if timer._callback == reads._tick])
+        assert len(timers) <= 1
+        assert until(protocol.watches)
+        assert len(ran) == 2
+    finally:
+        protocol.close()
+
+
 # -- what is left for a tick
 
 
@@ -435,6 +483,22 @@ def test_many_threads_leave_things_for_a_tick_and_each_is_done_once_in_its_order
         assert [number for who, number in done if who == which] == list(range(each))
     assert until(protocol.watches)
     assert len(done) == threads * each
+
+
+def test_what_fails_at_a_tick_stops_neither_the_ticks_nor_what_is_left_with_it(protocol: ProtocolSide) -> None:
+    done = list[int]()
+
+    def fails() -> None:
+        raise ZeroDivisionError("a bug")
+
+    for number in range(3):
+        with protocol.lock:
+            protocol.reads.leave_for_tick(fails)
+            protocol.reads.leave_for_tick(lambda number=number: done.append(number))
+        assert until(lambda number=number: done == list(range(number + 1)))
+    assert [type(complaint["exception"]) for complaint in protocol.complaints] == [ZeroDivisionError] * 3
+    protocol.complaints.clear()
+    assert until(protocol.watches)
 
 
 # -- the end of a stream
