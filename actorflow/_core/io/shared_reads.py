@@ -29,6 +29,8 @@ from actorflow._core.io.ports import Turn
 TICK_S = 0.002
 """Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
 PAUSE_TICKS = 50
+MISSED_TICKS_MAX = 2
+"""After so many ticks that found the lock taken, the next one waits for it."""
 
 
 class SharedReads:
@@ -46,6 +48,7 @@ class SharedReads:
         """How often the reader has had a look. Only the reader's thread writes it."""
         self._turns_seen = 0
         self._quiet_ticks = 0
+        self._missed_ticks = 0
         self._watching = False
         self._ticking = False
         self._left_for_tick: list[Callable[[], None]] = []
@@ -154,12 +157,15 @@ class SharedReads:
         if turned and not self._left_for_tick and not self._closed:
             # The commonest case, beside a reader that is at work: neither lock nor system call.
             self._quiet_ticks = 0
-        elif self.lock.acquire(blocking=False):
+        elif self.lock.acquire(blocking=self._missed_ticks >= MISSED_TICKS_MAX):
+            self._missed_ticks = 0
             try:
                 again = self._look(turned)
             finally:
                 self.lock.release()
-        # Else somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
+        else:
+            # Somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
+            self._missed_ticks += 1
         if again:
             self._loop.call_later(TICK_S, self._tick)
 

@@ -358,6 +358,31 @@ def test_sr_1_numbered_frames_stay_in_order_while_the_readers_take_turns(runner:
     runner.run(scenario())
 
 
+def test_sr_2_a_lock_that_is_hardly_ever_free_does_not_keep_bytes_for_long(runner: asyncio.Runner, protocol: ProtocolSide) -> None:
+    """A program that makes calls without end, and does not wait, has the lock most of the time."""
+
+    async def scenario() -> list[float]:
+        echo = protocol.echo()
+        _, peer, heard = protocol.stream()
+        protocol.reads.adopt(asyncio.get_running_loop())
+        await echo.answers(5)
+        late = list[float]()
+        for _ in range(5):
+            sent = time.monotonic()
+            known = len(heard.chunks)
+            peer.send(b"x")
+            while time.monotonic() < sent + 5.0 and len(heard.chunks) == known:
+                with protocol.lock:
+                    end = time.monotonic() + 0.0002
+                    while time.monotonic() < end:
+                        pass
+            late.append(time.monotonic() - sent)
+        return late
+
+    late = runner.run(scenario())
+    assert statistics.median(late) < SOON_S, late
+
+
 # -- SR-4
 
 
