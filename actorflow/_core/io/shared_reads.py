@@ -209,7 +209,10 @@ class SharedReads:
             if reader is None:
                 self._let_go(None)
             elif reader.is_running():
-                reader.call_soon_threadsafe(self._let_go, reader)
+                try:
+                    reader.call_soon_threadsafe(self._let_go, reader)
+                except RuntimeError:
+                    self._let_go(None)  # It has been closed in this moment.
             else:
                 self._let_go(reader)
 

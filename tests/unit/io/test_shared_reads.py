@@ -838,3 +838,32 @@ def test_close_lets_go_of_everything(kind: tuple[str, str], state: str) -> None:
     assert reads.ticks <= ticks + 2
     assert "too late" not in left
     assert open_fds() == before
+
+
+def test_close_bears_a_reader_that_is_closed_in_the_same_moment() -> None:
+    class Closes(asyncio.SelectorEventLoop):
+        """It says that it runs, and is closed before it can be told anything."""
+
+        asked_next = False
+
+        def is_running(self) -> bool:
+            if self.asked_next:
+                self.asked_next = False
+                self.close()
+                return True
+            return super().is_running()
+
+    protocol = ProtocolSide("uvloop")
+    reader = Closes()
+
+    async def adopt() -> None:
+        protocol.reads.adopt(asyncio.get_running_loop())
+
+    try:
+        reader.run_until_complete(adopt())
+        reader.asked_next = True
+        protocol.do(protocol.reads.close)
+        assert reader.is_closed()
+        assert protocol.reads._epoll.closed
+    finally:
+        protocol.close()
