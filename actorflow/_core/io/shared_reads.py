@@ -32,6 +32,8 @@ from actorflow._core.io.ports import Turn
 TICK_S = 0.002
 """Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
 PAUSE_TICKS = 50
+MISSED_TICKS_MAX = 2
+"""After so many ticks that found the lock taken, the next one waits for it."""
 
 
 def _may_be_torn() -> bool:
@@ -55,6 +57,7 @@ class SharedReads:
         """How often the reader has had a look. Only the reader's thread writes it."""
         self._turns_seen = 0
         self._quiet_ticks = 0
+        self._missed_ticks = 0
         self._watching = False
         self._ticking = False
         self._left_for_tick: list[Callable[[], None]] = []
@@ -159,25 +162,29 @@ class SharedReads:
         turns = self._turns
         turned = turns != self._turns_seen
         self._turns_seen = turns
+        again = True
         if turned and not self._left_for_tick and not self._closed:
             # The commonest case, beside a reader that is at work: neither lock nor system call.
             self._quiet_ticks = 0
-        elif self.lock.acquire(blocking=False):
+        elif self.lock.acquire(blocking=self._missed_ticks >= MISSED_TICKS_MAX):
+            self._missed_ticks = 0
             try:
-                self._look(turned)
+                again = self._look(turned)
             finally:
                 self.lock.release()
-        # Else somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
-        if self._ticking:
+        else:
+            # Somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
+            self._missed_ticks += 1
+        if again:
             self._loop.call_later(TICK_S, self._tick)
 
-    def _look(self, turned: bool) -> None:
-        """Do what the reader has left. Under the lock."""
+    def _look(self, turned: bool) -> bool:
+        """Do what the reader has left. Under the lock. False: this was the last tick."""
         left, self._left_for_tick = self._left_for_tick, []
         self._quiet_ticks = 0 if turned or left else self._quiet_ticks + 1
         if self._closed:
             self._ticking = False
-            return
+            return False
         if self._quiet_ticks >= PAUSE_TICKS:
             self._ticking = False
             self._watch()
@@ -186,7 +193,8 @@ class SharedReads:
                 self._watch()
             self._read_ready()
         for fn in left:
-            fn()
+            self._loop.call_soon(fn)  # So that one that fails stops neither the others nor the ticks.
+        return self._ticking
 
     def leave_for_tick(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the protocol's loop within two ticks; it is woken only when it does not tick yet. Under the lock."""
@@ -210,7 +218,10 @@ class SharedReads:
             if reader is None:
                 self._let_go(None)
             elif reader.is_running():
-                reader.call_soon_threadsafe(self._let_go, reader)
+                try:
+                    reader.call_soon_threadsafe(self._let_go, reader)
+                except RuntimeError:
+                    self._let_go(None)  # It has been closed in this moment.
             else:
                 self._let_go(reader)
 
