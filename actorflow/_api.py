@@ -222,7 +222,7 @@ async def timeout(seconds: float | None) -> AsyncIterator[None]:
 
 
 def check_cancelled() -> None:
-    """Raise TaskCancelledError when the running call has been cancelled; for `def` code, which nothing else interrupts."""
+    """Raise TaskCancelledError when the running call has been cancelled; for `def` methods of actors, which nothing else interrupts."""
     call = running_call.get()
     if call is not None and call.cancelled:
         raise TaskCancelledError(f"{call.name} was cancelled")

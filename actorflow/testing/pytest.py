@@ -27,7 +27,7 @@ from actorflow import _runtime
 
 if TYPE_CHECKING:
     from actorflow._core.worker.core import Core
-    from actorflow._lifecycle import Session
+    from actorflow._session import Session
     from actorflow.testing.cluster import SimCluster
 
 LEAK_S = 3.0

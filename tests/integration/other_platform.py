@@ -28,7 +28,7 @@ POSIX_ONLY: dict[Any, tuple[str, ...]] = {
         "O_NOFOLLOW", "fchmod", "set_blocking",
     ),
     select: ("poll",),
-    signal: ("SIGKILL", "SIGCHLD", "SIGHUP", "pthread_kill", "pthread_sigmask", "setitimer"),
+    signal: ("SIGKILL", "SIGCHLD", "SIGHUP", "SIGURG", "pthread_kill", "pthread_sigmask", "setitimer"),
     socket: ("AF_UNIX", "send_fds", "recv_fds", "SCM_RIGHTS"),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import os
 import signal as signals
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
 from actorflow._core.boot import user_forks
@@ -33,6 +34,9 @@ from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
 
+if TYPE_CHECKING:
+    from actorflow._core.boot.node_launch import ClusterPlan
+
 JOIN_TIMEOUT_S = 2.0
 """How long the end waits for the code that a worker's thread still runs; the thread is a daemon."""
 
@@ -40,19 +44,20 @@ JOIN_TIMEOUT_S = 2.0
 class InProcessCluster:
     """A cluster on one loop. Everything but the workers' user code runs on the loop that starts it."""
 
-    def __init__(self, ports: Ports, session: SessionDir | None, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
+    def __init__(self, ports: Ports, session: SessionDir | None, settings: ClusterPlan, driver_id: str) -> None:
         """`session`: where others of this machine find it. None where there are no unix sockets: nobody does, and nothing is on disk."""
-        self.arena = (MemfdArena if session is not None else ProcessArena).create(arena_bytes)
+        self.arena = (MemfdArena if session is not None else ProcessArena).create(settings.arena_bytes)
         self._session = session
         head_address = f"unix:{session.path}/head.sock" if session is not None else f"{SCHEME}head"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
         config = NodeConfig(
             address=session.node_address if session is not None else f"{SCHEME}node",
             head_address=head_address,
-            resources=resources,
+            resources=settings.resources,
             worker_address=session.worker_address if session is not None else SCHEME.__add__,
             pid=os.getpid(),
             owner=driver_id,
+            cancel_grace_s=settings.cancel_grace_s,
         )
         self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
         forks.own(self)
@@ -151,7 +156,7 @@ class ThreadWorker:
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid())
         core = self._core = Core(ports, identity, self._arena)
         user_forks.watch(core)
-        context = contextvars.copy_context()
+        context = contextvars.Context()  # Nothing of the driver's: a worker process would not have it either.
         context.run(current.enter, core)
         core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
         host.events = Events(ports.wall_time() - ports.monotonic())

@@ -45,21 +45,41 @@ def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None
         own = _thread.own = _ThreadLoop()
     nested = own.loop.is_running()
     loop = _new_loop() if nested else own.loop
+    errors: list[BaseException] = []
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
         if timeout_s is not None:
             coroutine = _bounded(coroutine, timeout_s)
-        task = loop.create_task(coroutine)
+        task = loop.create_task(_ended(coroutine, errors))
         try:
-            return loop.run_until_complete(task)
+            value = loop.run_until_complete(task)
         except BaseException:
             _end(loop, task)
+            errors.clear()
             raise
     finally:
         asyncio._set_running_loop(outer)
         if nested:
             loop.close()
+    if not errors:
+        return value
+    error = errors.pop()
+    try:
+        raise error
+    finally:
+        del error
+
+
+async def _ended(coroutine: Coroutine[Any, Any, Any], errors: list[BaseException]) -> Any:
+    """The value, or the error beside it. Raised through the loop, an error and the frames in its traceback would hold one another, and
+    with them all references of the blocked code, until the next collection.
+    """
+    try:
+        return await coroutine
+    except (Exception, asyncio.CancelledError) as error:
+        errors.append(error)
+        return None
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -17,6 +17,9 @@ class ProcessArena(MemfdArena):
         """Make a new, empty arena of `size` bytes, rounded up to whole pages."""
         return cls(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
+    def prefault(self, offset: int, size: int) -> None:
+        """Nothing: how to do it is each system's own, and the first write does it too."""
+
     def release(self, offset: int, size: int) -> None:
         """Nothing can be given back in a way that every system has: the memory stays with this process, to be written again."""
 

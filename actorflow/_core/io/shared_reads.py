@@ -12,6 +12,8 @@ loops may watch:
     SR-2  Bytes that have arrived are read within two ticks, whatever the reader does.
     SR-3  A descriptor leaves the set before it is closed.
     SR-4  Nobody ticks while nothing happens: after PAUSE_TICKS without a turn of the reader the protocol's loop watches again.
+    SR-5  Nobody reads where Ctrl-C may raise in the middle of it: messages that were read and not handled would be lost. So the main
+          thread is no reader while its SIGINT handler is Python's own; that of asyncio.run, af.run and of workers is another.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import select
+import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -30,6 +33,14 @@ from actorflow._core.io.ports import Turn
 TICK_S = 0.002
 """Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
 PAUSE_TICKS = 50
+MISSED_TICKS_MAX = 2
+"""After so many ticks that found the lock taken, the next one waits for it."""
+
+
+def _may_be_torn() -> bool:
+    """True where Ctrl-C raises KeyboardInterrupt in whatever runs (SR-5)."""
+    on_main_thread = threading.get_ident() == threading.main_thread().ident
+    return on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class SharedReads:
@@ -47,6 +58,7 @@ class SharedReads:
         """How often the reader has had a look. Only the reader's thread writes it."""
         self._turns_seen = 0
         self._quiet_ticks = 0
+        self._missed_ticks = 0
         self._watching = False
         self._ticking = False
         self._left_for_tick: list[Callable[[], None]] = []
@@ -82,7 +94,7 @@ class SharedReads:
     def adopt(self, loop: asyncio.AbstractEventLoop, turn: Turn | None = None) -> None:
         """Let `loop` be the reader, unless another one is. On the thread that runs it. `turn` is called with what reads, to call it."""
         with self.lock:
-            if self._closed or self._has_reader() or loop in self._lent_to:
+            if self._closed or self._has_reader() or loop in self._lent_to or _may_be_torn():
                 return
             on_readable = self._on_reader if turn is None else partial(turn, self._on_reader)
             if self._watch_from(loop, on_readable):
@@ -93,7 +105,7 @@ class SharedReads:
         """While this thread blocks and `loop` runs in place of its own one: that is the reader, if this thread's loop was or none is."""
         with self.lock:
             free = not self._has_reader() or self._reader_thread == threading.get_ident()
-            lent = free and not self._closed and self._watch_from(loop, self._on_reader)
+            lent = free and not self._closed and not _may_be_torn() and self._watch_from(loop, self._on_reader)
             if lent:
                 self._lent_to.append(loop)
         try:
@@ -152,25 +164,29 @@ class SharedReads:
         turns = self._turns
         turned = turns != self._turns_seen
         self._turns_seen = turns
+        again = True
         if turned and not self._left_for_tick and not self._closed:
             # The commonest case, beside a reader that is at work: neither lock nor system call.
             self._quiet_ticks = 0
-        elif self.lock.acquire(blocking=False):
+        elif self.lock.acquire(blocking=self._missed_ticks >= MISSED_TICKS_MAX):
+            self._missed_ticks = 0
             try:
-                self._look(turned)
+                again = self._look(turned)
             finally:
                 self.lock.release()
-        # Else somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
-        if self._ticking:
+        else:
+            # Somebody is at work in here: to wait for the lock would make every release of theirs a change of threads.
+            self._missed_ticks += 1
+        if again:
             self._loop.call_later(TICK_S, self._tick)
 
-    def _look(self, turned: bool) -> None:
-        """Do what the reader has left. Under the lock."""
+    def _look(self, turned: bool) -> bool:
+        """Do what the reader has left. Under the lock. False: this was the last tick."""
         left, self._left_for_tick = self._left_for_tick, []
         self._quiet_ticks = 0 if turned or left else self._quiet_ticks + 1
         if self._closed:
             self._ticking = False
-            return
+            return False
         if self._quiet_ticks >= PAUSE_TICKS:
             self._ticking = False
             self._watch()
@@ -179,7 +195,8 @@ class SharedReads:
                 self._watch()
             self._read_ready()
         for fn in left:
-            fn()
+            self._loop.call_soon(fn)  # So that one that fails stops neither the others nor the ticks.
+        return self._ticking
 
     def leave_for_tick(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the protocol's loop within two ticks; it is woken only when it does not tick yet. Under the lock."""
@@ -203,7 +220,10 @@ class SharedReads:
             if reader is None:
                 self._let_go(None)
             elif reader.is_running():
-                reader.call_soon_threadsafe(self._let_go, reader)
+                try:
+                    reader.call_soon_threadsafe(self._let_go, reader)
+                except RuntimeError:
+                    self._let_go(None)  # It has been closed in this moment.
             else:
                 self._let_go(reader)
 

@@ -14,16 +14,13 @@ import struct
 import sys
 from collections.abc import Callable
 
+from actorflow._core.base.addresses import PATH_BYTES_MAX, SCHEME
 from actorflow._core.io import forks
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
 
 logger = logging.getLogger(__name__)
-
-SCHEME = "unix:"
-PATH_BYTES_MAX = 107
-"""What fits into `sun_path` of a socket address, without the closing zero."""
 
 ACCEPTS_PER_EVENT = 64
 BACKLOG = 1024

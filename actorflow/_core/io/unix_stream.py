@@ -11,7 +11,8 @@ Who may touch what (the GIL makes each single step atomic):
           without a lock.
     SO-3  The loop alone ends a stream. It closes the descriptor unless a `write` is inside `send`; then that
           `write` does: a number that the system may give to another connection is never written to.
-    SO-4  A stream that is shared is read by whichever thread comes first, under the lock of the shared reads.
+    SO-4  A stream that is shared is read by whichever thread comes first, under the lock of the shared reads; no delivery begins
+          before the last one has ended.
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class UnixStream:
 
     def share_reads(self) -> None:
         """See ports.Stream. On the loop."""
+        # Not from here: this may be the middle of a delivery, and what comes next must not overtake it on another thread (SO-4).
+        self._loop.call_soon(self._share)
+
+    def _share(self) -> None:
         if self._reads is not None and not self._shared and not self._gone:
             self._loop.remove_reader(self._fd)
             self._shared = True

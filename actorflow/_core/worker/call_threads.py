@@ -56,13 +56,27 @@ class CallThreads(Generic[C]):
             self._idle -= 1
             self._gate.release()
         elif self._threads < self._limit:
+            try:
+                threading.Thread(target=self._live, name=f"{self._name}-{self._threads + 1}", daemon=True).start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return  # The system gives no more threads: those that are there take it.
             self._threads += 1
-            threading.Thread(target=self._live, name=f"{self._name}-{self._threads}", daemon=True).start()
         else:
             return  # All of them run calls: whoever is done first takes it.
         self._coming = True
 
     def _live(self) -> None:
+        try:
+            self._work()
+        finally:
+            # It was closed, or `run` has failed: another thread may take its place.
+            with self._lock:
+                self._threads -= 1
+                self._send_for_one()
+
+    def _work(self) -> None:
         arrived = True
         while True:
             with self._lock:

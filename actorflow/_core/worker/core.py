@@ -26,6 +26,7 @@ from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import tracebacks, values
 from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
+from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
@@ -45,6 +46,8 @@ BURST_FLUSH = 64
 """Calls, or replies, that are queued on a connection before they are written without waiting for the end of the turn."""
 DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
+DRAIN_IDLE_S = 1.0
+"""The same where there is no reference: a thousand idle actors must cost no more than the looking."""
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
 
@@ -86,6 +89,7 @@ class Core:
         self.gates = Gates(ports.lock, self._new_waiting_loop)
         self.references = References(self)
         self.dropped = self.references.dropped
+        self.cancels = Cancels(self)
         self.caller = Caller(self)
         self.objects = Objects(self)
         self.streams = StreamCalls(self)
@@ -139,6 +143,9 @@ class Core:
             m.LeaseLost: self.tasks.on_lost,
             m.ReclaimLease: self.tasks.on_reclaim,
             m.GaveBack: self.tasks.on_gave_back,
+            m.WornOut: self.tasks.on_worn_out,
+            m.NotListening: self.cancels.on_not_listening,
+            m.CancelObject: self.cancels.on_cancel_object,
             m.ActorState: self.actors.on_state,
             m.CreateActorReply: self.actors.on_create_reply,
             m.FindActorReply: self.directory.on_answer,
@@ -146,6 +153,8 @@ class Core:
             m.StateQuery: self.directory.on_state_query,
             m.Allocated: self.store.on_allocated,
             m.Pinned: self.store.on_pinned,
+            m.ReturnSlabs: self.store.on_return_slabs,
+            m.WriterLost: self.store.on_writer_lost,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,
@@ -161,7 +170,7 @@ class Core:
         self.node = self.peers.connect(node_address)
         await self._ready
         self._ready = None
-        loop.call_later(DRAIN_S, self._drain_timer)
+        loop.call_later(DRAIN_IDLE_S, self._drain_timer)
 
     def handle(self, message: type, handler: Callable[[Peer, Any], None]) -> None:
         """Let the host take a kind of message."""
@@ -197,7 +206,8 @@ class Core:
             if self.dropped or self.store.unpinned or self.streams.dropped:
                 with self.batch():
                     pass
-            self.ports.loop.call_later(DRAIN_S, self._drain_timer)
+            has_references = self.references.owned.entries or self.references.borrowed.entries
+            self.ports.loop.call_later(DRAIN_S if has_references else DRAIN_IDLE_S, self._drain_timer)
 
     # -- batches, flushes, peers
 
@@ -313,6 +323,7 @@ class Core:
         if self._ready is not None and not self._ready.done():
             if peer is self.node:
                 self.node_id = peer.process_id
+                self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self.head = self.peers.connect(peer.welcome_info["head"])
                 early, self._early = self._early, []
                 for other, messages in early:
@@ -365,6 +376,7 @@ class Core:
                 return
             self.tasks.peer_lost(peer)
             self.actors.peer_lost(peer)
+            self.store.peer_lost(peer.process_id)
             if self.host is not None:
                 self.host.peer_lost(peer)
             if peer.process_id:
@@ -421,6 +433,8 @@ class Core:
         with self.lock:
             if self._dirty:
                 self._flush_dirty()
+        if self.host is not None:
+            coroutine = self.host.interrupts.blocking(coroutine)
         if self.ports.reads is not None:
             coroutine = _reading(self.ports.reads, coroutine)
         with interruptible():

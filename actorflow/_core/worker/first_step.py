@@ -8,6 +8,7 @@ it keeps the task, which goes on with it like any task; when it has ended, the t
     FT-1  A call has one task from its first step to its last, and no two calls have the same task at the same time.
     FT-2  Each call has a context of its own: what it sets no other call sees.
     FT-3  A task that was asked to cancel is never used again.
+    FT-4  A task that somebody has kept when its call is over is over too: it is done, and to cancel it later cancels nobody else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextvars
 import types
 from asyncio.tasks import _enter_task, _leave_task  # what the eager tasks of later Pythons do themselves
 from collections.abc import Callable, Coroutine, Generator
+from sys import getrefcount
 from typing import Any
 
 SPARES_MAX = 16
@@ -29,6 +31,8 @@ class FirstSteps:
         self._loop = loop
         self._ended = ended
         self._spares: list[Carrier] = []
+        self._coming = 0
+        """Tasks that were made and have not begun to wait."""
 
     def run(self, call: Any, start: Callable[[Any], Coroutine[Any, Any, Any]]) -> tuple[asyncio.Task[None] | None, Any] | None:
         """Start a call: `start(call)` makes its coroutine. On the loop, outside of any task.
@@ -40,12 +44,16 @@ class FirstSteps:
         if carrier is None:
             return None
         context = contextvars.copy_context()
-        task = carrier.task
+        task, coroutine = carrier.task, None
+        references = getrefcount(task)
         _enter_task(self._loop, task)
         try:
             coroutine, result = context.run(_first, call, start)
         finally:
             _leave_task(self._loop, task)
+            if coroutine is None and getrefcount(task) > references:  # FT-4
+                self._spares.pop()
+                carrier.retire()
         if coroutine is None:
             return None, result
         self._spares.pop()
@@ -59,9 +67,16 @@ class FirstSteps:
             if carrier.fit():
                 return carrier
             spares.pop()
-        # It may stand for a call when it has begun to wait, which is after this turn of the loop.
-        Carrier(self, self._loop)
+        if self._coming < SPARES_MAX:
+            # It may stand for a call when it has begun to wait, which is after this turn of the loop.
+            self._coming += 1
+            Carrier(self, self._loop)
+            self._loop.call_soon(self._has_come)
         return None
+
+    def _has_come(self) -> None:
+        """The task that was made before this was scheduled has had its first step."""
+        self._coming -= 1
 
     def over(self, call: Any, value: Any, error: BaseException | None) -> None:
         """A carried call has ended."""
@@ -107,8 +122,14 @@ class Carrier:
         if not self._park.done():
             self._park.set_result(None)
 
+    def retire(self) -> None:
+        """Be done."""
+        if not self._park.done():
+            self._park.set_result(None)
+
     async def _live(self) -> None:
-        while self._owner.stand_by(self):
+        references = getrefcount(self.task)
+        while getrefcount(self.task) <= references and self._owner.stand_by(self):
             error: BaseException | None = None
             try:
                 await self._park
@@ -118,10 +139,18 @@ class Carrier:
             if self._call is None:
                 return
             (call, coroutine, context, waits_for), self._call = self._call, None
+            if error is not None and self._hands_on(error, waits_for):
+                error = None
             value, failed = await _go_on(coroutine, context, waits_for, error)
             self._owner.over(call, value, failed)
             del call, coroutine, context, waits_for, error, value, failed
             self._park = self._loop.create_future()
+
+    def _hands_on(self, cancelled: BaseException, waits_for: Any) -> bool:
+        """As with any task: what a cancelled call waits for is cancelled, a task for instance, and the call hears it from there."""
+        if not asyncio.isfuture(waits_for) or waits_for is self.task or waits_for.get_loop() is not self._loop:
+            return False
+        return waits_for.cancel(*cancelled.args)
 
 
 @types.coroutine
@@ -141,7 +170,10 @@ def _go_on(
                 waits_for = context.run(coroutine.send, sent)
             else:
                 into, error = error, None
-                waits_for = context.run(coroutine.throw, into)
+                try:
+                    waits_for = context.run(coroutine.throw, into)
+                finally:
+                    del into  # It holds this frame by its traceback, and everything that the call has had with it.
         except StopIteration as stop:
             return stop.value, None
         except BaseException as failed:

@@ -191,6 +191,9 @@ class StreamCalls:
     def on_end(self, peer: Peer, message: m.StreamEnd) -> None:
         entry = self._core.references.owned.entries.get(message.seq)
         call: Call | None = entry.call if entry is not None else None
+        orphans = self._core.cancels.orphans
+        if call is None and orphans:
+            call = orphans.get(message.seq)
         if call is None or call.attempt != message.attempt or call.state is not CallState.PUSHED:
             return
         if type(call.place) is Lease:
@@ -254,8 +257,9 @@ class StreamCalls:
                     # Nobody reads it: were its worker to die now, it must not be tried again.
                     state.call.cancelled = True
                     self._send_to_producer(state, close_message(state))
+                    self._core.cancels.be_patient(state.call)
                 else:
-                    self._core.caller.cancel_call(state.call)
+                    self._core.cancels.cancel(state.call)
             state.wake()
 
     def drain(self) -> None:
