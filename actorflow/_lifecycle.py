@@ -308,6 +308,7 @@ def _in_child() -> None:
     session, _session = _session, None
     _guard = threading.RLock()
     if session is not None:
+        session._forked()
         _runtime.forked(session._pid, session.address)
 
 

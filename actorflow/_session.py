@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from actorflow import _runtime
 from actorflow._core.base.errors import NotInitializedError
 from actorflow._core.boot.driver import Driver
+from actorflow._core.io.forks import keep_for_ever
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -121,6 +122,12 @@ class Session:
                 # The loop that carried the protocol is gone: the node sees our sockets close.
                 driver.kill()
             close_thread_loop()
+
+    def _forked(self) -> None:
+        """In a child of the process that made it: it is not used any more, nor taken apart (FK-3)."""
+        keep_for_ever(self)
+        if self._driver.local is not None:
+            self._driver.local.abandon()
 
     def _leave(self) -> bool:
         """True for the one who is to clean up."""

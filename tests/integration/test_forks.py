@@ -639,3 +639,34 @@ def _get(path: Path) -> bytes:
         sock.connect(str(path))
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_29_a_child_forked_while_the_cluster_starts_does_not_keep_it_alive(programs: Programs, home: Path) -> None:
+    program = programs.start(
+        """
+        async def main():
+            session = af.init(num_cpus=1, log_to_driver=False)
+            pid = os.fork()
+            if not pid:
+                import gc
+                del session
+                gc.collect()
+                time.sleep(60)
+            await session
+            assert await af.remote(abs)(-1) == 1
+            print("child", pid, "alive", flush=True)
+            time.sleep(60)
+
+        asyncio.run(main())
+        """
+    )
+    program.says("alive")
+    child = int(program.out().split()[1])
+    try:
+        assert leaks.files(home)
+        program.process.kill()
+        assert leaks.until(lambda: not leaks.files(home)), leaks.files(home)
+        os.kill(child, 0)  # It lives on.
+        assert "Exception ignored" not in program.err(), program.err()
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
 from actorflow._core.boot.session_dir import find_current
-from actorflow._core.io import forks
 from actorflow._core.io.arena import fetch_arena
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ class Driver:
         self.protocol: ProtocolThread | None = None
         self._in_process: InProcessCluster | None = None
         self._arena: MemfdArena | None = None
-        if local is not None:
-            forks.own(local)
 
     # -- start
 

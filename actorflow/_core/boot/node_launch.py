@@ -158,10 +158,7 @@ class LocalCluster:
         self._remove()
 
     def abandon(self) -> None:
-        """See forks.Owner: the node process is no child of a fork of ours, which is neither to wait for it nor to warn of it.
-
-        Nor is the fork to make the node believe that we live.
-        """
+        """In a fork of this process: the node is no child of it, to wait for or to warn of, and must not take it for us."""
         if self._process is not None:
             self._process.returncode = 0
         self._close_fds()
