@@ -122,7 +122,7 @@ def init(
     OptionError. No signal handler is installed.
     """
     session = _open(_options(dict(locals())))
-    if not session.options.inline and not _on_a_loop():
+    if not session.options.inline and _may_block():
         session._wait()
     return session
 
@@ -164,6 +164,15 @@ def _on_a_loop() -> bool:
     """True while an event loop runs on this thread."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _may_block() -> bool:
+    """False on a loop that has other things to do: anywhere but in a notebook, whose cells block it as they like (SEMANTICS 28)."""
+    if not _on_a_loop():
+        return True
+    from actorflow._core.io.notebook import in_notebook
+
+    return in_notebook()
 
 
 def _plan(options: InitOptions) -> ClusterPlan:
@@ -212,7 +221,7 @@ def shutdown() -> _Shutdown:
     A local cluster that this process started ends with it: no process, socket or shared memory is left.
     """
     session = _session
-    if session is not None and not _on_a_loop():
+    if session is not None and _may_block() and not (session.options.inline and _on_a_loop()):
         session._end()
     return _Shutdown(session)
 
@@ -224,7 +233,10 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
     prints the line where it stands when it goes on; twice gives up on async cleanup, and the cluster cleans up by itself.
     """
     if _on_a_loop():
-        raise RuntimeError("af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`")
+        raise RuntimeError(
+            "af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`, "
+            "or in a notebook `af.init()` in a cell and `await main()` in the next"
+        )
     if unknown := init_options.keys() - _INIT_DEFAULTS.keys():
         known = ", ".join(_INIT_DEFAULTS)
         raise TypeError(f"run() got an unexpected keyword argument {min(unknown)!r}; the options of af.init are {known}")
@@ -288,6 +300,19 @@ def _sigterm_cancels(terminated: list[int], watch: Watch) -> Generator[None, Non
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _in_child() -> None:
+    """A fork by the user: the session is the parent's, and so is whoever holds a lock (SEMANTICS 29)."""
+    global _session, _guard
+    session, _session = _session, None
+    _guard = threading.RLock()
+    if session is not None:
+        _runtime.forked(session._pid, session.address)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @atexit.register

@@ -48,6 +48,11 @@ class Session:
         state = "ended" if self._ended else "running" if self._driver.core else "starting"
         return f"<actorflow session, {state}>"
 
+    @property
+    def address(self) -> str:
+        """Where the cluster can be joined: `af.init(address=...)` in another process."""
+        return self._driver.node_address
+
     # -- start
 
     async def _join(self) -> None:
@@ -157,6 +162,16 @@ def print_log(message: WorkerLog) -> None:
 
 
 _printing = threading.Lock()
+
+
+def _in_child() -> None:
+    """A fork by the user, at a moment when some other thread may have held it (SEMANTICS 29)."""
+    global _printing
+    _printing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _write_lines(out: TextIO, text: str) -> None:

@@ -687,6 +687,28 @@ def test_a_program_that_forgets_to_shut_down(programs: Programs, end: str) -> No
         assert "Traceback" not in program.err()
 
 
+def test_26_atexit_cleans_up_only_in_the_pid_that_made_the_runtime(programs: Programs) -> None:
+    program = programs.run(
+        """
+        import atexit
+
+        @af.remote
+        def one():
+            return 1
+
+        af.init(num_cpus=1)
+        assert af.sync(one()) == 1
+        pid = os.fork()
+        if not pid:
+            atexit._run_exitfuncs()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
 def test_29_a_forked_child_that_exits_does_not_end_the_cluster(programs: Programs) -> None:
     program = programs.run(
         """

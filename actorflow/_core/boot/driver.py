@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
 from actorflow._core.boot.session_dir import find_current
+from actorflow._core.io import forks
 from actorflow._core.io.arena import fetch_arena
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ class Driver:
         self.local = local
         self.on_log = on_log
         self.core: Core | None = None
-        self.node_address = local.session.node_address if local is not None else self._find(plan.address)
+        self.node_address = local.node_address if local is not None else self._find(plan.address)
         self.protocol: ProtocolThread | None = None
         self._in_process: InProcessCluster | None = None
         self._arena: MemfdArena | None = None
+        if local is not None:
+            forks.own(local)
 
     # -- start
 
@@ -64,6 +67,7 @@ class Driver:
         Raises ClusterStartError, ClusterConnectionError.
         """
         # Imported here: the node process starts meanwhile.
+        from actorflow._core.boot import user_forks
         from actorflow._core.io.real import real_ports
         from actorflow._core.protocol.session import Identity
         from actorflow._core.worker.core import Core
@@ -75,6 +79,11 @@ class Driver:
         ports = self.protocol.ports(share_reads=share_reads) if self.protocol is not None else real_ports(loop, lock=True)
         process_id = local.driver_id if local is not None else new_id(ports.rng)
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
+        own_address = f"unix:{directory}/{process_id}.sock"
+        if local is not None and local.session is None:
+            from actorflow._core.io.local_network import SCHEME, LocalNetwork
+
+            ports.network, own_address = LocalNetwork(loop), f"{SCHEME}{process_id}"
         if local is not None:
             await local.ready()
         if local is not None and not local.has_process:
@@ -86,12 +95,13 @@ class Driver:
             "driver",
             process_id,
             "" if self.plan.looks else process_id,
-            f"unix:{directory}/{process_id}.sock",
+            own_address,
             os.getpid(),
             self.plan.namespace,
             [path or os.getcwd() for path in sys.path],
         )
         core = Core(ports, identity, arena)
+        user_forks.watch(core)
         core.on_log = self.on_log
         await core.start(self.node_address)
         self.core = core
@@ -108,6 +118,8 @@ class Driver:
 
     async def part(self) -> None:
         """Say goodbye; the owner of a local cluster ends it. On the protocol's loop."""
+        from actorflow._core.boot import user_forks
+
         core = self.core
         if core is None:
             return
@@ -119,6 +131,7 @@ class Driver:
             core.node.flush()
             await self._last_words(core)
         core.close()
+        user_forks.part(core)
         if self._in_process is not None:
             await self._in_process.stop()
 

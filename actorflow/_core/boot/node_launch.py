@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.base.resources import default_arena_bytes
 from actorflow._core.boot.node_config import LocalClusterConfig
+from actorflow._core.boot.platforms import check_processes, cpu_count, has_processes, memory_bytes
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, sweep_stale
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
+LOCAL_NODE = "local:node"
+"""The address of the node of a cluster that lives in this process alone and has no session directory."""
 
 
 class ClusterPlan(NamedTuple):
@@ -37,9 +40,12 @@ class ClusterPlan(NamedTuple):
 
 
 class LocalCluster:
-    """A local cluster of this process, from its start: its session directory and, unless it is `in_process`, its node process."""
+    """A local cluster of this process, from its start: its session directory and, unless it is `in_process`, its node process.
 
-    def __init__(self, session: SessionDir) -> None:
+    `session`: None where there are no unix sockets: nobody finds it, and nothing of it is on disk.
+    """
+
+    def __init__(self, session: SessionDir | None) -> None:
         self.session = session
         self.driver_id = os.urandom(6).hex()
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,12 +55,18 @@ class LocalCluster:
         self._pid = os.getpid()
 
     @property
+    def node_address(self) -> str:
+        """Where its node listens."""
+        return self.session.node_address if self.session is not None else LOCAL_NODE
+
+    @property
     def has_process(self) -> bool:
         """False when head and node run in this process."""
         return self._process is not None
 
     def start_node(self, plan: ClusterPlan) -> None:
         """Start the node process. Raises OSError."""
+        assert self.session is not None
         self._ready_fd, write_fd = os.pipe()
         read_fd, self._life_fd = os.pipe()
         settings = LocalClusterConfig(
@@ -124,6 +136,7 @@ class LocalCluster:
 
     @property
     def _log_path(self) -> str:
+        assert self.session is not None
         return f"{self.session.logs}/node.log"
 
     # -- the end
@@ -144,19 +157,35 @@ class LocalCluster:
             self._process.wait()
         self._remove()
 
-    def _remove(self) -> None:
-        if self._pid != os.getpid():
-            return
+    def abandon(self) -> None:
+        """See forks.Owner: the node process is no child of a fork of ours, which is neither to wait for it nor to warn of it.
+
+        Nor is the fork to make the node believe that we live.
+        """
+        if self._process is not None:
+            self._process.returncode = 0
+        self._close_fds()
+
+    def _close_fds(self) -> None:
         self._close_ready_fd()
         life_fd, self._life_fd = self._life_fd, -1
         if life_fd >= 0:
             os.close(life_fd)
-        if os.path.exists(self.session.path):
+
+    def _remove(self) -> None:
+        if self._pid != os.getpid():
+            return
+        self._close_fds()
+        if self.session is not None and os.path.exists(self.session.path):
             self.session.remove()
 
 
 def launch(plan: ClusterPlan) -> LocalCluster | None:
     """Start a local cluster, unless the plan is to join one. It is not waited for. Raises ClusterStartError."""
+    if not plan.in_process:
+        check_processes("joining a cluster" if plan.address else "a local cluster")
+    elif not has_processes():
+        return LocalCluster(None)
     if plan.address:
         return None
     cluster = LocalCluster(create_session_dir(os.urandom(6).hex()))
@@ -172,14 +201,10 @@ def launch(plan: ClusterPlan) -> LocalCluster | None:
 
 def local_resources(num_cpus: float | None, num_gpus: float | None, memory: int | None) -> dict[str, float]:
     """What this machine has, with the user's own numbers first. In user units; memory in bytes."""
-    cpus = num_cpus if num_cpus is not None else float(len(os.sched_getaffinity(0)))
-    return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(_memory_bytes() * 0.7))}
+    cpus = num_cpus if num_cpus is not None else float(cpu_count())
+    return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(memory_bytes() * 0.7))}
 
 
 def arena_size(asked_bytes: int | None) -> int:
     """The size of the object store: what was asked for, else the default for this machine."""
-    return asked_bytes if asked_bytes is not None else default_arena_bytes(_memory_bytes())
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return asked_bytes if asked_bytes is not None else default_arena_bytes(memory_bytes())

@@ -110,6 +110,12 @@ class SessionDir:
             time.sleep(LOCK_RETRY_S)
         self._lock_fd = fd
 
+    def abandon(self) -> None:
+        """See forks.Owner: a fork that lives on must not make this cluster look alive."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def publish(self, address: str) -> None:
         """Say that the cluster can be reached: from now on `find_current` finds it."""
         info = {"pid": os.getpid(), "address": address, "created": time.time()}

@@ -13,8 +13,10 @@ from functools import partial
 
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
+from actorflow._core.boot import user_forks
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.forks import abandon_loop, own
 from actorflow._core.io.loops import new_loop
 from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.io.real import real_ports
@@ -63,6 +65,11 @@ class Worker:
         self.protocol_loop = new_loop()
         self.core: Core | None = None
         self._joining: asyncio.Task[None] | None = None
+        own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        abandon_loop(self.protocol_loop)
 
     def start(self) -> None:
         """Start the protocol's thread, which joins the node first of all.
@@ -77,6 +84,7 @@ class Worker:
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid(), sys_path=[])
         arena = MemfdArena.attach(*_arena) if _arena is not None else None
         core = self.core = Core(real_ports(self.protocol_loop, lock=True, share_reads=True), identity, arena)
+        user_forks.watch(core)
         core.on_lost = lambda reason: leave(0)
         core.host = host = Host(core, self.executor, self._exit)
         host.events = Events(time.time() - time.monotonic())

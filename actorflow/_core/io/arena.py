@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Self
 
+from actorflow._core.io import forks
 from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
 FETCH_TIMEOUT_S = 5.0
@@ -37,6 +38,8 @@ FETCH_TIMEOUT_S = 5.0
 GIL_FREE_BYTES_MIN = 256 * 1024
 """From here on a copy lets other threads run."""
 PREFAULT_STEP_BYTES = 4 * 1024 * 1024
+ALIASING_BYTES = 4096
+"""Addresses that differ by a multiple of this look the same to a processor's check of loads against stores, whatever a page is."""
 
 _MADV_POPULATE_WRITE = 23
 _FALLOC_FL_KEEP_SIZE = 1
@@ -60,6 +63,11 @@ def _window_gone(watch: weakref.ref[Any], watches: dict[int, _Watch] = _watches)
     watches.pop(id(watch)).on_gone()
 
 
+def live_windows() -> list[Any]:
+    """Every window that is watched and in use in this process, whatever arena it is of. They stay while somebody has the list."""
+    return [window for watch in list(_watches.values()) if (window := watch()) is not None]
+
+
 class MemfdArena:
     """An Arena over a memory file. It owns the descriptor."""
 
@@ -69,6 +77,7 @@ class MemfdArena:
         self._mappings: dict[bool, tuple[mmap.mmap, int]] = {}
         self._to_prefault: deque[tuple[int, int]] = deque()
         self._prefaulting = False
+        forks.own(self)
 
     def __repr__(self) -> str:
         return f"MemfdArena(fd={self._fd}, size={self.size})"
@@ -135,7 +144,7 @@ class MemfdArena:
         15.9 at 0 and at -64): the processor takes each load for one that depends on the store just before it.
         """
         with _address_of(data) as address:
-            return address % mmap.PAGESIZE // 64 * 64
+            return address % ALIASING_BYTES // 64 * 64
 
     def prefault(self, offset: int, size: int) -> None:
         """Make a range resident, in the background. Where the kernel cannot (before 5.14), the first write does."""
@@ -183,6 +192,12 @@ class MemfdArena:
         """Close the descriptor. Views stay valid (AR-2)."""
         fd, self._fd = self._fd, -1
         self._mappings.clear()
+        if fd >= 0:
+            os.close(fd)
+
+    def abandon(self) -> None:
+        """See forks.Owner. Views stay valid: a child sees what its parent saw."""
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 

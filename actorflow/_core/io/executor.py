@@ -15,8 +15,8 @@ from typing import Any
 
 _running_loop = asyncio._get_running_loop
 
-INTERRUPT = signal.SIGURG
-"""The signal that interrupts `def` code: docs/decisions/0009-interrupts.md says why this one."""
+INTERRUPT: int = getattr(signal, "SIGURG", 0)
+"""The signal that interrupts `def` code: docs/decisions/0009-interrupts.md says why this one. (Windows has none, and no `take_signals`.)"""
 BATCH_CALLABLES_MAX = 256
 BATCH_S_MAX = 0.002
 """After that many callables, or that long, the loop's own `async def` code has a turn."""

@@ -27,6 +27,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 
+from actorflow._core.io import forks
 from actorflow._core.io.ports import Turn
 
 TICK_S = 0.002
@@ -63,6 +64,7 @@ class SharedReads:
         self._left_for_tick: list[Callable[[], None]] = []
         self._closed = False
         self._watch()
+        forks.own(self)
 
     # -- streams
 
@@ -235,3 +237,7 @@ class SharedReads:
     def _close_when_free(self) -> None:
         if self._closed and self._reader is None and not self._lent_to:
             self._epoll.close()
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        self._epoll.close()

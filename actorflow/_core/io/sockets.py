@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from actorflow._core.base.addresses import PATH_BYTES_MAX, SCHEME
+from actorflow._core.io import forks
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
@@ -106,7 +107,7 @@ class UnixListener:
         self._path = path
         self._accepted = accepted
         self._user_id = os.geteuid() if user_id is None else user_id
-        self._sock: socket.socket | None = bind_unix(path)
+        self._sock: socket.socket | None = forks.own_socket(bind_unix(path))
         self._retry: asyncio.TimerHandle | None = None
         self._inode = os.stat(path).st_ino
         self._listen()
@@ -149,7 +150,7 @@ class UnixListener:
                 sock.close()
                 continue
             sock.setblocking(False)
-            self._accepted(sock)
+            self._accepted(forks.own_socket(sock))
 
 
 class UnixNetwork:
@@ -183,7 +184,7 @@ class UnixNetwork:
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect within CONNECT_TIMEOUT_S. Raises OSError."""
         path = unix_path(address)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = forks.own_socket(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         try:
             await self._connect(sock, path)
             pid, user_id = peer_credentials(sock)

@@ -19,6 +19,7 @@ from actorflow._core.base.errors import (
 )
 from actorflow._core.base.ids import new_id
 from actorflow._core.io.blocking import block_on
+from actorflow._core.io.notebook import Ticker, in_notebook, interruptible
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.session import Identity
@@ -33,7 +34,7 @@ from actorflow._core.worker.references import References
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
-from actorflow._core.worker.wakers import Gates
+from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
@@ -266,10 +267,14 @@ class Core:
         with self.batch():
             pass
 
-    def _new_waiting_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _new_waiting_loop(self, gate: LoopGate) -> None:
         reads = self.ports.reads
-        if reads is not None and loop is not self.ports.loop:
-            reads.adopt(loop)
+        if gate.loop is self.ports.loop:
+            return
+        if reads is not None:
+            reads.adopt(gate.loop)
+        if self.blocker is block_on and in_notebook():  # Not a simulated loop: those would never be at rest.
+            gate.ticker = Ticker(gate.loop)
 
     def push(self, peer: Peer, message: m.AnyMessage, *, urgent: bool) -> None:
         """Send on the call path: `urgent` writes now, from this thread; otherwise what follows soon goes with it, up to a burst."""
@@ -432,7 +437,8 @@ class Core:
             coroutine = self.host.interrupts.blocking(coroutine)
         if self.ports.reads is not None:
             coroutine = _reading(self.ports.reads, coroutine)
-        return self.blocker(coroutine, timeout_s)
+        with interruptible():
+            return self.blocker(coroutine, timeout_s)
 
     def concurrent_future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """See ObjectRef.future."""

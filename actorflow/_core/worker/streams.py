@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from actorflow._core.io.notebook import in_notebook
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.messages import StreamClose, StreamCredit
 from actorflow._core.worker.calls import CallState
+from actorflow._core.worker.context import running_call
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import FutureWaiter, Waiter
@@ -78,6 +81,10 @@ class Stream(Generic[T]):
         return await self._core.streams.open_and_drop(await self._core.streams.next_item(self._state))  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[T]:
+        if asyncio._get_running_loop() is not None and running_call.get() is None and not in_notebook():
+            raise RuntimeError(
+                "a plain `for` over a stream would block the event loop that runs on this thread: write `async for item in stream` instead"
+            )
         return self
 
     def __next__(self) -> T:
