@@ -23,6 +23,8 @@ PEERS := .venv-peers
 PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --quiet --constraint constraints.txt
 STAMP := $(VENV)/.stamp
+# As pip does when it installs a package: where PYTHONDONTWRITEBYTECODE is set, every process would compile all of it again.
+COMPILE := $(PY) -m compileall -q actorflow benchmarks
 PEERS_STAMP := $(PEERS)/.stamp
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -38,6 +40,7 @@ test: $(STAMP)
 	@$(PY) -m pytest -m "not slow and not soak"
 
 demo: $(STAMP)
+	@$(COMPILE)
 	@$(PY) examples/index_stdlib.py
 
 check: $(STAMP)
@@ -48,12 +51,15 @@ check: $(STAMP)
 bench: bench-core bench-startup bench-objects
 
 bench-core: $(STAMP)
+	@$(COMPILE)
 	@$(PY) -m benchmarks.core $(BENCH_ARGS)
 
 bench-startup: $(STAMP)
+	@$(COMPILE)
 	@$(PY) -m benchmarks.startup $(BENCH_ARGS)
 
 bench-objects: $(STAMP)
+	@$(COMPILE)
 	@$(PY) -m benchmarks.objects $(BENCH_ARGS)
 
 peers: $(PEERS_STAMP)

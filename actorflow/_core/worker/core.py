@@ -437,6 +437,8 @@ class Core:
             coroutine = self.host.interrupts.blocking(coroutine)
         if self.ports.reads is not None:
             coroutine = _reading(self.ports.reads, coroutine)
+        if not in_notebook():
+            return self.blocker(coroutine, timeout_s)
         with interruptible():
             return self.blocker(coroutine, timeout_s)
 
