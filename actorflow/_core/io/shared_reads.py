@@ -6,7 +6,8 @@ loops may watch:
 
     the reader            the user's loop. It reads whenever it has nothing else to do, which is when it waits for a message.
     the protocol's loop   watches while there is no reader, while the reader is busy, and after a pause. Otherwise it looks every
-                          TICK_S for what the reader has left, reads that, and watches from then on until the reader turns again.
+                          TICK_S for what the reader has left, reads that, and watches from then on until the reader turns again,
+                          or HAND_BACK_S have passed.
 
     SR-1  Everything is read and handled under one lock, so the bytes of a stream are in order whoever reads.
     SR-2  Bytes that have arrived are read within two ticks, whatever the reader does.
@@ -33,6 +34,9 @@ from actorflow._core.io.ports import Turn
 TICK_S = 0.002
 """Also how long messages wait that were left for a tick: a fiftieth of what a person notices, and 1 % of a core while calls are made."""
 PAUSE_TICKS = 50
+HAND_BACK_S = 10 * TICK_S
+"""How long the protocol's loop watches beside a reader before it tries again to leave the reading to it: what comes next may then wait two
+ticks, if the reader is still busy. When both are woken for the same bytes and this thread always wins, nothing else would tell."""
 MISSED_TICKS_MAX = 2
 """After so many ticks that found the lock taken, the next one waits for it."""
 
@@ -60,6 +64,7 @@ class SharedReads:
         self._quiet_ticks = 0
         self._missed_ticks = 0
         self._watching = False
+        self._watches_since = 0.0
         self._ticking = False
         self._left_for_tick: list[Callable[[], None]] = []
         self._closed = False
@@ -137,17 +142,21 @@ class SharedReads:
     def _watch(self) -> None:
         if not self._watching and not self._closed:
             self._watching = True
+            self._watches_since = self._loop.time()
             self._loop.add_reader(self._epoll.fileno(), self._on_protocol)
 
     def _on_protocol(self) -> None:
         turns = self._turns
         self._read_ready()
-        if turns != self._turns_seen:
-            # The reader is awake, and was woken for the same bytes: leave them to it.
+        if turns != self._turns_seen or self._hands_back():
+            # The reader is awake, and was woken for the same bytes, or it may be: leave them to it.
             self._turns_seen = turns
             with self.lock:
                 self._unwatch()
                 self._tick_later()
+
+    def _hands_back(self) -> bool:
+        return self._loop.time() - self._watches_since > HAND_BACK_S and (bool(self._lent_to) or self._has_reader())
 
     def _unwatch(self) -> None:
         if self._watching:

@@ -322,13 +322,9 @@ class Core:
         """See PeerHandler."""
         if self._ready is not None and not self._ready.done():
             if peer is self.node:
-                self.node_id = peer.process_id
                 self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self.head = self.peers.connect(peer.welcome_info["head"])
-                early, self._early = self._early, []
-                for other, messages in early:
-                    if not other.lost:
-                        self.messages_received(other, messages)
+                self._know_cluster(peer.process_id)
             elif peer is getattr(self, "head", None):
                 self._ready.set_result(None)
         with self.batch():
@@ -338,6 +334,15 @@ class Core:
         if self.ports.reads is not None and peer.role in ("driver", "worker"):
             # The call path: whoever waits for an answer, or has a call to run, reads it.
             peer.share_reads()
+
+    def _know_cluster(self, node_id: str) -> None:
+        """Hear those who were too early, before the loop that reads beside this one hears more of them (PE-1)."""
+        with self.lock:
+            self.node_id = node_id
+            early, self._early = self._early, []
+            for other, messages in early:
+                if not other.lost:
+                    self.messages_received(other, messages)
 
     def messages_received(self, peer: Peer, messages: list[m.AnyMessage]) -> None:
         """See PeerHandler."""

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from actorflow._core.io.blocking import block_on, close_thread_loop
-from actorflow._core.io.shared_reads import TICK_S, SharedReads
+from actorflow._core.io.shared_reads import HAND_BACK_S, TICK_S, SharedReads
 from actorflow._core.io.unix_stream import HangupWatch, UnixStream
 from tests.conformance.leaks import open_fds
 from tests.integration.leaks import until
@@ -295,6 +295,34 @@ def test_sr_1_data_is_delivered_under_the_lock_and_in_nobody_s_context(runner: a
         assert seen == {(False, "nobody's")}
 
     runner.run(scenario())
+
+
+def test_the_protocol_thread_leaves_the_reading_to_a_reader_after_a_while_and_takes_it_back_soon(protocol: ProtocolSide) -> None:
+    """When it always wins the race for the bytes, it never sees that the reader is awake: so it tries."""
+    reads = protocol.reads
+
+    def long_ago() -> bool:
+        return reads._watching and protocol.loop.time() - reads._watches_since > HAND_BACK_S
+
+    async def adopt() -> None:
+        reads.adopt(asyncio.get_running_loop())
+
+    _, peer, heard = protocol.stream()
+    assert until(long_ago)
+    peer.send(b"without a reader")
+    assert until(lambda: len(heard.chunks) == 1)
+    assert reads.ticks == 0
+    with asyncio.Runner() as reader:
+        reader.run(adopt())  # From here on it stands still.
+        for said in range(1, 6, 2):
+            assert until(long_ago)
+            peer.send(b"the first")
+            assert until(lambda said=said: len(heard.chunks) == said + 1)
+            assert until(lambda: not reads._watching)
+            peer.send(b"the second")
+            assert until(lambda said=said: len(heard.chunks) == said + 2)
+            assert reads._watching
+    assert heard.threads() == {protocol.ident}
 
 
 # -- SR-2

@@ -1,0 +1,59 @@
+"""Messages that come before this process knows its cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.real import real_ports
+from actorflow._core.protocol import messages as m
+from actorflow._core.protocol.session import Identity
+from actorflow._core.worker.core import Core
+
+
+class Hesitates(Peer):
+    """Between its messages another thread has a chance."""
+
+    __slots__ = ()
+
+    @property
+    def lost(self) -> bool:
+        time.sleep(0.001)
+        return super().lost
+
+
+def test_pe_1_early_messages_of_a_peer_are_not_overtaken_by_its_later_ones(runner: asyncio.Runner) -> None:
+    """The welcome of the node comes on the protocol's thread, while the reader's takes what the peer goes on to say."""
+    early, later = 5, 5
+
+    async def scenario() -> None:
+        for _ in range(5):
+            ports = real_ports(asyncio.get_running_loop(), lock=True)
+            core = Core(ports, Identity("worker", "w" * 16, "job", "", 0))
+            caller = Hesitates(ports, core.identity, core, lambda peer: None, acceptor=True)
+            handled, begun = list[int](), threading.Event()
+
+            def handler(peer: Peer, message: Any, handled: list[int] = handled, begun: threading.Event = begun) -> None:
+                handled.append(message.hold)
+                begun.set()
+
+            core.handle(m.Release, handler)
+
+            def read_on(core: Core = core, caller: Peer = caller, begun: threading.Event = begun) -> None:
+                assert begun.wait(10)
+                for number in range(early, early + later):
+                    with core.lock:
+                        core.messages_received(caller, [m.Release(number)])
+
+            for number in range(early):
+                core.messages_received(caller, [m.Release(number)])
+            reader = threading.Thread(target=read_on)
+            reader.start()
+            core._know_cluster("node")
+            await asyncio.to_thread(reader.join)
+            assert handled == list(range(early + later))
+
+    runner.run(scenario())
