@@ -12,11 +12,7 @@ from pathlib import Path
 from tests.integration.leaks import until
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER = """\
-import asyncio, os, signal, sys, time
-import actorflow as af
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has started in the background
-"""
+HEADER = "import asyncio, os, signal, sys, time\nimport actorflow as af\n"
 
 
 class Program:
