@@ -6,28 +6,26 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
 
-class RunningCall:
-    """One call that runs in this process."""
 
-    __slots__ = ("__dict__", "actor_id", "attempt", "deadline", "name", "owner", "seq")
+class RunningCall(msgspec.Struct, eq=False, gc=False):
+    """One call that runs in this process. A struct, and none of the collector's business: each call makes one, and many are kept."""
 
-    cancelled = False
+    owner: str
+    seq: int
+    attempt: int
+    name: str
+    actor_id: str
+    deadline: float | None
+    cancelled: bool = False
     """What `af.check_cancelled()` looks at."""
-    blocked = 0
+    blocked: int = 0
     """How many of its awaits wait for other results."""
     children: list[int] | None = None
     """The calls that it has made, by the numbers of their first results; those that have ended are taken out now and then."""
-    children_max = 64
+    children_max: int = 64
     """When the next look for ended ones is due."""
-
-    def __init__(self, owner: str, seq: int, attempt: int, name: str, actor_id: str, deadline: float | None) -> None:
-        self.owner = owner
-        self.seq = seq
-        self.attempt = attempt
-        self.name = name
-        self.actor_id = actor_id
-        self.deadline = deadline
 
 
 running_call: ContextVar[RunningCall | None] = ContextVar("actorflow_running_call", default=None)

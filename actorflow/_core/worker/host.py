@@ -85,7 +85,6 @@ class Host:
             m.ActorCall: self._on_actor_call,
             m.Cancel: self._on_cancel,
             m.Define: self._on_define,
-            m.TakeBack: self._on_take_back,
             m.Release: self._on_release,
             m.StreamCredit: self._on_stream_credit,
             m.StreamClose: self._on_stream_close,
@@ -180,9 +179,6 @@ class Host:
         ):
             task.cancel()
             self.interrupts.tell(incoming)
-
-    def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
-        self.give_back()
 
     def _on_release(self, peer: Peer, message: m.Release) -> None:
         held = self.holds.pop(message.hold, None)
@@ -305,7 +301,10 @@ class Host:
         """Start what may start, in order, on the user's thread, until nothing is left or others should have a turn."""
         ready, until = self._ready, 0.0
         while ready:
-            mailbox, incoming = ready.popleft()
+            try:
+                mailbox, incoming = ready.popleft()
+            except IndexError:
+                return  # A thread of the actor was faster.
             if self._begin(incoming):
                 following = self._take_next(mailbox, incoming)
                 if following is not None:
@@ -337,10 +336,10 @@ class Host:
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
+        actor = incoming.actor
         fn = self._prepare(incoming)
         if fn is None:
             return True
-        actor = incoming.actor
         if incoming.is_async:
             if incoming.context is None and actor is not None and not self.holds_cpu and not actor.starting:
                 return self._run_plain(incoming, fn)
@@ -446,8 +445,14 @@ class Host:
         copy_context().run(self._run_sync, incoming, incoming.fn)
         following = self._take_next(actor.mailbox, incoming)
         while following is not None:
-            if self._ready or following.context is not None:
-                # Others are before it (MB-1), or it may be for the loop: a generator, or its arguments must be fetched first.
+            if self._ready:
+                # Others are before it (MB-1): it waits in their line, and this thread takes the first of them.
+                self._start_soon(actor.mailbox, following)
+                following = self._first_ready()
+                if following is None:
+                    return None
+            if following.context is not None:
+                # It may be for the loop: a generator, or its arguments must be fetched first.
                 self._start_soon(actor.mailbox, following)
                 return None
             fn = self._prepare(following)
@@ -456,6 +461,12 @@ class Host:
                 return following
             following = self._take_next(actor.mailbox, following)
         return None
+
+    def _first_ready(self) -> Incoming | None:
+        try:
+            return self._ready.popleft()[1]
+        except IndexError:
+            return None
 
     def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> bool:
         """Start what most calls of an async actor are: nothing comes with them but their arguments. True when it has ended already."""
@@ -597,9 +608,14 @@ class Host:
         run_us = int((self._monotonic() - started) * 1e6)
         if self.events is not None:
             self.events.append((incoming.running, started, run_us, False))  # type: ignore[arg-type]  # it has run
-        with self.core.lock:
+        core, actor = self.core, incoming.actor
+        with core.lock:
             self.calls.pop(incoming.key, None)
-            self._post(incoming, peer, m.Reply(message.seq, message.attempt, outcome, run_us))
+            reply = m.Reply(message.seq, message.attempt, outcome, run_us)
+            if actor is not None and actor.threads_max:
+                self._post(incoming, peer, reply)
+            else:
+                core.push(peer, reply, urgent=not self.calls)
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""

@@ -30,7 +30,6 @@ from actorflow._core.protocol.messages.call import (
     NotListening,
     Release,
     Reply,
-    TakeBack,
     TaskCall,
 )
 from actorflow._core.protocol.messages.lease import (
@@ -77,7 +76,7 @@ from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, 
 
 AnyMessage = (
     Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
-    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | NotListening | Release
+    | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
     | KillLease | WornOut | Blocked | Unblocked
@@ -157,7 +156,6 @@ __all__ = [
     "StreamCredit",
     "StreamEnd",
     "StreamItem",
-    "TakeBack",
     "TaskCall",
     "Unblocked",
     "Unpin",

@@ -87,13 +87,6 @@ class Define(Message, tag=14):
     pickle: bytes
 
 
-class TakeBack(Message, tag=15):
-    """owner -> worker: give back tasks of this lease that have not started, at most `count`, newest first. Answered by `GaveBack`."""
-
-    lease: int
-    count: int
-
-
 class GaveBack(Message, tag=16):
     """worker -> owner: these tasks were not started and will not be (also sent unasked: SEMANTICS 25)."""
 
