@@ -68,6 +68,27 @@ class CountedReads(SharedReads):
         super()._on_reader()
 
 
+class Lock:
+    """A lock that lets something happen just after it was released, for those who do not use `with`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.released: Callable[[], None] = lambda: None
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        self._lock.release()
+        self.released()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+
 class Heard:
     """A StreamHandler that remembers what it was told, when, and on which thread."""
 
@@ -338,13 +359,13 @@ def test_sr_2_what_a_busy_reader_leaves_is_read_soon(
         _, peer, heard = protocol.stream()
         protocol.reads.adopt(asyncio.get_running_loop())
         late = list[float]()
-        for round_ in range(7):
+        for round_ in range(5):
             await echo.answers(5)
             if before == "it has not read for long":
                 assert await asyncio.to_thread(until, protocol.watches)
             sent = list[float]()
 
-            def send(after_s: float = BLOCKED_S / 4 * round_ / 7, sent: list[float] = sent) -> None:
+            def send(after_s: float = BLOCKED_S / 4 * round_ / 5, sent: list[float] = sent) -> None:
                 time.sleep(after_s)  # Somewhere in the time in which the reader is busy.
                 sent.append(time.monotonic())
                 peer.send(b"while it is busy")
@@ -395,29 +416,27 @@ def test_sr_1_numbered_frames_stay_in_order_while_the_readers_take_turns(runner:
     runner.run(scenario())
 
 
-def test_sr_2_a_lock_that_is_hardly_ever_free_does_not_keep_bytes_for_long(runner: asyncio.Runner, protocol: ProtocolSide) -> None:
+def test_sr_2_a_lock_that_is_taken_at_each_tick_is_waited_for(runner: asyncio.Runner) -> None:
     """A program that makes calls without end, and does not wait, has the lock most of the time."""
 
-    async def scenario() -> list[float]:
+    class Taken(Lock):
+        def acquire(self, blocking: bool = True) -> bool:
+            return super().acquire() if blocking else False
+
+    protocol = ProtocolSide("uvloop", Taken())
+    try:
         echo = protocol.echo()
         _, peer, heard = protocol.stream()
-        protocol.reads.adopt(asyncio.get_running_loop())
-        await echo.answers(5)
-        late = list[float]()
-        for _ in range(5):
-            sent = time.monotonic()
-            known = len(heard.chunks)
+        assert runner.run(reads_here(protocol, echo))  # From here on the reader stands still.
+        for number in range(1, 20):
             peer.send(b"x")
-            while time.monotonic() < sent + 5.0 and len(heard.chunks) == known:
-                with protocol.lock:
-                    end = time.monotonic() + 0.0002
-                    while time.monotonic() < end:
-                        pass
-            late.append(time.monotonic() - sent)
-        return late
-
-    late = runner.run(scenario())
-    assert statistics.median(late) < SOON_S, late
+            assert until(lambda number=number: len(heard.chunks) == number)
+        left = list[int]()
+        with protocol.lock:
+            protocol.reads.leave_for_tick(lambda: left.append(1))
+        assert until(lambda: left)
+    finally:
+        protocol.close()
 
 
 # -- SR-4
@@ -440,26 +459,6 @@ def test_sr_4_nobody_ticks_while_nothing_happens(runner: asyncio.Runner, protoco
 
 def test_sr_4_there_is_one_tick_at_a_time() -> None:
     """Also where something is left in the moment in which the ticks have decided to end, and the lock is free already."""
-
-    class Lock:
-        """A lock that lets something happen just after it was released."""
-
-        def __init__(self) -> None:
-            self._lock = threading.RLock()
-            self.released: Callable[[], None] = lambda: None
-
-        def acquire(self, blocking: bool = True) -> bool:
-            return self._lock.acquire(blocking)
-
-        def release(self) -> None:
-            self._lock.release()
-            self.released()
-
-        def __enter__(self) -> None:
-            self._lock.acquire()
-
-        def __exit__(self, *exc: object) -> None:
-            self._lock.release()
 
     lock = Lock()
     protocol = ProtocolSide("asyncio", lock)  # Its timers can be counted.
@@ -773,8 +772,11 @@ def test_a_loop_that_cannot_watch_sockets_is_no_reader_and_nothing_is_lost(proto
 
 
 async def lent(protocol: ProtocolSide, scenario: Coroutine[Any, Any, T]) -> T:
-    with protocol.reads.lent(asyncio.get_running_loop()):
-        return await scenario
+    loop, fd = asyncio.get_running_loop(), protocol.reads._epoll.fileno()
+    with protocol.reads.lent(loop):
+        result = await scenario
+    assert not loop.remove_reader(fd) or protocol.reads._reader is loop, "it was lent, and is given back"
+    return result
 
 
 def test_a_reader_that_blocks_lends_what_it_reads_to_the_loop_on_which_it_waits(runner: asyncio.Runner, protocol: ProtocolSide) -> None:
@@ -836,6 +838,7 @@ def test_close_lets_go_of_everything(kind: tuple[str, str], state: str) -> None:
     protocol = ProtocolSide(kind[0])
     reader = LOOPS[kind[1]]()
     reads = protocol.reads
+    fd = reads._epoll.fileno()
     echo = protocol.echo() if state != "no stream" else None
     left = list[str]()
 
@@ -864,6 +867,8 @@ def test_close_lets_go_of_everything(kind: tuple[str, str], state: str) -> None:
         if not reader.is_closed():
             reader.run_until_complete(asyncio.sleep(0))
         assert reads._epoll.closed
+        assert not protocol.do(lambda: protocol.loop.remove_reader(fd))
+        assert reader.is_closed() or not reader.remove_reader(fd)
         with protocol.lock:
             reads.leave_for_tick(lambda: left.append("too late"))
             reads.adopt(reader)
