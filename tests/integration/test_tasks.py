@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -242,7 +243,7 @@ async def test_9_create_task_and_wait_of_asyncio_refuse_references_and_ours_take
 
 
 async def test_9_readiness_comes_to_a_loop_in_batches() -> None:
-    """SEMANTICS 9: one `call_soon_threadsafe` wakes many."""
+    """SEMANTICS 9: one `call_soon_threadsafe` wakes many. On a loop beside the one that reads, which needs none."""
 
     class Gate(af.Actor):
         def __init__(self) -> None:
@@ -256,19 +257,29 @@ async def test_9_readiness_comes_to_a_loop_in_batches() -> None:
             self.opened.set()
 
     gate, many = Gate.remote(), 900
-    waiting = asyncio.gather(*[gate.wait.remote(n) for n in range(many)])
+    refs = [gate.wait.remote(n) for n in range(many)]
     assert not (await af.wait([gate.wait.remote(0)], timeout=0.2))[0]  # All that was said before has arrived.
-    loop = asyncio.get_running_loop()
+    waits = threading.Event()
     wakes: list[Any] = []
-    plain = loop.call_soon_threadsafe
 
-    def counted(callback: Any, *args: Any, **kwargs: Any) -> Any:
-        wakes.append(callback)
-        return plain(callback, *args, **kwargs)
+    async def elsewhere() -> list[int]:
+        loop = asyncio.get_running_loop()
+        plain = loop.call_soon_threadsafe
 
-    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the loop of this test alone
+        def counted(callback: Any, *args: Any, **kwargs: Any) -> Any:
+            wakes.append(callback)
+            return plain(callback, *args, **kwargs)
+
+        values = asyncio.gather(*refs)
+        await asyncio.sleep(0)
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the loop of this test alone
+        loop.call_soon(waits.set)  # behind the first steps of all that waits
+        return await values
+
+    done = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+    await asyncio.to_thread(waits.wait)
     await gate.open()
-    assert await waiting == list(range(many))
+    assert await done == list(range(many))
     assert 0 < len(wakes) < many / 4
 
 
