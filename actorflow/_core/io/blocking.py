@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -38,10 +39,28 @@ def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None
         if timeout_s is not None:
             coroutine = _bounded(coroutine, timeout_s)
         return loop.run_until_complete(coroutine)
+    except (KeyboardInterrupt, SystemExit):
+        # The loop was torn out of whatever it did, in the middle of a change to its own state perhaps: it is not used again.
+        _abandon(loop)
+        if not nested:
+            del _thread.own
+            loop.close()
+        raise
     finally:
         asyncio._set_running_loop(outer)
         if nested:
             loop.close()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop) -> None:
+    """Let go of what ran on a loop that will not go on: it stops where it waits, and nothing is cancelled far away."""
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine = task.get_coro()
+        if isinstance(coroutine, Coroutine):
+            # RuntimeError: it waits on its way out too, and cannot.
+            with contextlib.suppress(RuntimeError):
+                coroutine.close()
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
