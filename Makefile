@@ -4,16 +4,18 @@
 #   make demo            a real program on a local cluster of worker processes
 #   make test            the tests, without the slow and the soak ones
 #   make check           ruff, mypy, import-linter
-#   make bench           bench-core and bench-startup; `make peers` first, to measure beside Ray and xoscar
+#   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
 #   make sim             the simulated scenarios, SEEDS of them each
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
+#   make cancel-test     CANCELS cancels at random moments
 #   make fuzz            the fuzz targets, at length
 #   make clean           caches and build outputs; the environments stay
 
 PYTHON ?= python3
 SEEDS ?= 1000
 RUNS ?= 200
+CANCELS ?= 10000
 BENCH_ARGS ?=
 
 VENV := .venv
@@ -21,12 +23,14 @@ PEERS := .venv-peers
 PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --quiet --constraint constraints.txt
 STAMP := $(VENV)/.stamp
+# As pip does when it installs a package: where PYTHONDONTWRITEBYTECODE is set, every process would compile all of it again.
+COMPILE := $(PY) -m compileall -q actorflow benchmarks
 PEERS_STAMP := $(PEERS)/.stamp
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test check bench bench-core bench-startup peers sim mutants kill-test fuzz clean
+.PHONY: demo test check bench bench-core bench-startup bench-objects peers sim mutants kill-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -36,6 +40,7 @@ test: $(STAMP)
 	@$(PY) -m pytest -m "not slow and not soak"
 
 demo: $(STAMP)
+	@$(COMPILE)
 	@$(PY) examples/index_stdlib.py
 
 check: $(STAMP)
@@ -43,13 +48,19 @@ check: $(STAMP)
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: bench-core bench-startup
+bench: bench-core bench-startup bench-objects
 
 bench-core: $(STAMP)
+	@$(COMPILE)
 	@$(PY) -m benchmarks.core $(BENCH_ARGS)
 
 bench-startup: $(STAMP)
+	@$(COMPILE)
 	@$(PY) -m benchmarks.startup $(BENCH_ARGS)
+
+bench-objects: $(STAMP)
+	@$(COMPILE)
+	@$(PY) -m benchmarks.objects $(BENCH_ARGS)
 
 peers: $(PEERS_STAMP)
 
@@ -62,6 +73,9 @@ mutants: $(STAMP)
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+cancel-test: $(STAMP)
+	@$(PY) -m tests.soak.random_cancels --cancels $(CANCELS)
 
 fuzz: $(STAMP)
 	@$(PY) -m pytest tests/fuzz --hypothesis-profile fuzz --timeout 0

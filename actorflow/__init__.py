@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         wait,
         wait_dead,
     )
+    from actorflow._context import context
     from actorflow._core.worker.object_ref import ObjectRef
     from actorflow._core.worker.streams import Stream
     from actorflow._groups import TaskGroup, map
@@ -137,6 +138,7 @@ __all__ = [
     "available_resources",
     "check_cancelled",
     "cluster_resources",
+    "context",
     "deref",
     "errors",
     "get",
@@ -178,6 +180,7 @@ _HOMES = {
         "wait",
         "wait_dead",
     ),
+    "actorflow._context": ("context",),
     "actorflow._core.worker.object_ref": ("ObjectRef",),
     "actorflow._core.worker.streams": ("Stream",),
     "actorflow._groups": ("TaskGroup", "map"),
@@ -197,10 +200,12 @@ if not TYPE_CHECKING:
         if name in _MODULES:
             return import_module(f"actorflow.{name}")
         if name.startswith("_") or (name not in _HOME_OF and name not in __all__):
-            import difflib
+            hint = ""
+            if not name.startswith("_"):  # `from actorflow import _module` asks here first; difflib takes a millisecond.
+                import difflib
 
-            near = difflib.get_close_matches(name, __all__, n=1)
-            hint = f". Did you mean: {near[0]!r}?" if near else ""
+                if near := difflib.get_close_matches(name, __all__, n=1):
+                    hint = f". Did you mean: {near[0]!r}?"
             raise AttributeError(f"module 'actorflow' has no attribute {name!r}{hint}", name=name)
         # What has no home of its own is an error.
         value = getattr(import_module(_HOME_OF.get(name, "actorflow.errors")), name)

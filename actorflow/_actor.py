@@ -27,7 +27,7 @@ from typing import (
 )
 
 from actorflow._core.base.errors import OptionError
-from actorflow._core.base.targets import ActorTarget, CallKind, MethodTarget
+from actorflow._core.base.targets import METHOD_OPTIONS, ActorTarget, CallKind, MethodTarget
 from actorflow._handle import (
     ActorHandle,
     BoundMethod,
@@ -79,8 +79,6 @@ Co: TypeAlias = Coroutine[Any, Any, T]
 Handle: TypeAlias = Annotated[A, "a handle"]
 """`af.Handle[Counter]` says in a signature that a handle is meant; to type checkers it is `Counter`."""
 
-METHOD_OPTIONS = "__actorflow_method__"
-"""Where `@af.method` leaves a method's options: an attribute of the function."""
 CLASS_OPTIONS = "__actorflow_options__"
 CLASS_PLAN = "__actorflow_plan__"
 

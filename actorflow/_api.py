@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from actorflow import _runtime
-from actorflow._core.base.errors import GetTimeoutError, NotInitializedError, TaskCancelledError
+from actorflow._core.base.errors import GetTimeoutError, TaskCancelledError
+from actorflow._core.io.notebook import in_notebook
 from actorflow._core.worker.context import deadline as _deadline
 from actorflow._core.worker.context import running_call
 from actorflow._core.worker.core import Core
@@ -221,7 +222,7 @@ async def timeout(seconds: float | None) -> AsyncIterator[None]:
 
 
 def check_cancelled() -> None:
-    """Raise TaskCancelledError when the running call has been cancelled; for `def` code, which nothing else interrupts."""
+    """Raise TaskCancelledError when the running call has been cancelled; for `def` methods of actors, which nothing else interrupts."""
     call = running_call.get()
     if call is not None and call.cancelled:
         raise TaskCancelledError(f"{call.name} was cancelled")
@@ -231,13 +232,11 @@ def sync(awaitable: Any, *, timeout: float | None = None) -> Any:
     """Wait for any awaitable, reference, stream or async iterator in blocking code: a script, a thread, a `def` task.
 
     A stream or async iterator gives a list. `timeout` in seconds only stops waiting, with GetTimeoutError. On a thread whose event loop
-    runs, `await` is the way: there it raises RuntimeError, which says so.
+    runs, `await` is the way: there it raises RuntimeError, which says so. A loop runs in every cell of a notebook: there it takes
+    references, streams and whatever else actorflow has made, and refuses coroutines of yours, which may need that loop.
     """
-    if asyncio._get_running_loop() is not None and running_call.get() is None:
-        what = "async for item in ..." if hasattr(awaitable, "__aiter__") else "await ..."
-        if asyncio.iscoroutine(awaitable):
-            awaitable.close()
-        raise RuntimeError(f"af.sync would block the event loop that runs on this thread: write `{what}` instead")
+    if asyncio._get_running_loop() is not None and running_call.get() is None and not (in_notebook() and _is_ours(awaitable)):
+        raise _would_block(awaitable)
     core = _core()
     try:
         return core.block_on(_gather(awaitable), timeout)
@@ -245,6 +244,26 @@ def sync(awaitable: Any, *, timeout: float | None = None) -> Any:
         if timeout is None or isinstance(error, GetTimeoutError) or type(error) is not TimeoutError:
             raise
         raise GetTimeoutError(f"no result after {timeout:g} s. The call goes on: wait again, or cancel it") from None
+
+
+_OURS = ("actorflow", "actorflow_data", "actorflow_serve", "actorflow_train", "actorflow_tune")
+
+
+def _is_ours(awaitable: Any) -> bool:
+    """True for what actorflow or one of its libraries has made: that needs no particular loop."""
+    frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None)
+    module: str = frame.f_globals.get("__name__", "") if frame is not None else type(awaitable).__module__
+    return module.partition(".")[0] in _OURS
+
+
+def _would_block(awaitable: Any) -> RuntimeError:
+    name = getattr(awaitable, "__name__", "")
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+    example = f"{name}(...)" if name else "..."
+    what = f"async for item in {example}" if hasattr(awaitable, "__aiter__") else f"await {example}"
+    where = "the notebook's event loop, which your coroutine may need" if in_notebook() else "the event loop that runs on this thread"
+    return RuntimeError(f"af.sync would block {where}: write `{what}` instead")
 
 
 async def _gather(awaitable: Any) -> Any:
@@ -280,7 +299,4 @@ class RuntimeContext:
 
 def get_runtime_context() -> RuntimeContext:
     """The context of the running code. Raises NotInitializedError."""
-    core = _runtime.current_or_none()
-    if core is None:
-        raise NotInitializedError("af.get_runtime_context() needs a running actorflow: use af.run(main) or await af.init() first")
-    return RuntimeContext(cast("Core", core))
+    return RuntimeContext(_core())

@@ -85,7 +85,7 @@ class Runtime(Protocol):
 
 __all__ = [
     "ActorState", "ActorTarget", "CallKind", "FunctionTarget", "MethodTarget", "Runtime", "cancelled_calls", "current", "current_or_none",
-    "enter", "set_process_runtime", "set_starting",
+    "enter", "forked", "set_process_runtime", "set_starting",
 ]  # fmt: skip
 
 cancelled_calls = _current.cancelled_calls
@@ -95,6 +95,8 @@ def current() -> Runtime:
     """Return the runtime of the running code. Raises NotInitializedError when there is none."""
     runtime: Runtime | None = _current.get()
     if runtime is None:
+        if _current.was_forked():
+            raise _current.forked_error()
         raise NotInitializedError(
             "actorflow is not running in this process (never started, or shut down): use `af.run(main)`, or `await af.init()` first"
         )
@@ -110,3 +112,4 @@ def current_or_none() -> Runtime | None:
 set_process_runtime = _current.set_process
 set_starting = _current.set_starting
 enter = _current.enter
+forked = _current.forked

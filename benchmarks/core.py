@@ -24,7 +24,7 @@ if not __package__:  # also as `python benchmarks/core.py`
 
 from benchmarks import report
 from benchmarks.conductor import Conductor, RowResult, say
-from benchmarks.rows import BY_KEY, ROWS, SERVERS, Row
+from benchmarks.rows import ROWS, SERVERS, Row
 
 SYSTEMS = ("actorflow", "ray", "xoscar", "floor")
 
@@ -47,21 +47,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen_rows(filters: str) -> list[Row]:
+def chosen_rows(filters: str, known: tuple[Row, ...]) -> list[Row]:
     """A filter that is a key means that row; another one means every row whose key holds it."""
     wanted = [f for f in filters.split(",") if f]
     if not wanted:
-        return list(ROWS)
-    rows = [r for r in ROWS if any(r.key == f or (f not in BY_KEY and f in r.key) for f in wanted)]
+        return list(known)
+    keys = {row.key for row in known}
+    rows = [r for r in known if any(r.key == f or (f not in keys and f in r.key) for f in wanted)]
     if not rows:
-        raise SystemExit(f"no row matches {filters!r}; the keys are: {', '.join(BY_KEY)}")
+        raise SystemExit(f"no row matches {filters!r}; the keys are: {', '.join(sorted(keys))}")
     return rows
 
 
-def main() -> int:
+def main(known: tuple[Row, ...] = ROWS) -> int:
     args = arguments()
     if args.list:
-        print(report.table(["key", "row", "floor"], [[r.key, r.title, r.floor] for r in ROWS]))
+        print(report.table(["key", "row", "floor"], [[r.key, r.title, r.floor] for r in known]))
         return 0
     systems = args.systems.split(",")
     if unknown := set(systems) - set(SYSTEMS):
@@ -69,7 +70,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run ends its systems too
     results: list[RowResult] = []
     with Conductor(rounds=args.rounds, seconds=args.seconds, say=say) as conductor:
-        for row in chosen_rows(args.rows):
+        for row in chosen_rows(args.rows, known):
             columns = [c for c in row.columns if c.partition(":")[0] in systems]
             result = conductor.run(row, columns)
             results.append(result)

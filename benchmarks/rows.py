@@ -149,4 +149,67 @@ ROWS: tuple[Row, ...] = (
     Row("async_nn", "n:n async-actor calls async", CALLS_PER_CLIENT * CLIENTS, PIPELINED_N),
 )
 
-BY_KEY = {row.key: row for row in ROWS}
+#: The rows of `benchmarks.objects`: what moves through shared memory.
+MIDDLE_BYTES = 200 * 1024
+MIDDLE_COUNT = 200
+BLOCK_BYTES = 16 * 1024 * 1024
+BULK_BYTES = 1024 * 1024 * 1024
+TWO_CLIENTS_BYTES, TWO_CLIENTS_PUTS = 64 * 1024 * 1024, 8
+STREAM_ITEMS = 20_000
+
+OBJECT_ROWS: tuple[Row, ...] = (
+    Row(
+        "obj_put_200k",
+        "put of 200 KB arrays, 200 kept",
+        MIDDLE_COUNT,
+        "memcpy of as many arrays into memory that has been touched",
+        "puts/s",
+        NO_XOSCAR,
+    ),
+    Row(
+        "obj_put_get_200k",
+        "put and get of 200 KB arrays, 200 kept",
+        MIDDLE_COUNT,
+        "the same memcpy, and a view of each",
+        "objects/s",
+        NO_XOSCAR,
+    ),
+    Row(
+        "obj_put_16m",
+        "put of a 16 MiB array, dropped at once",
+        BLOCK_BYTES / 1e9,
+        "memcpy of the array into memory that has been touched",
+        "GB/s",
+        NO_XOSCAR,
+        warmup_s=2,
+    ),
+    Row(
+        "obj_put_1g",
+        "put of a 1 GiB array, dropped at once",
+        BULK_BYTES / 1e9,
+        "memcpy of the array into memory that has been touched",
+        "GB/s",
+        NO_XOSCAR,
+        warmup_s=6,
+    ),
+    Row("obj_get_1g", "get of a 1 GiB array", 1, "a view of the array", "gets/s", NO_XOSCAR),
+    Row(
+        "obj_put_two",
+        "put of 64 MiB arrays by two clients at once",
+        2 * TWO_CLIENTS_PUTS * TWO_CLIENTS_BYTES / 1e9,
+        "two processes that memcpy as much into touched memory",
+        "GB/s",
+        NO_XOSCAR,
+        warmup_s=6,
+    ),
+    Row(
+        "obj_stream",
+        "one stream of small items, bounded",
+        STREAM_ITEMS,
+        PIPELINED,
+        "items/s",
+        ("actorflow", "ray"),
+    ),
+)
+
+BY_KEY = {row.key: row for row in (*ROWS, *OBJECT_ROWS)}

@@ -4,6 +4,8 @@ A test with an argument called `sim_seed` runs once for each seed, and its id na
 be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` asks for more than a plain run.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -13,6 +15,11 @@ SEEDS_DEFAULT = 10
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("fuzz", deadline=None, print_blob=True, max_examples=20_000)
 settings.load_profile("default")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # What a shell has started in the background, and all that it starts, ignores Ctrl-C; the tests of Ctrl-C do not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

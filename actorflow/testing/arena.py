@@ -77,6 +77,18 @@ class SimArena:
         view = memoryview(window).cast("B")[:size]
         return view if writable else view.toreadonly()
 
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """See ports.Arena."""
+        self._check_range(offset, len(data))
+        self._memory.data[offset : offset + len(data)] = bytes(data)
+
+    def skew(self, data: bytes | memoryview) -> int:
+        """See ports.Arena: addresses are another in every run, and must not show."""
+        return 0
+
+    def prefault(self, offset: int, size: int) -> None:
+        """See ports.Arena: there is nothing to be made resident."""
+
     def watch(self, view: memoryview, on_gone: Callable[[], None]) -> None:
         """See ports.Arena."""
         if not isinstance(view.obj, ctypes.Array):

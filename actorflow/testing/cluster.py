@@ -262,6 +262,7 @@ class SimCluster:
             "pid": host.pid,
             "owner": self.owner_id,
             "prestart": self._prestart,
+            "warm_pages_s": 0.0,  # what is freed is overwritten at once, so that whoever still reads it is found (SA-1)
             **self._node_options,
         }
         self.node = node = Node(host.ports, NodeConfig(**settings), self.processes, self.arena, end)

@@ -85,7 +85,7 @@ def _core_leaks(core: Core) -> list[str]:
 def _host_leaks(host: CallHost) -> list[str]:
     found = [f"call {seq} of {caller} that runs or waits" for caller, seq in host.calls]
     found += [f"hold {number}: {len(entries)} references for {peer!r}" for number, (peer, entries) in host.holds.items()]
-    gauges = {"running": host._running, "waiting": host._waiting, "told blocked": int(host._told_blocked)}
+    gauges = {"running": host.lending.running, "waiting": host.lending.waiting, "told blocked": int(host.lending.told)}
     found += [f"gauge {name} at {value}" for name, value in gauges.items() if value]
     if host.tasks.running() or host.tasks.waiting():
         found.append(f"task mailbox: {host.tasks.running()} running, {host.tasks.waiting()} waiting")
@@ -108,7 +108,10 @@ def _node_leaks(cluster: SimCluster) -> list[str]:
     found += [f"node: claim for a worker {claim.purpose.value}" for many in node._pool._claims.values() for claim in many.values()]
     found += [f"node: actor {actor.name} ({actor.actor_id}) {actor.stage.value}" for actor in node._actors._actors.values()]
     book = node._store.book
-    found += [f"node: extent {e.number} of {e.owner}: {e.size} bytes, {e.pins} pins" for e in book.extents()]
+    # A slab is room that a living process has for what it will write, and no object.
+    alive = {core.identity.process_id for host, core in cluster.cores.items() if host.alive}
+    objects = [e for e in book.extents() if e.carved is None or e.owner not in alive]
+    found += [f"node: extent {e.number} of {e.owner}: {e.size} bytes, {e.pins} pins" for e in objects]
     if book.used_bytes() and not book.extents():
         found.append(f"node: {book.used_bytes()} bytes of the arena in use by no extent")
     found += [f"node: {book.waiting} allocations that wait"] if book.waiting else []

@@ -84,10 +84,17 @@ class SimThread:
     def run(self, value: bool = True) -> None:
         """Let the code run, in this handle, until it ends or blocks. What it raises is raised here."""
         green = self._greenlet
+        self._switch(lambda: green.switch(value) if green else green.switch())
+
+    def _throw(self, error: BaseException) -> None:
+        self._switch(lambda: self._greenlet.throw(error))
+
+    def _switch(self, switch: Callable[[], object]) -> None:
+        green = self._greenlet
         green.parent = self._getcurrent()
         self._ticket = None
         try:
-            green.switch(value) if green else green.switch()
+            switch()
         finally:
             if green.dead:
                 self.host.threads.remove(self)
@@ -110,26 +117,42 @@ class SimThread:
         timer = None
         if timeout_s is not None:
             timer = host.world.at_host(host, host.world.now + timeout_s, self._wake, ticket, False)
-        result: bool = self._greenlet.parent.switch()
-        if timer is not None:
-            timer.cancel()
+        try:
+            result: bool = self._greenlet.parent.switch()
+        finally:
+            if timer is not None:
+                timer.cancel()
         return result
 
     def _wake(self, ticket: object, value: bool) -> None:
         if self._ticket is not ticket or not self.host.alive:
             return  # SX-2
+        self._resume(self.run, value)
+
+    def throw(self, error: BaseException) -> None:
+        """Raise in blocked code, where it blocks: what a signal's handler can do to a thread."""
+        if self.blocked and self.host.alive:
+            self._resume(self._throw, error)
+
+    def _resume(self, fn: Callable[[Any], None], argument: Any) -> None:
         self._ticket = None
-        resume = SimHandle(self.run, (value,), self.loop, self.host.context)
+        resume = SimHandle(fn, (argument,), self.loop, self.host.context)
         if self._hold:
             self.loop.queue.appendleft(resume)  # before what came while the thread was blocked
             self.loop.resume()
         else:
             self.loop.push(resume)
 
+    @property
+    def frame(self) -> FrameType | None:
+        """Where blocked code stands, innermost."""
+        frame: FrameType | None = self._greenlet.gr_frame
+        return frame
+
     def frames(self) -> list[FrameType]:
         """Where blocked code stands, outermost first."""
         frames: list[FrameType] = []
-        frame = self._greenlet.gr_frame
+        frame = self.frame
         while frame is not None:
             frames.append(frame)
             frame = frame.f_back
@@ -180,6 +203,9 @@ class SimExecutor:
         self._hold = self._loop is not host.loop
         self._queue: deque[Callable[[], None]] = deque()
         self._busy = False
+        self._thread: SimThread | None = None
+        self.on_interrupt: Callable[[FrameType | None], None] | None = None
+        self.on_unraisable: Callable[[BaseException], bool] | None = None
 
     def submit(self, fn: Callable[[], None]) -> None:
         """See ports.Executor."""
@@ -192,14 +218,33 @@ class SimExecutor:
         """See ports.Executor."""
         return block(register, timeout_s)
 
+    def interrupt(self) -> None:
+        """See ports.Executor. Code runs between two blocks in no time: it is found at one, or not at all."""
+        self.host.world.at_host(self.host, self.host.world.now, self._interrupt)
+
+    def frame(self) -> FrameType | None:
+        """See ports.Executor."""
+        return self._thread.frame if self._thread is not None else None
+
+    def _interrupt(self) -> None:
+        thread = self._thread
+        if thread is None or not thread.blocked or self.on_interrupt is None:
+            return
+        try:
+            self.on_interrupt(thread.frame)
+        except asyncio.CancelledError as error:
+            thread.throw(error)
+
     def _schedule(self) -> None:
         self._loop.push(SimHandle(self._next, (), self._loop, self.host.context))
 
     def _next(self) -> None:
         fn = self._queue.popleft()
-        SimThread(self.host, self._loop, fn, hold=self._hold, on_end=self._ended).run()
+        thread = self._thread = SimThread(self.host, self._loop, fn, hold=self._hold, on_end=self._ended)
+        thread.run()
 
     def _ended(self) -> None:
+        self._thread = None
         if self._queue:
             self._schedule()
         else:

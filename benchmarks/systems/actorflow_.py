@@ -18,6 +18,7 @@ import numpy as np
 
 import actorflow as af
 from benchmarks import rows
+from benchmarks.systems import actorflow_objects
 from benchmarks.systems.serve import AsyncStep, AsyncWorkload, claim_stdout, serve_async
 
 
@@ -290,6 +291,7 @@ WORKLOADS: dict[str, AsyncWorkload] = {
     "async_args": with_actors(lambda: [AsyncEcho.remote()], calls_with_arguments),
     "async_1n": lambda: one_to_n(AsyncEcho),
     "async_nn": with_actors(lambda: [AsyncEcho.remote() for _ in range(rows.SERVERS)], n_to_n),
+    **actorflow_objects.WORKLOADS,
 }
 
 

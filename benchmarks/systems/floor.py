@@ -239,6 +239,44 @@ WORKLOADS: dict[str, AsyncWorkload] = {
     "actor_nn_arg": many(rows.SERVERS, rows.SERVERS, rows.CALLS_PER_CLIENT_ARG, 0),
     "async_args": pipelined(with_argument=True),
 }
+
+
+def copies(size: int, count: int) -> AsyncWorkload:
+    """`count` arrays into memory that has been touched."""
+
+    @asynccontextmanager
+    async def workload() -> AsyncIterator[AsyncStep]:
+        # Ones: untouched zeros would all be one page of the system's, which never leaves the cache.
+        source = np.ones(size, dtype=np.uint8)
+        target = np.ones(size * count, dtype=np.uint8)
+
+        async def step() -> None:
+            for at in range(0, size * count, size):
+                np.copyto(target[at : at + size], source)
+
+        yield step
+
+    return workload
+
+
+@asynccontextmanager
+async def view_1g() -> AsyncIterator[AsyncStep]:
+    stored = memoryview(np.ones(rows.BULK_BYTES, dtype=np.uint8)).toreadonly()
+
+    async def step() -> None:
+        np.frombuffer(stored, dtype=np.uint8)
+
+    yield step
+
+
+WORKLOADS |= {
+    "obj_put_200k": copies(rows.MIDDLE_BYTES, rows.MIDDLE_COUNT),
+    "obj_put_get_200k": copies(rows.MIDDLE_BYTES, rows.MIDDLE_COUNT),
+    "obj_put_16m": copies(rows.BLOCK_BYTES, 1),
+    "obj_put_1g": copies(rows.BULK_BYTES, 1),
+    "obj_get_1g": view_1g,
+    "obj_put_two": in_servers(2, "copy", rows.TWO_CLIENTS_PUTS, rows.TWO_CLIENTS_BYTES // 8),
+}
 WORKLOADS["async_1n"] = WORKLOADS["actor_1n"]
 WORKLOADS["async_nn"] = WORKLOADS["actor_nn"]
 for _row in rows.ROWS:

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 
 from benchmarks import rows
+from benchmarks.systems import ray_objects
 from benchmarks.systems.serve import Step, Workload, claim_stdout, serve
 
 
@@ -220,6 +221,7 @@ WORKLOADS: dict[str, Workload] = {
     "async_args": with_actors(lambda: [AsyncEcho.remote()], calls_with_arguments),
     "async_1n": lambda: one_to_n(AsyncEcho),
     "async_nn": with_actors(lambda: [AsyncEcho.remote() for _ in range(rows.SERVERS)], n_to_n),
+    **ray_objects.WORKLOADS,
 }
 
 

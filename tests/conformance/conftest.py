@@ -11,6 +11,7 @@ import uvloop
 
 from tests.conformance.leaks import nothing_is_left
 from tests.conformance.real_worlds import (
+    LocalNetworkWorld,
     LoopFactory,
     RealArenaWorld,
     RealExecutorWorld,
@@ -39,6 +40,7 @@ def real_network(loop_factory: LoopFactory) -> Iterator[NetworkWorld]:
 NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
     "asyncio": lambda: real_network(asyncio.new_event_loop),
     "uvloop": lambda: real_network(uvloop.new_event_loop),
+    "local": lambda: closing(LocalNetworkWorld(asyncio.new_event_loop)),
     **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedNetworkWorld(seed)) for seed in SEEDS},
 }
 ARENAS: dict[str, Callable[[], AbstractContextManager[ArenaWorld]]] = {

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.local_network import LocalNetwork
 from actorflow._core.io.ports import Arena
 from actorflow._core.io.processes import ZygoteProcesses
 from actorflow._core.io.sockets import UnixNetwork
@@ -46,6 +47,16 @@ class RealNetworkWorld(RealWorld):
 
     def address(self) -> str:
         return f"unix:{self._directory}/{next(self._numbers)}.sock"
+
+
+class LocalNetworkWorld(RealWorld):
+    def __init__(self, loop_factory: LoopFactory) -> None:
+        super().__init__(loop_factory)
+        self.network = LocalNetwork(self.loop)
+        self._numbers = itertools.count()
+
+    def address(self) -> str:
+        return f"local:{next(self._numbers)}"
 
 
 class RealArenaWorld(RealWorld):

@@ -34,9 +34,10 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def module_cluster(home: Path) -> Iterator[Any]:
+def module_cluster(home: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    options = {**CLUSTER, **getattr(request.module, "CLUSTER_OPTIONS", {})}
     with leaks.nothing_is_left(home):
-        with af.init(**CLUSTER, log_to_driver=False) as session:
+        with af.init(**options, log_to_driver=False) as session:
             yield session
 
 

@@ -169,6 +169,112 @@ async def test_19_def_methods_of_an_async_actor_run_on_its_one_thread() -> None:
     assert await mixed.async_thread()
 
 
+async def test_19_hooks_do_not_make_an_actor_async_and_one_public_method_does() -> None:
+    class Hooks(af.Actor):
+        def __init__(self) -> None:
+            self.running = 0
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *exc: object) -> None: ...
+
+        async def _private(self) -> None: ...
+
+        def overlap(self) -> int:
+            self.running += 1
+            time.sleep(0.02)
+            found, self.running = self.running, 0
+            return found
+
+    class OneAsync(Hooks):
+        async def arrive(self, n: int) -> int:
+            self.running += 1
+            while self.running < n:
+                await asyncio.sleep(0.001)
+            return self.running
+
+    hooks, one = Hooks.remote(), OneAsync.remote()
+    assert await asyncio.gather(*[hooks.overlap() for _ in range(5)]) == [1] * 5
+    assert await asyncio.gather(*[one.arrive(5) for _ in range(5)]) == [5] * 5
+
+
+async def test_19_def_methods_of_an_async_actor_may_use_its_loop() -> None:
+    class Mixed(af.Actor):
+        def __init__(self) -> None:
+            self.done: list[int] = []
+
+        async def use(self) -> None: ...
+
+        def start(self, n: int) -> None:
+            self.task = asyncio.get_running_loop().create_task(self._later(n))
+
+        async def _later(self, n: int) -> None:
+            await asyncio.sleep(0)
+            self.done.append(n)
+
+        def all(self) -> list[int]:
+            return self.done
+
+    mixed = Mixed.remote()
+    await mixed.start(7)
+    while await mixed.all() != [7]:
+        await asyncio.sleep(0.01)
+
+
+async def test_19_a_direct_call_of_any_method_is_awaitable_and_a_generators_is_a_stream() -> None:
+    class Every(af.Actor):
+        def plain(self) -> int:
+            return 1
+
+        async def later(self) -> int:
+            return 2
+
+        def items(self) -> Any:
+            yield 3
+
+    every = Every.remote()
+    assert [await every.plain(), await every.later()] == [1, 2]
+    assert [n async for n in every.items()] == [3]
+
+
+async def test_20_both_forms_of_a_call_and_large_arguments_keep_their_order() -> None:
+    class Sized(af.Actor):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def note(self, n: int, data: bytes) -> None:
+            self.seen.append(n)
+
+        def all(self) -> list[int]:
+            return self.seen
+
+    actor = Sized.remote()  # Not alive yet when the first calls are made.
+    calls = []
+    for n in range(60):
+        data = b"x" * (1_000_000 if n % 7 == 3 else 10)
+        if n % 2:
+            calls.append(asyncio.ensure_future(actor.note(n, data)))
+            await asyncio.sleep(0)  # A direct call is made at its first step.
+        else:
+            actor.note.remote(n, data)
+    await asyncio.gather(*calls)
+    assert await actor.all() == list(range(60))
+
+
+async def test_20_order_is_per_caller_whoever_else_calls() -> None:
+    @af.remote
+    async def call(actor: Any, who: int, n: int) -> None:
+        for step in range(n):
+            actor.note.remote(who * 1000 + step)
+        await actor.all()
+
+    for actor in (Counter.remote(), Async.remote()):
+        await asyncio.gather(*[call(actor, who, 200) for who in range(3)])
+        seen = await actor.all()
+        assert [[n % 1000 for n in seen if n // 1000 == who] for who in range(3)] == [list(range(200))] * 3
+
+
 async def test_a_threaded_actor_runs_def_methods_at_once() -> None:
     class Threaded(af.Actor, max_concurrency=3):
         def __init__(self) -> None:
@@ -345,6 +451,77 @@ async def test_23_a_handle_to_itself_does_not_count() -> None:
     pid = await actor.keep(actor)
     del actor
     assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid))
+
+
+async def test_23_a_cycle_of_handles_leaks_and_is_shown_in_the_state() -> None:
+    class Cyclic(af.Actor):
+        async def keep(self, other: Any) -> None:
+            self.other = other
+
+    one, other = (Cyclic.options(name=name).remote() for name in ("cycle-one", "cycle-other"))
+    await asyncio.gather(one.keep(other), other.keep(one))
+    del one, other
+    gc.collect()
+    await asyncio.sleep(0.3)
+    shown = [row for row in await rows("actors") if row["class_name"].endswith("Cyclic") and row["state"] == "alive"]
+    assert sorted(row["name"] for row in shown) == ["cycle-one", "cycle-other"]
+    await af.kill(await af.get_actor("cycle-one"))
+    # The other one's last handle was in the one that is gone.
+    while [row for row in await rows("actors") if row["name"] == "cycle-other" and row["state"] != "dead"]:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["get_if_exists", "get_actor"])
+async def test_23_a_named_actor_of_an_older_cells_class_gets_a_warning(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    def run_cell(result: int) -> Any:
+        class Cell(af.Actor):
+            async def get(self) -> int:
+                return result
+
+        return Cell
+
+    old = run_cell(1)
+    handle = await old.options(name="of-a-cell").remote()
+    assert await (await af.get_actor("of-a-cell")).get() == 1
+    assert await old.options(name="of-a-cell", get_if_exists=True).remote().get() == 1
+    assert "older definition" not in caplog.text
+    new = run_cell(2)
+    await new.remote()
+    for _ in range(2):
+        if how == "get_actor":
+            again = await af.get_actor("of-a-cell")
+        else:
+            again = await new.options(name="of-a-cell", get_if_exists=True).remote()
+        assert await again.get() == 1
+    assert caplog.text.count("runs an older definition of its class") == 1
+    assert "Cell" in caplog.text
+    await af.kill(handle)
+    assert await new.options(name="of-a-cell", get_if_exists=True).remote().get() == 2
+
+
+async def test_23_after_the_last_handle_the_mailbox_is_drained_before_the_exit_hook(tmp_path: Path) -> None:
+    class Orderly(af.Actor):
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            self.write("exit")
+
+        def write(self, what: str) -> None:
+            with open(tmp_path / "story", "a") as file:
+                file.write(f"{what} ")
+
+        def work(self, n: int) -> None:
+            time.sleep(0.02)
+            self.write(str(n))
+
+    orderly = Orderly.remote()
+    for n in range(5):
+        orderly.work.remote(n)
+    del orderly
+    story = tmp_path / "story"
+    assert await asyncio.to_thread(leaks.until, lambda: story.exists() and "exit" in story.read_text())
+    assert story.read_text() == "0 1 2 3 4 exit "
 
 
 async def test_23_a_handle_inside_another_actor_keeps_it_alive() -> None:
@@ -569,6 +746,109 @@ async def test_21_a_checkpoint_by_time_of_an_async_actor_sees_no_call_half_done(
     assert accounts["right"] > 0
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_21_a_restart_is_init_then_restore_then_calls_and_hooks_have_the_thread_of_calls(is_async: bool, tmp_path: Path) -> None:
+    """SEMANTICS 19 and 21."""
+    path = tmp_path / "story"
+
+    class Told(af.Actor, max_restarts=1, checkpoint_every="call"):
+        def __init__(self, path: str) -> None:
+            self.path = path
+            self.tell("init")
+
+        def tell(self, what: str) -> None:
+            with open(self.path, "a") as file:
+                file.write(f"{what} {threading.current_thread() is threading.main_thread()}\n")
+
+        async def __aenter__(self) -> Any:
+            self.tell("enter")
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            self.tell("exit")
+
+        async def __checkpoint__(self) -> str:
+            await asyncio.sleep(0)
+            self.tell("checkpoint")
+            return "state"
+
+        async def __restore__(self, state: str) -> None:
+            await asyncio.sleep(0)
+            self.tell(f"restore-{state}")
+
+        def call(self) -> None:
+            self.tell("call")
+
+        def die(self) -> None:
+            os._exit(1)
+
+    if is_async:
+
+        async def extra(self: Any) -> None: ...
+
+        Told.extra = extra  # type: ignore[attr-defined]
+    told = Told.remote(str(path))
+    await told.call()
+    with pytest.raises(af.ActorUnavailableError):
+        await told.die()
+    await told.call()
+    del told
+    assert await asyncio.to_thread(leaks.until, lambda: "exit" in path.read_text())
+    lines = [line.split() for line in path.read_text().splitlines()]
+    once = ["init", "enter", "call", "checkpoint"]
+    assert [line[0] for line in lines] == [*once, "init", "restore-state", *once[1:], "exit"]
+    assert {line[1] for line in lines} == {"True"}
+
+
+async def test_21_what_was_acknowledged_is_stored_though_the_checkpoint_takes_its_time(tmp_path: Path) -> None:
+    """SEMANTICS 21: `checkpoint_every="call"` holds the reply until the state that the call has made is stored."""
+
+    class Slow(af.Actor, max_restarts=1, checkpoint_every="call"):
+        def __init__(self) -> None:
+            self.done: list[str] = []
+
+        async def __checkpoint__(self) -> list[str]:
+            state = list(self.done)
+            await asyncio.sleep(0.1)
+            return state
+
+        def __restore__(self, state: list[str]) -> None:
+            self.done = state
+
+        async def add(self, what: str, seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            self.done.append(what)
+            return what
+
+        async def all(self) -> list[str]:
+            return self.done
+
+        async def die(self) -> None:
+            os._exit(1)
+
+    slow = await Slow.remote()
+    for round in range(4):
+        assert await asyncio.gather(slow.add(f"a{round}", 0.0), slow.add(f"b{round}", 0.05)) == [f"a{round}", f"b{round}"]
+    with pytest.raises(af.ActorUnavailableError):
+        await slow.die()
+    assert sorted(await slow.all()) == sorted([f"{name}{round}" for round in range(4) for name in "ab"])
+
+
+@pytest.mark.parametrize("problem", ["raises", "lock"])
+async def test_21_a_checkpoint_that_fails_holds_no_reply_for_ever(problem: str) -> None:
+    class Broken(af.Actor, checkpoint_every="call"):
+        def __checkpoint__(self) -> Any:
+            if problem == "raises":
+                raise LookupError("no state")
+            return threading.Lock()
+
+        def add(self, n: int) -> int:
+            return n + 1
+
+    broken = Broken.remote()
+    assert await af.get([broken.add.remote(n) for n in range(3)], timeout=10) == [1, 2, 3]
+
+
 # Shared actors ----------------------------------------------------------------------------------------------
 
 
@@ -708,11 +988,71 @@ async def test_23_a_shared_actor_that_a_neighbour_made_and_that_keeps_itself() -
     assert await ends(name)
 
 
+async def test_22_a_kill_cancels_what_runs_and_what_waits_never_starts(tmp_path: Path) -> None:
+    class Notes(af.Actor, process="shared", max_concurrency=1):
+        async def work(self, path: str) -> None:
+            Path(path).write_text("started")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                Path(path).write_text("cancelled")
+
+    running, waiting = tmp_path / "running", tmp_path / "waiting"
+    notes = await Notes.remote()
+    refs = [notes.work.remote(str(running)), notes.work.remote(str(waiting))]
+    assert await asyncio.to_thread(leaks.until, running.exists)
+    await af.kill(notes)
+    for ref in refs:
+        with pytest.raises(af.ActorDiedError):
+            await ref
+    assert await asyncio.to_thread(leaks.until, lambda: running.read_text() == "cancelled")
+    assert not waiting.exists()
+
+
+@pytest.mark.parametrize("how", ["swallows", pytest.param("blocks", marks=pytest.mark.slow)])
+async def test_22_who_does_not_listen_to_a_kill_takes_its_process_along_and_co_tenants_restart_for_free(how: str, tmp_path: Path) -> None:
+    """SEMANTICS 22: within the grace of 5 s, and without spending `max_restarts`."""
+
+    class Stubborn(af.Actor, process="shared"):
+        async def hang(self, path: str) -> None:
+            Path(path).touch()
+            while how == "blocks":
+                time.sleep(0.1)  # noqa: ASYNC251  # its loop is blocked
+            while True:
+                try:
+                    await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    continue
+
+        async def pid(self) -> int:
+            return os.getpid()
+
+    started = tmp_path / "started"
+    stubborn, neighbour = await Stubborn.remote(), await Light.options(max_restarts=1).remote()
+    pid = await neighbour.pid()
+    assert await stubborn.pid() == pid
+    stubborn.hang.remote(str(started))
+    assert await asyncio.to_thread(leaks.until, started.exists)
+    began = time.monotonic()
+    await af.kill(stubborn)
+    assert await asyncio.to_thread(leaks.until, lambda: is_gone(pid), 20.0)
+    assert time.monotonic() - began > 3.0
+    while True:
+        try:
+            assert await neighbour.pid() != pid
+            break
+        except af.ActorUnavailableError:
+            await asyncio.sleep(0.01)
+    [row] = [row for row in await rows("actors") if row["class_name"].endswith("Light") and row["state"] == "alive"]
+    assert row["restarts"] == 0, row
+
+
 async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:
     with pytest.raises(af.OptionError, match="blocking"):
 
         class Blocking(af.Actor, process="shared"):
             def blocking(self) -> None: ...
 
-    with pytest.raises(af.OptionError, match="shared"):
-        Light.options(num_cpus=1)
+    for demand in ({"num_cpus": 1}, {"num_gpus": 1}, {"num_gpus": 0.5}):
+        with pytest.raises(af.OptionError, match="shared"):
+            Light.options(**demand)

@@ -106,6 +106,72 @@ async def test_1_dropping_a_reference_never_cancels(tmp_path: Path) -> None:
     assert await said(path, "ended")
 
 
+async def test_1_a_cancelled_direct_call_that_waits_for_its_turn_never_starts(tmp_path: Path) -> None:
+    path = tmp_path / "mark"
+    running = occupy.remote(0.5)
+    task = asyncio.create_task(mark.options(num_cpus=4)(str(path)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await running
+    await occupy(0.0)
+    assert not path.exists()
+
+
+async def test_1_a_cancelled_direct_call_of_an_actor_that_waits_in_its_mailbox_never_starts() -> None:
+    class Slow(af.Actor):
+        def __init__(self) -> None:
+            self.ran: list[str] = []
+
+        def work(self, name: str, seconds: float) -> None:
+            time.sleep(seconds)
+            self.ran.append(name)
+
+        def all(self) -> list[str]:
+            return self.ran
+
+    slow = await Slow.remote()
+    first = slow.work.remote("first", 0.3)
+    task = asyncio.create_task(slow.work("second", 0.0))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await first
+    assert await slow.all() == ["first"]
+
+
+async def test_1_a_cancelled_await_cancels_nothing_that_a_borrower_holds(tmp_path: Path) -> None:
+    class Keeper(af.Actor):
+        def keep(self, refs: list[Any]) -> None:
+            self.refs = refs
+
+    path, keeper = tmp_path / "mark", Keeper.remote()
+    ref = mark.remote(str(path), 0.5)
+    await keeper.keep([ref])
+    assert await said(path, "started")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ref, 0.01)
+    assert await ref == "ended"
+    assert await said(path, "ended")
+
+
+async def test_1_a_cancelled_await_cancels_nothing_that_a_pending_call_has_in_a_list(tmp_path: Path) -> None:
+    @af.remote
+    async def first(refs: list[Any], seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return str(await refs[0])
+
+    path = tmp_path / "mark"
+    ref = mark.remote(str(path), 0.4)
+    needs = first.remote([ref], 0.1)
+    assert await said(path, "started")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ref, 0.01)
+    assert await needs == "ended"
+
+
 async def test_2_a_timeout_of_wait_does_not_cancel_and_asyncio_timeout_does(tmp_path: Path) -> None:
     waited, timed = tmp_path / "waited", tmp_path / "timed"
     ref = mark.remote(str(waited), 0.3)
@@ -115,6 +181,48 @@ async def test_2_a_timeout_of_wait_does_not_cancel_and_asyncio_timeout_does(tmp_
             await mark(str(timed))
     assert await ref == "ended"
     assert await said(timed, "cancelled")
+
+
+async def test_2_a_reference_in_a_loop_with_a_timeout_is_dead_the_second_time_and_wait_polls_it(tmp_path: Path) -> None:
+    ref = mark.remote(str(tmp_path / "dead"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await ref
+    with pytest.raises(af.TaskCancelledError):
+        async with asyncio.timeout(10):
+            await ref
+
+    ref, polls = mark.remote(str(tmp_path / "polled"), 0.3), 0
+    while not (await af.wait([ref], timeout=0.02))[0]:
+        polls += 1
+    assert polls > 1
+    assert await ref == "ended"
+
+
+async def test_2_leaving_a_loop_of_as_completed_cancels_nothing(tmp_path: Path) -> None:
+    quick, slow = (mark.remote(str(tmp_path / name), seconds) for name, seconds in (("quick", 0.0), ("slow", 0.5)))
+    async for ref in af.as_completed([slow, quick]):
+        assert ref == quick
+        break
+    with pytest.raises(LookupError):
+        async for _ in af.as_completed([slow, quick]):
+            raise LookupError("out of the loop")
+    assert await slow == "ended"
+    assert await said(tmp_path / "slow", "ended")
+
+
+async def test_2_a_task_group_of_asyncio_cancels_the_direct_calls_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "mark"
+
+    async def fail() -> None:
+        assert await said(path, "started")
+        raise LookupError("the first failure")
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mark(str(path)))
+            group.create_task(fail())
+    assert await said(path, "cancelled")
 
 
 async def test_2_gather_cancels_what_it_waits_for(tmp_path: Path) -> None:
@@ -140,6 +248,25 @@ async def test_3_ref_cancel_acts_for_all_waiters(tmp_path: Path) -> None:
             await waiter
     assert await said(path, "cancelled")
     ref.cancel()  # A second time does nothing.
+
+
+async def test_3_ref_cancel_acts_for_waiters_in_other_processes_and_threads(tmp_path: Path) -> None:
+    @af.remote
+    async def wait_for(refs: list[Any]) -> str:
+        try:
+            return str(await refs[0])
+        except af.TaskCancelledError as error:
+            return f"told: {isinstance(error, Exception)}"
+
+    path = tmp_path / "mark"
+    ref = mark.remote(str(path))
+    far, near = wait_for.remote([ref]), asyncio.create_task(asyncio.to_thread(ref.future().exception))
+    assert await said(path, "started")
+    assert await af.wait([far], timeout=0.2) == ([], [far])
+    ref.cancel()
+    assert await far == "told: True"
+    assert isinstance(await near, af.TaskCancelledError)
+    assert await said(path, "cancelled")
 
 
 async def test_3_a_queued_task_is_cancelled_before_it_starts(tmp_path: Path) -> None:

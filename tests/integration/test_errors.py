@@ -84,7 +84,7 @@ async def test_10_an_error_survives_another_pickle() -> None:
     assert again.detail == "too late"
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, StopIteration, StopAsyncIteration, GeneratorExit])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError])
 async def test_10_what_must_not_be_raised_here_comes_wrapped(kind: type[BaseException]) -> None:
     @af.remote
     def fail() -> None:
@@ -282,3 +282,51 @@ async def test_an_unretrieved_failure_is_logged_once_with_its_call_site_rule_1(c
         await asyncio.sleep(0.01)
     [record] = [record for record in caplog.records if "nobody looks" in record.getMessage()]
     assert "test_errors.py" in record.getMessage()
+
+
+async def test_1_a_failure_that_somebody_has_seen_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    @af.remote
+    def fail(words: str) -> None:
+        raise LookupError(words)
+
+    @af.remote
+    async def look(refs: list[Any]) -> str:
+        try:
+            await refs[0]
+        except LookupError:
+            return "seen there"
+        return "no error"
+
+    for use in (lambda ref: af.get(ref), lambda ref: look([ref]), lambda ref: look(ref)):
+        ref = fail.remote("somebody looks")
+        try:
+            assert await use(ref) == "seen there"
+        except LookupError:
+            pass
+        del ref
+    cancelled = af.remote(time.sleep).remote(0.2)
+    cancelled.cancel()
+    del cancelled
+    fail.remote("nobody looks")
+    while "nobody looks" not in caplog.text:
+        await asyncio.sleep(0.01)
+    assert "somebody looks" not in caplog.text
+    assert "cancelled" not in caplog.text
+
+
+async def test_1_an_unretrieved_failure_of_an_actors_method_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Fails(af.Actor):
+        def fail(self) -> None:
+            raise LookupError("nobody looks at it")
+
+        def ping(self) -> None: ...
+
+    fails = Fails.remote()
+    for _ in range(3):
+        fails.fail.remote()
+    await fails.ping()
+    while caplog.text.count("nobody looks at it") < 3:
+        await asyncio.sleep(0.01)
+    await fails.ping()
+    assert caplog.text.count("nobody looks at it") == 3
+    assert caplog.text.count("test_errors.py:") >= 3

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,80 @@ def test_26_no_signal_handler_is_installed_by_init() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
 
 
+@pytest.mark.parametrize("options", [{"inline": True}, {"mode": "in_process"}], ids=str)
+async def test_26_no_signal_handler_is_installed_by_other_forms_of_init_either(options: dict[str, Any]) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
+    before = [signal.getsignal(number) for number in numbers]
+    async with af.init(**OPTIONS, **options):
+        assert await square(3) == 9
+        assert [signal.getsignal(number) for number in numbers] == before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_27_run_puts_the_handlers_back_that_were_there() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
+
+    async def main() -> int:
+        return await square(3)
+
+    for _ in range(2):
+        assert af.run(main, **OPTIONS) == 9
+        assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_13_a_busy_owner_does_not_hold_up_a_worker_that_has_its_call(tmp_path: Path) -> None:
+    """SEMANTICS 13: the value or its place travels with the call, so the worker asks nobody."""
+
+    class Noting(af.Actor):
+        def busy(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+        def note(self, path: str, small: int, large: bytes) -> None:
+            Path(path).write_text(f"{small} {len(large)}")
+
+    async def main() -> None:
+        path, noting = tmp_path / "note", await Noting.remote()
+        small, large = square.remote(3), await af.put(b"x" * 1_000_000)
+        await small
+        busy = noting.busy.remote(1.0)
+        ref = noting.note.remote(str(path), af.deref(small), af.deref(large))
+        await asyncio.sleep(0.2)  # It is in the mailbox of the actor, and has not been looked at.
+        assert not path.exists()
+        # With inline=True nothing of the owner's protocol runs while this blocks.
+        assert leaks.until(lambda: path.exists() and path.read_text() == "9 1000000", 5.0)
+        await af.get([busy, ref])
+
+    af.run(main, **OPTIONS, inline=True)
+
+
+def test_22_a_shared_actor_that_blocks_its_loop_is_named(programs: Programs) -> None:
+    program = programs.run(
+        """
+        class Light(af.Actor, process="shared"):
+            async def ping(self):
+                return 1
+
+            async def careless(self, seconds):
+                time.sleep(seconds)  # the line to blame
+
+        async def main():
+            light, careless = Light.remote(), await Light.remote()
+            await light.ping()
+            await careless.careless(0.4)
+            await careless.careless(2.5)
+            assert await light.ping() == 1
+            await asyncio.sleep(0.3)  # What workers print comes when it comes.
+
+        af.run(main, num_cpus=1)
+        """
+    )
+    told = program.out() + program.err()
+    assert told.count("has blocked the loop of this process") == 1, program.told()
+    assert "in Light.careless(), has blocked the loop of this process, which 2 shared actors use" in told
+    assert "time.sleep(seconds)  # the line to blame" in told
+
+
 def test_directories_and_sockets_are_for_this_user_only(home: Path) -> None:
     with af.init(**OPTIONS):
         [session] = home.glob("actorflow-*/*")
@@ -189,6 +264,76 @@ def test_in_process_mode_runs_everything_here() -> None:
         return await square(3)
 
     assert af.run(main, num_cpus=2, mode="in_process") == 9
+
+
+def test_8_the_declared_context_and_contextvars_in_process() -> None:
+    """SEMANTICS 8: the workers are in this process, and what is not declared does not reach them either."""
+    plain: ContextVar[str] = ContextVar("plain", default="unset")
+    VARS["plain"] = plain
+
+    class Constructed(af.Actor):
+        def __init__(self) -> None:
+            self.at_construction = look()
+
+        async def look(self) -> list[Any]:
+            await asyncio.sleep(0)
+            return [self.at_construction, look()]
+
+    async def main() -> None:
+        plain.set("changed again")
+        with af.context(tenant="a"):
+            actor = Constructed.remote()
+            assert await af.remote(look)() == ({"tenant": "a"}, "unset")
+            assert [one async for one in af.remote(looks)(2)] == [({"tenant": "a"}, "unset")] * 2
+            with af.context(tenant="b"):
+                assert await actor.look() == [({"tenant": "a"}, "unset"), ({"tenant": "b"}, "unset")]
+                assert await af.remote(look_nested)() == ({"tenant": "b", "step": "2"}, "unset")
+        assert await af.remote(look)() == ({}, "unset")
+        assert await actor.look() == [({"tenant": "a"}, "unset"), ({}, "unset")]
+
+    plain.set("changed")
+    with af.context(tenant="of the start"):
+        session = af.init(num_cpus=2, mode="in_process", log_to_driver=False)
+    with session:
+        af.sync(main())
+
+
+def test_8_an_actor_is_not_constructed_under_what_a_task_before_it_had() -> None:
+    """SEMANTICS 7 and 8: actors get workers that have run tasks."""
+
+    class Constructed(af.Actor, num_cpus=1):
+        def __init__(self) -> None:
+            self.at_construction = dict(af.context.current()), af.sync(square.options(num_cpus=0)(3))
+            self.thread = threading.get_ident()
+
+        def look(self) -> Any:
+            return self.at_construction, self.thread
+
+    async def main() -> None:
+        with af.context(tenant="a"):
+            before = await af.remote(threading.get_ident).options(timeout=0.2)()
+        await asyncio.sleep(0.3)
+        actor = Constructed.remote()
+        assert await actor.look() == (({}, 9), before)
+
+    af.run(main, num_cpus=1, mode="in_process")
+
+
+VARS: dict[str, ContextVar[str]] = {}
+
+
+def look() -> Any:
+    return dict(af.context.current()), VARS["plain"].get()
+
+
+def looks(n: int) -> Any:
+    for _ in range(n):
+        yield look()
+
+
+def look_nested() -> Any:
+    with af.context(step="2"):
+        return af.sync(af.remote(look)())
 
 
 # A second driver --------------------------------------------------------------------------------------------
@@ -330,6 +475,77 @@ def test_27_ctrl_c_twice_gives_up_on_cleanup(programs: Programs) -> None:
     assert program.ends(10) != 0
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("await nested()  # of a coroutine", "nested"), ("time.sleep(60)  # of blocking code", "main"), ("await ref", "main")],
+    ids=["waits", "blocks", "reference"],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_27_the_line_that_does_not_listen_is_printed(programs: Programs, number: signal.Signals, line: str, name: str) -> None:
+    program = programs.start(
+        f"""
+        async def nested():
+            await asyncio.sleep(60)  # of a coroutine
+
+        async def main():
+            ref = af.remote(time.sleep).remote(60)
+            try:
+                await asyncio.sleep(0.2)
+                print("busy", flush=True)
+                await asyncio.sleep(60)
+            finally:
+                {line}
+
+        af.run(main, num_cpus=1)
+        """
+    )
+    program.says("busy")
+    program.signal(number)
+    assert leaks.until(lambda: "gives up on it" in program.err()), program.told()
+    assert f"actorflow: {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'} has cancelled main()" in program.err()
+    shown = program.err().partition(" at\n")[2].splitlines()
+    assert "program0.py" in shown[0]
+    assert shown[0].endswith(f" in {name}")
+    assert shown[1].strip() == ("await asyncio.sleep(60)  # of a coroutine" if name == "nested" else line)
+    program.signal(signal.SIGINT)
+    assert program.ends(10) != 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_27_the_second_one_ends_a_main_that_never_listens(programs: Programs, first: signal.Signals) -> None:
+    program = programs.start(
+        """
+        async def main():
+            await af.remote(lambda: 1)()
+            print("busy", flush=True)
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    print("no", flush=True)
+
+        try:
+            af.run(main, num_cpus=1)
+        except KeyboardInterrupt:
+            print("given up", flush=True)
+        """
+    )
+    program.says("busy")
+    program.signal(first)
+    program.says("no")
+    program.signal(signal.SIGINT)
+    assert program.ends(10) == 0, program.told()
+    assert "given up" in program.out()
+    assert "Task was destroyed" not in program.err()
+
+
+def test_27_a_main_that_listens_is_not_told_of(programs: Programs) -> None:
+    program = busy(programs, "    af.run(main, num_cpus=2)")
+    program.signal(signal.SIGINT)
+    program.ends(10)
+    assert "goes on" not in program.err()
+
+
 def test_27_a_ctrl_c_for_the_whole_group_does_not_reach_the_workers(programs: Programs) -> None:
     program = programs.start(
         """
@@ -390,6 +606,22 @@ def test_what_a_driver_left_that_was_killed_before_its_node_started_goes_with_th
     following.process.kill()
     following.ends()
     assert leaks.until(lambda: not leaks.leftovers(home)), leaks.leftovers(home)
+
+
+def test_26_kill_9_of_a_driver_whose_node_is_ready_and_that_has_not_joined_leaves_nothing(programs: Programs, home: Path) -> None:
+    program = programs.start(
+        """
+        from actorflow._core.boot.node_launch import ClusterPlan, launch
+
+        cluster = launch(ClusterPlan("", {"CPU": 10_000}, 2**26, "default", False, 1))
+        print(os.read(cluster._ready_fd, 16), flush=True)
+        time.sleep(60)
+        """
+    )
+    program.says("b'ready'")
+    program.process.kill()
+    assert program.ends() == -signal.SIGKILL
+    assert leaks.until(lambda: not leaks.leftovers(home), 5), leaks.leftovers(home)
 
 
 def test_kill_9_of_the_node_ends_workers_and_every_call(programs: Programs, home: Path) -> None:
@@ -455,6 +687,28 @@ def test_a_program_that_forgets_to_shut_down(programs: Programs, end: str) -> No
         assert "Traceback" not in program.err()
 
 
+def test_26_atexit_cleans_up_only_in_the_pid_that_made_the_runtime(programs: Programs) -> None:
+    program = programs.run(
+        """
+        import atexit
+
+        @af.remote
+        def one():
+            return 1
+
+        af.init(num_cpus=1)
+        assert af.sync(one()) == 1
+        pid = os.fork()
+        if not pid:
+            atexit._run_exitfuncs()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
 def test_29_a_forked_child_that_exits_does_not_end_the_cluster(programs: Programs) -> None:
     program = programs.run(
         """
@@ -469,6 +723,89 @@ def test_29_a_forked_child_that_exits_does_not_end_the_cluster(programs: Program
                 sys.exit(0)
             assert os.waitpid(pid, 0)[1] == 0
             print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
+def test_18_handles_that_go_in_a_forked_child_or_at_exit_change_nothing(programs: Programs) -> None:
+    """SEMANTICS 18: ignored when the pid has changed; at exit without a word."""
+    program = programs.run(
+        """
+        import gc
+
+        @af.remote
+        def one():
+            return 1
+
+        class Counter(af.Actor):
+            def add(self):
+                return 1
+
+        af.init(num_cpus=2, log_to_driver=False)
+        refs, counter = [one.remote() for _ in range(100)], Counter.remote()
+        large = af.sync(af.put(b"x" * 1_000_000))
+        assert af.sync(counter.add()) == 1
+        pid = os.fork()
+        if not pid:
+            del refs, counter, large
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        time.sleep(0.3)
+        assert af.sync(af.get(refs)) == [1] * 100
+        assert len(af.sync(large)) == 1_000_000
+        assert af.sync(counter.add()) == 1
+        print("all there", flush=True)
+        cycle = [refs, counter, large]
+        cycle.append(cycle)
+        """
+    )
+    assert program.out() == "all there\n"
+    assert "Exception ignored" not in program.err()
+    assert "Traceback" not in program.err()
+
+
+def test_26_the_thread_that_started_a_cluster_may_end(programs: Programs) -> None:
+    """SEMANTICS 26: the node watches the driver by its socket; a parent-death signal would come with the end of the thread."""
+    program = programs.run(
+        """
+        import threading
+
+        @af.remote
+        def one():
+            return 1
+
+        thread = threading.Thread(target=lambda: af.init(num_cpus=1, log_to_driver=False))
+        thread.start()
+        thread.join()
+        for _ in range(3):
+            assert af.sync(one()) == 1
+            time.sleep(0.3)
+        print(af.sync(one()))
+        """
+    )
+    assert program.out() == "1\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "return_from_main"])
+def test_26_a_forked_child_that_ends_in_any_way_leaves_the_cluster_alone(programs: Programs, end: str) -> None:
+    program = programs.run(
+        f"""
+        @af.remote
+        def one():
+            return 1
+
+        return_from_main = None
+        af.init(num_cpus=1, log_to_driver=False)
+        assert af.sync(one()) == 1
+        pid = os.fork()
+        if not pid:
+            {end}
+        else:
+            assert os.waitpid(pid, 0)[1] == 0
+            time.sleep(0.2)
+            print(af.sync(one()), flush=True)
         """
     )
     assert program.out() == "1\n"

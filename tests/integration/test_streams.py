@@ -150,6 +150,35 @@ async def test_12_a_lost_consumer_is_an_aclose(tmp_path: Path) -> None:
     assert await ended(path) >= 0
 
 
+@pytest.mark.parametrize("method", ["count", "count_sync"])
+async def test_12_a_consumer_whose_process_is_killed_is_an_aclose(method: str, tmp_path: Path) -> None:
+    class Producer(af.Actor):
+        async def count(self, path: str) -> AsyncIterator[int]:
+            try:
+                for n in range(10**9):
+                    yield n
+            finally:
+                Path(path).write_text("1")
+
+        def count_sync(self, path: str) -> Iterator[int]:
+            try:
+                yield from range(10**9)
+            finally:
+                Path(path).write_text("1")
+
+    class Consumer(af.Actor):
+        async def take(self, producer: Any, path: str) -> int:
+            self.stream = getattr(producer, method).remote(path)
+            return int(await anext(self.stream))
+
+    path = tmp_path / "produced"
+    producer, consumer = Producer.remote(), Consumer.remote()
+    assert await consumer.take(producer, str(path)) == 0
+    assert not path.exists()
+    await af.kill(consumer)
+    assert await ended(path) == 1
+
+
 async def test_an_error_comes_in_its_place() -> None:
     @af.remote
     def breaks() -> Iterator[int]:

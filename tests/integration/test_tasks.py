@@ -165,6 +165,17 @@ async def test_11_wait_gives_lists_in_input_order() -> None:
     assert pending == []
 
 
+async def test_11_of_more_that_are_ready_the_first_in_the_order_of_input_are_given() -> None:
+    refs = [square.remote(n) for n in range(6)]
+    await af.get(refs)
+    assert await af.wait(refs[::-1], num_returns=2) == ([refs[5], refs[4]], [refs[3], refs[2], refs[1], refs[0]])
+    assert await af.wait(tuple(refs), num_returns=1, timeout=0) == ([refs[0]], refs[1:])
+    ready, pending = await af.wait(iter(refs), num_returns=6)
+    assert type(ready) is list
+    assert type(pending) is list
+    assert (ready, pending) == (refs, [])
+
+
 async def test_2_timeouts_of_get_wait_and_as_completed_only_stop_waiting() -> None:
     @af.remote
     def after(seconds: float) -> float:
@@ -213,6 +224,52 @@ async def test_9_a_reference_may_be_awaited_from_several_loops_and_threads() -> 
     others = [asyncio.to_thread(lambda: asyncio.run(use())) for _ in range(3)]
     blocking = [asyncio.to_thread(af.sync, ref), asyncio.to_thread(lambda: ref.future().result())]
     assert await asyncio.gather(ref, *others, *blocking) == [5] * 6
+
+
+async def test_9_create_task_and_wait_of_asyncio_refuse_references_and_ours_take_them() -> None:
+    ref: Any = square.remote(5)
+    with pytest.raises(TypeError):
+        asyncio.create_task(ref)  # noqa: RUF006  # it is refused
+    with pytest.raises((TypeError, AttributeError)):  # Which one is Python's own choice, and differs between versions.
+        await asyncio.wait([ref])
+    assert (await af.wait([ref]))[0] == [ref]
+    assert await asyncio.wrap_future(ref.future()) == 25
+    done, _ = await asyncio.wait([ref.as_task()])
+    assert done.pop().result() == 25
+    async with af.TaskGroup() as group:
+        again = group.submit(square, ref)
+    assert await again == 625
+
+
+async def test_9_readiness_comes_to_a_loop_in_batches() -> None:
+    """SEMANTICS 9: one `call_soon_threadsafe` wakes many."""
+
+    class Gate(af.Actor):
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self, n: int) -> int:
+            await self.opened.wait()
+            return n
+
+        async def open(self) -> None:
+            self.opened.set()
+
+    gate, many = Gate.remote(), 900
+    waiting = asyncio.gather(*[gate.wait.remote(n) for n in range(many)])
+    assert not (await af.wait([gate.wait.remote(0)], timeout=0.2))[0]  # All that was said before has arrived.
+    loop = asyncio.get_running_loop()
+    wakes: list[Any] = []
+    plain = loop.call_soon_threadsafe
+
+    def counted(callback: Any, *args: Any, **kwargs: Any) -> Any:
+        wakes.append(callback)
+        return plain(callback, *args, **kwargs)
+
+    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]  # the loop of this test alone
+    await gate.open()
+    assert await waiting == list(range(many))
+    assert 0 < len(wakes) < many / 4
 
 
 async def test_map_bounds_what_is_in_flight_and_keeps_the_order() -> None:

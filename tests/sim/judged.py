@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from actorflow.testing import at_most_once, errors_allowed, values_match
-from tests.sim.scenarios import actors, borrowers, cancels, crashes, streams, tasks
+from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, streams, tasks
 from tests.sim.scenarios.stage import LIMIT_S, Main, Stage
 
 FAULTS_PER_SEED = 4
@@ -110,6 +110,21 @@ def prepare_cancels(stage: Stage) -> Main:
     return cancels.prepare(stage)[0]
 
 
+def families_are_cancelled(seed: int, step: int) -> None:
+    """Scenario 8."""
+    with Stage(seed, **families.OPTIONS) as stage:
+        main, struck = families.prepare(stage)
+        stage.at(step, struck.strike)
+        stage.run(main)
+        stage.judge()
+        families.begun_is_ended(stage)
+
+
+def prepare_families(stage: Stage) -> Main:
+    """Scenario 8, in which the program itself cancels."""
+    return families.prepare(stage)[0]
+
+
 def chaos(prepare: Prepare) -> Faulty:
     """Any scenario, while a worker dies: it ends, in order or in an error that has a name, and nothing is left."""
 
@@ -127,6 +142,7 @@ FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "the owner dies": (owner_dies, crashes.prepare),
     "a guest dies": (guest_dies, crashes.prepare),
     "a call is cancelled": (call_is_cancelled, prepare_cancels),
+    "families are cancelled": (families_are_cancelled, prepare_families),
     "a worker dies among tasks": (chaos(tasks.prepare), tasks.prepare),
     "a worker dies among actors": (chaos(actors.prepare), actors.prepare),
     "a worker dies among borrowers": (chaos(borrowers.prepare), borrowers.prepare),
@@ -138,6 +154,7 @@ SCENARIOS: dict[str, Prepare] = {
     "actors": actors.prepare,
     "crashes": crashes.prepare,
     "cancels": prepare_cancels,
+    "families": prepare_families,
     "borrowers": borrowers.prepare,
     "streams": streams.prepare,
 }

@@ -34,6 +34,8 @@ async def groups(counter: Counter, tg: af.TaskGroup) -> None:
     af.map(square, ["x"])  # wrong
     af.map(tokens, [1])  # wrong
     af.nope()  # wrong
+    af.context(tenant=3)  # wrong
+    af.context.current()["tenant"] = "a"  # wrong
 
 
 class Bad(af.Actor, max_restart=3):  # wrong

@@ -1,7 +1,7 @@
 """A program that type checkers accept, with what they must make of it. Read by test_types.py, never run."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, assert_type
 
 import actorflow as af
@@ -128,6 +128,15 @@ async def groups() -> None:
         assert_type(total, int)
     async for data in af.map(fetch, ["a", "b"], ordered=False):
         assert_type(data, bytes)
+
+
+async def declared() -> None:
+    with af.context(tenant="a", request_id="7"):
+        assert_type(af.context.get("tenant"), str | None)
+        assert_type(af.context.get("tenant", "none"), str)
+        assert_type(af.context.current(), Mapping[str, str])
+    with af.context(**{"x-request-id": "7"}):
+        assert_type(await square(3), int)
 
 
 async def objects() -> None:

@@ -24,6 +24,7 @@ FACE = {
     "functions": ["BoundMethod", "RemoteFunction", "remote"],
     "actors": ["Actor", "ActorClass", "Handle", "get_actor", "method"],
     "options": ["NodeAffinity", "options"],
+    "what travels with calls": ["context"],
     "blocking code": ["sync"],
     "looking": [
         "available_resources",

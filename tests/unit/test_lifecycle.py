@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from actorflow._core.protocol.messages import WorkerLog
-from actorflow._lifecycle import print_log
+from actorflow._session import print_log
 
 
 def terminal(errors: str = "strict") -> tuple[io.BytesIO, io.TextIOWrapper]:

@@ -6,9 +6,12 @@ there the context variable tells them apart.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+
+from actorflow._core.base.errors import ForkedError
 
 _current: ContextVar[Any] = ContextVar("actorflow_runtime", default=None)
 cancelled_calls: ContextVar[list[Any] | None] = ContextVar("actorflow_cancelled_calls", default=None)
@@ -19,6 +22,8 @@ The group leaves only when it is (SEMANTICS 4). None outside of groups, where no
 
 _process_runtime: Any = None
 _starting: Callable[[], None] | None = None
+_parent: tuple[int, str] | None = None
+"""In a process that the user forked: the pid of the one whose runtime it cannot use, and the address of its cluster."""
 
 
 def get() -> Any:
@@ -38,9 +43,11 @@ def peek() -> Any:
 
 def set_process(runtime: Any) -> None:
     """Make `runtime` the one of this process (None: there is no more)."""
-    global _process_runtime, _starting
+    global _process_runtime, _starting, _parent
     _process_runtime = runtime
     _starting = None
+    if runtime is not None:
+        _parent = None
 
 
 def set_starting(wait: Callable[[], None]) -> None:
@@ -53,3 +60,27 @@ def set_starting(wait: Callable[[], None]) -> None:
 def enter(runtime: Any) -> None:
     """Make `runtime` the one of the running context and of all tasks that are started from it."""
     _current.set(runtime)
+
+
+def forked(pid: int, address: str) -> None:
+    """This process is a fork of `pid`, and the runtime that it has inherited is not its own (SEMANTICS 29)."""
+    global _process_runtime, _starting, _parent
+    _parent = (pid, address)
+    _process_runtime = _starting = None
+    _current.set(None)
+
+
+def was_forked() -> bool:
+    """True in a child that the user forked, until it has a runtime of its own."""
+    return _parent is not None
+
+
+def forked_error() -> ForkedError:
+    """What to raise when the runtime of the parent is used in a child."""
+    pid, address = _parent or (os.getppid(), "")
+    join = f"af.init(address={address!r})" if address else "af.init(address=...)"
+    return ForkedError(
+        f"this process was forked by process {pid}, in which actorflow runs: connections, references and handles of that process cannot "
+        f"be used here. Call {join} in this process first: in the post_fork hook of gunicorn or uWSGI, in the lifespan handler of an ASGI "
+        "application, in the worker_init_fn of a DataLoader. Or start processes with the method 'spawn'"
+    )

@@ -7,7 +7,6 @@ and `format_*`). Resources are admission control: they say how much may run at o
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,12 @@ UNIT = 10_000
 AMOUNT_MAX = (1 << 63) // UNIT - 1
 """The largest amount: in units it still fits a signed 64-bit integer (as bytes of memory: 838 TiB)."""
 
+ARENA_SHARE = 0.3
+"""Of the memory this node may use: the size of its store of large objects, unless the user says. Precedent: Ray."""
+ARENA_BYTES_MIN = 64 * 1024 * 1024
+ARENA_BYTES_STEP = 64 * 1024
+"""Whole pages, whatever the size of a page is."""
+
 CPU, GPU, MEMORY = "CPU", "GPU", "memory"
 
 _OPTION_OF = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
@@ -29,6 +34,13 @@ _BYTE_UNITS = {
     "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20, "gi": 2**30, "gib": 2**30,
     "ti": 2**40, "tib": 2**40,
 }  # fmt: skip
+
+
+def default_arena_bytes(memory_bytes: int, cgroup_limit_bytes: int | None = None) -> int:
+    """How large an arena is unless the user says: a share of the memory, or of the container's limit."""
+    memory = memory_bytes if cgroup_limit_bytes is None else min(memory_bytes, cgroup_limit_bytes)
+    share = max(int(memory * ARENA_SHARE), ARENA_BYTES_MIN)
+    return share // ARENA_BYTES_STEP * ARENA_BYTES_STEP
 
 
 def parse_amount(option: str, value: object) -> int:
@@ -163,6 +175,8 @@ def format_resources(amounts: Mapping[str, int]) -> str:
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return the known resource that `name` was probably meant to be, or an empty string."""
+    import difflib  # Slow to import, and seldom needed.
+
     by_folded = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_folded, n=1)
     return by_folded[near[0]] if near else ""

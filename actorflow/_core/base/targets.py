@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+METHOD_OPTIONS = "__actorflow_method__"
+"""Where `@af.method` leaves a method's options: an attribute of the function."""
 CallKind = Literal["sync", "async", "generator", "async_generator"]
 
 

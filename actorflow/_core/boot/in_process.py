@@ -12,22 +12,30 @@ import os
 import signal as signals
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
+from actorflow._core.boot import user_forks
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
+from actorflow._core.io import forks
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.local_network import SCHEME
 from actorflow._core.io.loops import new_loop
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
+from actorflow._core.io.process_arena import ProcessArena
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.session import Identity
 from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
+
+if TYPE_CHECKING:
+    from actorflow._core.boot.node_launch import ClusterPlan
 
 JOIN_TIMEOUT_S = 2.0
 """How long the end waits for the code that a worker's thread still runs; the thread is a daemon."""
@@ -36,27 +44,37 @@ JOIN_TIMEOUT_S = 2.0
 class InProcessCluster:
     """A cluster on one loop. Everything but the workers' user code runs on the loop that starts it."""
 
-    def __init__(self, ports: Ports, session: SessionDir, resources: dict[str, int], arena_bytes: int, driver_id: str) -> None:
-        self.arena = MemfdArena.create(arena_bytes)
+    def __init__(self, ports: Ports, session: SessionDir | None, settings: ClusterPlan, driver_id: str) -> None:
+        """`session`: where others of this machine find it. None where there are no unix sockets: nobody does, and nothing is on disk."""
+        self.arena = (MemfdArena if session is not None else ProcessArena).create(settings.arena_bytes)
         self._session = session
-        head_address = f"unix:{session.path}/head.sock"
+        head_address = f"unix:{session.path}/head.sock" if session is not None else f"{SCHEME}head"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
         config = NodeConfig(
-            address=session.node_address,
+            address=session.node_address if session is not None else f"{SCHEME}node",
             head_address=head_address,
-            resources=resources,
-            worker_address=session.worker_address,
+            resources=settings.resources,
+            worker_address=session.worker_address if session is not None else SCHEME.__add__,
             pid=os.getpid(),
             owner=driver_id,
+            cancel_grace_s=settings.cancel_grace_s,
         )
         self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
+        forks.own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        if self._session is not None:
+            self._session.abandon()
 
     async def start(self) -> None:
         """Start head and node."""
-        self._session.hold_lock()
+        if self._session is not None:
+            self._session.hold_lock()
         await self._head.start()
         await self._node.start()
-        self._session.publish(self._session.node_address)
+        if self._session is not None:
+            self._session.publish(self._session.node_address)
 
     async def stop(self) -> None:
         """End them, and the workers."""
@@ -137,7 +155,8 @@ class ThreadWorker:
         spec, ports = self.spec, self._ports
         identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid())
         core = self._core = Core(ports, identity, self._arena)
-        context = contextvars.copy_context()
+        user_forks.watch(core)
+        context = contextvars.Context()  # Nothing of the driver's: a worker process would not have it either.
         context.run(current.enter, core)
         core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
         host.events = Events(ports.wall_time() - ports.monotonic())
@@ -161,6 +180,7 @@ class ThreadWorker:
         if core is None:
             return
         core.close(abort=signal is not None)
+        user_forks.part(core)
         self._loop.call_soon_threadsafe(self._stop)
         self._owner.ended(self, code, signal)
 

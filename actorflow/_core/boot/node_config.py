@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
+import json
+from typing import NamedTuple
 
 
-class LocalClusterConfig(msgspec.Struct, frozen=True):
-    """One argument, as JSON. `resources` in units of 1/10000; `ready_fd` is written to and closed when the cluster accepts drivers."""
+class LocalClusterConfig(NamedTuple):
+    """One argument, as JSON. `resources` in units of 1/10000.
+
+    `ready_fd` is written to and closed when the cluster accepts drivers; `life_fd` is at its end when the driver is gone.
+    """
 
     session_dir: str
     session_id: str
@@ -14,14 +18,16 @@ class LocalClusterConfig(msgspec.Struct, frozen=True):
     resources: dict[str, int]
     arena_bytes: int
     ready_fd: int
+    life_fd: int
     sys_path: list[str]
-    prestart: int = 1
+    prestart: int
+    cancel_grace_s: float = 5.0
 
     def to_json(self) -> str:
         """For the command line."""
-        return msgspec.json.encode(self).decode()
+        return json.dumps(self._asdict())
 
     @classmethod
     def from_json(cls, text: str) -> LocalClusterConfig:
-        """The inverse. Raises msgspec.ValidationError."""
-        return msgspec.json.decode(text, type=cls)
+        """The inverse. Raises ValueError, TypeError."""
+        return cls(**json.loads(text))

@@ -7,12 +7,13 @@ It says `ready` on the descriptor named in the configuration, and ends when its 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 
 def main() -> None:
-    """Run the process. The zygote is forked before anything else: no thread and no loop exists yet."""
+    """Run the process. The zygote is forked before there is a thread or a loop."""
     from actorflow._core.boot.node_config import LocalClusterConfig
 
     config = LocalClusterConfig.from_json(sys.argv[1])
@@ -22,5 +23,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # Until everything is imported: nothing of that is garbage.
     os.environ.pop("PYTHONSTARTUP", None)
     main()

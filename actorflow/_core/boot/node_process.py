@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import importlib
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actorflow._core.boot.node_config import LocalClusterConfig
@@ -20,18 +21,29 @@ if TYPE_CHECKING:
 
 ARENA_VARIABLE = "_ACTORFLOW_ARENA"
 """Workers inherit the descriptor of the arena with the fork, and read here which it is: `number:bytes`."""
+SHARED_MODULES = ("uvloop", "actorflow._core.io.peers", "actorflow._core.io.real")
+"""What the roles of this process and the workers both need: imported once, before the zygote is forked, and in memory once."""
+ROLE_MODULES = ("actorflow._core.head.head", "actorflow._core.io.processes", "actorflow._core.node.node")
+"""What only the roles need: imported while the zygote imports what only the workers need."""
 
 
 def run(config: LocalClusterConfig) -> int:
     """Run the process until its driver is gone. Returns the exit code."""
     arena = MemfdArena.create(config.arena_bytes)
     os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
+    for name in SHARED_MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # No collection in either process touches, and so copies, the pages that they share.
     zygote = start_zygote(keep_fds=[arena.fileno()])
     # The terminal's Ctrl-C is for the driver; the node ends when the driver is gone (SEMANTICS 26, 27).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    session = SessionDir(Path(config.session_dir))
+    session = SessionDir(config.session_dir)
     session.hold_lock()
+    for name in ROLE_MODULES:
+        importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
 
     from actorflow._core.io.loops import new_loop
 
@@ -62,7 +74,13 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         if not ended.done():
             ended.set_result(reason)
 
+    def driver_gone() -> None:
+        loop.remove_reader(config.life_fd)
+        os.close(config.life_fd)
+        end(f"its driver {config.driver_id} is gone")
+
     loop.add_signal_handler(signal.SIGTERM, end, "the node process was asked to end (SIGTERM)")
+    loop.add_reader(config.life_fd, driver_gone)
     head_address = f"unix:{session.path}/head.sock"
     head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
     settings = NodeConfig(
@@ -72,8 +90,9 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         worker_address=session.worker_address,
         pid=os.getpid(),
         owner=config.driver_id,
-        log_dir=str(session.logs),
+        log_dir=session.logs,
         prestart=config.prestart,
+        cancel_grace_s=config.cancel_grace_s,
     )
     node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end)
     async with contextlib.AsyncExitStack() as stack:

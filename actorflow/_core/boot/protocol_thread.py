@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from actorflow._core.io.forks import abandon_loop, own
 from actorflow._core.io.loops import new_loop
 from actorflow._core.io.ports import Ports, Reads
 from actorflow._core.io.real import real_ports
@@ -22,6 +23,12 @@ class ProtocolThread:
         self.loop = new_loop()
         self._reads: Reads | None = None
         self._thread = threading.Thread(target=self._run, name="actorflow-protocol", daemon=True)
+        own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        if not self.loop.is_closed():
+            abandon_loop(self.loop)
 
     def start(self) -> None:
         """Start it."""

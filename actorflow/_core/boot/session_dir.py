@@ -8,6 +8,8 @@
 
 SD-1  Both directories are 0700 and ours, and neither is a symbolic link: nobody else can put a socket there.
 SD-2  A directory is swept only by who holds its lock. The lock dies with the node process, however that ends.
+
+A driver imports this before it can start its node process, so it imports little itself: no pathlib, tempfile or shutil.
 """
 
 from __future__ import annotations
@@ -15,20 +17,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
-import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
+from actorflow._core.base.addresses import PATH_BYTES_MAX, SCHEME
 from actorflow._core.base.errors import ClusterStartError
-from actorflow._core.io.sockets import PATH_BYTES_MAX, SCHEME
-
-logger = logging.getLogger(__name__)
 
 SWEEP_AGE_S = 10.0
 """A directory younger than this may be one whose node has not yet taken its lock."""
@@ -50,32 +46,41 @@ def temp_dirs(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     environ = os.environ if environ is None else environ
     if chosen := environ.get("ACTORFLOW_TMPDIR"):
         return (os.path.abspath(chosen),)
-    default = os.path.abspath(environ.get("TMPDIR") or tempfile.gettempdir())
+    default = os.path.abspath(environ.get("TMPDIR") or _system_temp_dir(environ))
     return (default,) if default == "/tmp" else (default, "/tmp")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
+def _system_temp_dir(environ: Mapping[str, str]) -> str:
+    if not (environ.get("TEMP") or environ.get("TMP")) and os.path.isdir("/tmp") and os.access("/tmp", os.W_OK | os.X_OK):
+        return "/tmp"  # As tempfile would say.
+    import tempfile
+
+    return tempfile.gettempdir()
+
+
+class SessionInfo(NamedTuple):
     """What `session.json` says of a live cluster."""
 
     session_id: str
-    path: Path
+    path: str
     pid: int
     address: str
     created: float
 
 
-@dataclass(slots=True)
 class SessionDir:
     """One session directory, in the process that made it or in the node that lives in it."""
 
-    path: Path
-    _lock_fd: int = -1
+    __slots__ = ("_lock_fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock_fd = -1
 
     @property
     def session_id(self) -> str:
         """The directory's own name."""
-        return self.path.name
+        return os.path.basename(self.path)
 
     @property
     def node_address(self) -> str:
@@ -88,9 +93,9 @@ class SessionDir:
         return f"{self.path}/arena.sock"
 
     @property
-    def logs(self) -> Path:
+    def logs(self) -> str:
         """Where log files go."""
-        return self.path / "logs"
+        return f"{self.path}/logs"
 
     def worker_address(self, worker_id: str) -> str:
         """Where the worker `worker_id` listens."""
@@ -99,19 +104,25 @@ class SessionDir:
     def hold_lock(self) -> None:
         """Take the lock until this process ends. After the zygote has been forked: a child would share it."""
         give_up_at = time.monotonic() + LOCK_TIMEOUT_S
-        while (fd := _try_lock(self.path / "lock")) is None:
+        while (fd := _try_lock(f"{self.path}/lock")) is None:
             if time.monotonic() >= give_up_at:
-                raise ClusterStartError.explain(which=str(self.path), what="is in use", why="another node process holds its lock")
+                raise ClusterStartError.explain(which=self.path, what="is in use", why="another node process holds its lock")
             time.sleep(LOCK_RETRY_S)
         self._lock_fd = fd
+
+    def abandon(self) -> None:
+        """See forks.Owner: a fork that lives on must not make this cluster look alive."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def publish(self, address: str) -> None:
         """Say that the cluster can be reached: from now on `find_current` finds it."""
         info = {"pid": os.getpid(), "address": address, "created": time.time()}
-        new = self.path / "session.json.new"
+        new = f"{self.path}/session.json.new"
         with _explained(self.path):
-            new.write_text(json.dumps(info))
-            new.replace(self.path / "session.json")
+            _write(new, json.dumps(info))
+            os.replace(new, f"{self.path}/session.json")
 
     def remove(self) -> None:
         """Delete the directory with all that is in it, and give the lock back."""
@@ -123,17 +134,18 @@ class SessionDir:
 
 def create_session_dir(session_id: str, directories: Sequence[str] | None = None) -> SessionDir:
     """Make the directory of a new session. Raises ClusterStartError: which directory, and what to do."""
-    path = Path(_fitting(temp_dirs() if directories is None else directories, session_id), session_id)
-    with _explained(path.parent.parent):
+    root = _fitting(temp_dirs() if directories is None else directories, session_id)
+    session = SessionDir(f"{root}/{session_id}")
+    with _explained(os.path.dirname(root)):
         with contextlib.suppress(FileExistsError):
-            path.parent.mkdir(mode=0o700)
-    _check_ours(path.parent)
-    with _explained(path.parent.parent):
-        path.mkdir(mode=0o700)
+            os.mkdir(root, 0o700)
+    _check_ours(root)
+    with _explained(os.path.dirname(root)):
+        os.mkdir(session.path, 0o700)
         # With content, so that a full disk is noticed here and not by whoever writes next.
-        (path / "lock").write_text(f"made by process {os.getpid()}\n")
-        (path / "logs").mkdir(mode=0o700)
-    return SessionDir(path)
+        _write(f"{session.path}/lock", f"made by process {os.getpid()}\n")
+        os.mkdir(session.logs, 0o700)
+    return session
 
 
 def find_current(directories: Sequence[str] | None = None) -> SessionInfo | None:
@@ -142,16 +154,17 @@ def find_current(directories: Sequence[str] | None = None) -> SessionInfo | None
     return max(live, key=lambda info: info.created, default=None)
 
 
-def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEEP_AGE_S) -> list[Path]:
+def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEEP_AGE_S) -> list[str]:
     """Remove the directories of clusters that are dead (SD-2), and return them."""
     removed = []
     for path in _sessions(directories):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime < age_s:
+            if time.time() - os.stat(path).st_mtime < age_s:
                 continue
-            if not (path / "lock").exists():
-                (path / "lock").touch(mode=0o600)
-            fd = _try_lock(path / "lock")
+            lock = f"{path}/lock"
+            if not os.path.exists(lock):
+                os.close(os.open(lock, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            fd = _try_lock(lock)
             if fd is not None:
                 try:
                     _remove_tree(path)
@@ -161,14 +174,19 @@ def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEE
     return removed
 
 
-def _root(directory: str) -> Path:
-    return Path(directory, f"actorflow-{os.geteuid()}")
+def _root(directory: str) -> str:
+    return os.path.join(directory, f"actorflow-{os.geteuid()}")
 
 
-def _fitting(directories: Sequence[str], session_id: str) -> Path:
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _fitting(directories: Sequence[str], session_id: str) -> str:
     """The first root whose sockets have names that fit into a socket address."""
     for directory in directories:
-        size = len(os.fsencode(_root(directory) / session_id)) + 1 + SOCKET_NAME_BYTES_MAX
+        size = len(os.fsencode(f"{_root(directory)}/{session_id}")) + 1 + SOCKET_NAME_BYTES_MAX
         if size <= PATH_BYTES_MAX:
             return _root(directory)
     raise ClusterStartError.explain(
@@ -179,7 +197,7 @@ def _fitting(directories: Sequence[str], session_id: str) -> Path:
     )
 
 
-def _check_ours(root: Path) -> None:
+def _check_ours(root: str) -> None:
     """SD-1. Raises ClusterStartError."""
     found = os.lstat(root)
     if not stat.S_ISDIR(found.st_mode):
@@ -191,7 +209,7 @@ def _check_ours(root: Path) -> None:
     else:
         return
     raise ClusterStartError.explain(
-        which=str(root),
+        which=root,
         what="cannot be trusted with the sockets of a cluster",
         why=why,
         next_step=f"{advice}, or set ACTORFLOW_TMPDIR to another directory",
@@ -199,7 +217,7 @@ def _check_ours(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(directory: Path) -> Iterator[None]:
+def _explained(directory: str) -> Iterator[None]:
     """Turn a failure to write into an error that names the directory and the way out."""
     try:
         yield
@@ -218,16 +236,16 @@ def _explained(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _sessions(directories: Sequence[str] | None) -> Iterator[Path]:
+def _sessions(directories: Sequence[str] | None) -> Iterator[str]:
     """Every session directory of this user, dead or alive."""
     for directory in temp_dirs() if directories is None else directories:
         root = _root(directory)
         with contextlib.suppress(FileNotFoundError, ClusterStartError):
             _check_ours(root)
-            yield from [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
+            yield from [entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
 
 
-def _try_lock(path: Path) -> int | None:
+def _try_lock(path: str) -> int | None:
     """Take the lock of a session: its descriptor, or None when it is held. Raises FileNotFoundError."""
     import fcntl  # Not on Windows, where this module must import.
 
@@ -236,7 +254,7 @@ def _try_lock(path: Path) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A sweep may have removed the directory between our two steps: then this is the lock of nothing.
         if os.stat(path).st_ino != os.fstat(fd).st_ino:
-            raise FileNotFoundError(errno.ENOENT, "the session was removed", str(path))
+            raise FileNotFoundError(errno.ENOENT, "the session was removed", path)
     except BlockingIOError:
         os.close(fd)
         return None
@@ -246,9 +264,9 @@ def _try_lock(path: Path) -> int | None:
     return fd
 
 
-def _is_locked(path: Path) -> bool:
+def _is_locked(path: str) -> bool:
     try:
-        fd = _try_lock(path / "lock")
+        fd = _try_lock(f"{path}/lock")
     except FileNotFoundError:
         return False
     if fd is None:
@@ -257,23 +275,28 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _read_info(path: Path) -> SessionInfo | None:
+def _read_info(path: str) -> SessionInfo | None:
     try:
-        info = json.loads((path / "session.json").read_bytes())
-        return SessionInfo(path.name, path, int(info["pid"]), str(info["address"]), float(info["created"]))
+        with open(f"{path}/session.json", "rb") as file:
+            info = json.loads(file.read())
+        return SessionInfo(os.path.basename(path), path, int(info["pid"]), str(info["address"]), float(info["created"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # Not published yet.
 
 
-def _remove_tree(path: Path) -> None:
+def _remove_tree(path: str) -> None:
     """Delete a directory whose processes may still be removing their own sockets from it."""
+    import shutil
+
     problem: OSError | None = None
     for _ in range(REMOVE_ATTEMPTS):
         try:
             shutil.rmtree(path)
             return
         except OSError as error:
-            if not path.exists():
+            if not os.path.exists(path):
                 return
             problem = error
-    logger.warning("cannot remove the session directory %s: %s", path, problem)
+    import logging
+
+    logging.getLogger(__name__).warning("cannot remove the session directory %s: %s", path, problem)

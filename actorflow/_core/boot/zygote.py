@@ -58,9 +58,10 @@ END_TIMEOUT_S = 5.0
 
 
 def start_zygote(modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_fds: Sequence[int] = ()) -> ZygoteHandle:
-    """Fork the zygote of this process. A node does it first of all, before it has a thread, a loop or a lock.
+    """Fork the zygote of this process. A node does it early, before it has a thread, a loop or a lock.
 
-    `entry`, as `module:function`, is what a worker runs with its WorkerSpec. `keep_fds` stay open in all
+    `entry`, as `module:function`, is what a worker runs with its WorkerSpec; `prepare` of that module, if there is one, is run once
+    here, for all of them: a page that a worker need not touch is one that it shares, and a fault less. `keep_fds` stay open in all
     workers, under the same numbers; the rest is closed. Raises RuntimeError when this process has threads.
     """
     if sys.platform != "linux":
@@ -96,6 +97,7 @@ class _Zygote:
 
     def __init__(self, link: socket.socket, keep_fds: tuple[int, ...]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for fd in _open_fds().difference(keep_fds, [link.fileno()]):
             os.close(fd)
         self._pid = os.getpid()
@@ -126,8 +128,11 @@ class _Zygote:
         try:
             for name in modules:
                 importlib.import_module(name)
-            module, _, function = entry.partition(":")
-            self.entry = cast(Entry, getattr(importlib.import_module(module), function))
+            name, _, function = entry.partition(":")
+            module = importlib.import_module(name)
+            self.entry = cast(Entry, getattr(module, function))
+            if hasattr(module, "prepare"):
+                module.prepare()
         except Exception:
             # Told to whoever asks for a worker: that is where somebody looks.
             self._failure = f"the zygote could not import what a worker needs:\n{traceback.format_exc()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.head.class_cache import ClassCache
@@ -132,8 +133,8 @@ class Actors:
                 message.actor_id,
                 message.incarnation,
                 node_id_of(peer),
-                message.worker_id,
-                message.address,
+                sys.intern(message.worker_id),  # Ten thousand actors may share one worker.
+                sys.intern(message.address),
                 self._ports.monotonic(),
             )
         )

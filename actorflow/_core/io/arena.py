@@ -24,27 +24,27 @@ import os
 import socket
 import struct
 import sys
+import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from typing import Any, Self
 
+from actorflow._core.io import forks
 from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
-DEFAULT_SHARE = 0.3
-"""Of the memory this node may use. Precedent: Ray."""
-DEFAULT_BYTES_MIN = 64 * 1024 * 1024
 FETCH_TIMEOUT_S = 5.0
 
+GIL_FREE_BYTES_MIN = 256 * 1024
+"""From here on a copy lets other threads run."""
+PREFAULT_STEP_BYTES = 4 * 1024 * 1024
+ALIASING_BYTES = 4096
+"""Addresses that differ by a multiple of this look the same to a processor's check of loads against stores, whatever a page is."""
+
+_MADV_POPULATE_WRITE = 23
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _SIZE = struct.Struct("<Q")
-
-
-def default_arena_bytes(memory_bytes: int, cgroup_limit_bytes: int | None = None) -> int:
-    """How large an arena is unless the user says: a share of the memory, or of the container's limit."""
-    memory = memory_bytes if cgroup_limit_bytes is None else min(memory_bytes, cgroup_limit_bytes)
-    share = max(int(memory * DEFAULT_SHARE), DEFAULT_BYTES_MIN)
-    return share // mmap.PAGESIZE * mmap.PAGESIZE
 
 
 class _Watch(weakref.ref["ctypes.Array[ctypes.c_ubyte]"]):
@@ -63,6 +63,11 @@ def _window_gone(watch: weakref.ref[Any], watches: dict[int, _Watch] = _watches)
     watches.pop(id(watch)).on_gone()
 
 
+def live_windows() -> list[Any]:
+    """Every window that is watched and in use in this process, whatever arena it is of. They stay while somebody has the list."""
+    return [window for watch in list(_watches.values()) if (window := watch()) is not None]
+
+
 class MemfdArena:
     """An Arena over a memory file. It owns the descriptor."""
 
@@ -70,6 +75,9 @@ class MemfdArena:
         self.size = size
         self._fd = fd
         self._mappings: dict[bool, tuple[mmap.mmap, int]] = {}
+        self._to_prefault: deque[tuple[int, int]] = deque()
+        self._prefaulting = False
+        forks.own(self)
 
     def __repr__(self) -> str:
         return f"MemfdArena(fd={self._fd}, size={self.size})"
@@ -117,6 +125,49 @@ class MemfdArena:
         view = memoryview(window).cast("B")[:size]
         return view if writable else view.toreadonly()
 
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy `data` to `offset`. Other threads run meanwhile when it is large."""
+        size = len(data)
+        if offset < 0 or offset + size > self.size:
+            raise ValueError(f"[{offset}, {offset + size}) is outside of an arena of {self.size} bytes")
+        mapping, base = self._mappings.get(True) or self._map(True)
+        if size < GIL_FREE_BYTES_MIN:
+            mapping[offset : offset + size] = data
+        else:
+            with _address_of(data) as address:
+                ctypes.memmove(base + offset, address, size)
+
+    def skew(self, data: bytes | memoryview) -> int:
+        """How far behind the start of a page a copy of `data` is to begin.
+
+        A copy whose target lies a little further into its page than its source is four times slower (measured: 3.9 GB/s at 192 bytes,
+        15.9 at 0 and at -64): the processor takes each load for one that depends on the store just before it.
+        """
+        with _address_of(data) as address:
+            return address % ALIASING_BYTES // 64 * 64
+
+    def prefault(self, offset: int, size: int) -> None:
+        """Make a range resident, in the background. Where the kernel cannot (before 5.14), the first write does."""
+        self._to_prefault.append((offset, size))
+        if not self._prefaulting:
+            self._prefaulting = True
+            threading.Thread(target=self._prefault, name="actorflow-prefault", daemon=True).start()
+
+    def _prefault(self) -> None:
+        madvise = _libc().madvise
+        try:
+            _, base = self._mappings.get(True) or self._map(True)
+            while self._to_prefault and self._fd >= 0:
+                offset, size = self._to_prefault.popleft()
+                for start in range(offset, offset + size, PREFAULT_STEP_BYTES):
+                    step = min(PREFAULT_STEP_BYTES, offset + size - start)
+                    if madvise(ctypes.c_void_p(base + start), ctypes.c_size_t(step), _MADV_POPULATE_WRITE):
+                        return
+        except ValueError:
+            return  # Closed meanwhile.
+        finally:
+            self._prefaulting = False
+
     def watch(self, view: memoryview, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` when `view` and all that came of it (slices, NumPy and Arrow buffers) is gone."""
         window = view.obj
@@ -144,6 +195,12 @@ class MemfdArena:
         if fd >= 0:
             os.close(fd)
 
+    def abandon(self) -> None:
+        """See forks.Owner. Views stay valid: a child sees what its parent saw."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def _map(self, writable: bool) -> tuple[mmap.mmap, int]:
         if self._fd < 0:
             raise ValueError("the arena is closed")
@@ -160,6 +217,27 @@ class MemfdArena:
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+class _PyBuffer(ctypes.Structure):
+    """Py_buffer, as the stable ABI of Python 3.11 has it."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _address_of(data: bytes | memoryview) -> Generator[int]:
+    """The address of contiguous bytes, read-only ones too; they stay where they are inside the block."""
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(buffer), 0)
+    try:
+        yield buffer.buf
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
 def _punch_hole(fd: int, offset: int, size: int) -> bool:

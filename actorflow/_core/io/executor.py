@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 _running_loop = asyncio._get_running_loop
 
+INTERRUPT: int = getattr(signal, "SIGURG", 0)
+"""The signal that interrupts `def` code: docs/decisions/0009-interrupts.md says why this one. (Windows has none, and no `take_signals`.)"""
 BATCH_CALLABLES_MAX = 256
 BATCH_S_MAX = 0.002
 """After that many callables, or that long, the loop's own `async def` code has a turn."""
@@ -23,11 +29,39 @@ class MainThreadExecutor:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None) -> None:
-        """`context`: what the callables see; by default that of whoever submits first."""
+        """`context`: what the callables see; by default that of whoever makes the executor."""
         self.loop = loop
-        self._context = context
+        self._context: contextvars.Context = context if context is not None else contextvars.copy_context()
         self._queue: deque[Callable[[], None]] = deque()
         self._scheduled = False
+        self._thread = 0
+        self.on_interrupt: Callable[[FrameType | None], None] | None = None
+        self.on_unraisable: Callable[[BaseException], bool] | None = None
+
+    def take_signals(self) -> None:
+        """Let `interrupt` work: only the main thread of a process can be interrupted. On that thread, before user code runs."""
+        self._thread = threading.get_ident()
+        signal.signal(INTERRUPT, self._on_signal)
+        previous = sys.unraisablehook
+
+        def hook(told: Any) -> None:
+            if self.on_unraisable is None or not self.on_unraisable(told.exc_value):
+                previous(told)
+
+        sys.unraisablehook = hook
+
+    def interrupt(self) -> None:
+        """See ports.Executor. To the thread and not to the process: a blocking call of another thread must not be what ends."""
+        if self._thread:
+            signal.pthread_kill(self._thread, INTERRUPT)
+
+    def frame(self) -> FrameType | None:
+        """See ports.Executor."""
+        return sys._current_frames().get(self._thread)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.on_interrupt is not None:
+            self.on_interrupt(frame)
 
     def submit(self, fn: Callable[[], None]) -> None:
         """Run `fn` on the user's thread. Any thread; wakes the loop only when it is not on its way."""
@@ -48,7 +82,7 @@ class MainThreadExecutor:
             if on_its_way:
                 self._scheduled = True
             else:
-                self._drain()
+                self._context.run(self._drain)
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""

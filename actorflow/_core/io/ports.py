@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Protocol
 
 
@@ -173,6 +174,15 @@ class Arena(Protocol):
     def view(self, offset: int, size: int, *, writable: bool = False) -> memoryview:
         """Map `[offset, offset + size)`. The mapping lives until the last view of it is gone."""
 
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy `data` to `offset`. Other threads run meanwhile when it is large."""
+
+    def skew(self, data: bytes | memoryview) -> int:
+        """How far behind the start of a page a copy of `data` is to begin: a multiple of 64, below 4096."""
+
+    def prefault(self, offset: int, size: int) -> None:
+        """Make a range that is about to be written resident, in the background: the first touch is what makes a copy slow."""
+
     def watch(self, view: memoryview, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` (any thread, possibly inside a collection) when no view of this mapping is left."""
 
@@ -198,6 +208,20 @@ class Executor(Protocol):
         `register(wake)` is called once, at once; `wake` may be called from any thread. The real adapter blocks the thread; the
         simulated one switches to another greenlet.
         """
+
+    on_interrupt: Callable[[FrameType | None], None] | None
+    """Called on the user's thread, in the middle of whatever runs there, after `interrupt`; what it raises is raised there."""
+    on_unraisable: Callable[[BaseException], bool] | None
+    """Told of an exception that nobody could catch, such as one that was raised in a `__del__`; True: it is known, say no more."""
+
+    def interrupt(self) -> None:
+        """Have `on_interrupt(frame)` called soon, with the frame that was running. Any thread; it may happen late, or never.
+
+        A blocking call that the system can interrupt is left for it.
+        """
+
+    def frame(self) -> FrameType | None:
+        """What runs on the user's thread at this moment, innermost. Any thread."""
 
 
 @dataclass(slots=True)

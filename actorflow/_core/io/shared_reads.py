@@ -13,6 +13,8 @@ loops may watch:
     SR-2  Bytes that have arrived are read within two ticks, whatever the reader does.
     SR-3  A descriptor leaves the set before it is closed.
     SR-4  Nobody ticks while nothing happens: after PAUSE_TICKS without a turn of the reader the protocol's loop watches again.
+    SR-5  Nobody reads where Ctrl-C may raise in the middle of it: messages that were read and not handled would be lost. So the main
+          thread is no reader while its SIGINT handler is Python's own; that of asyncio.run, af.run and of workers is another.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import select
+import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 
+from actorflow._core.io import forks
 from actorflow._core.io.ports import Turn
 
 TICK_S = 0.002
@@ -35,6 +39,12 @@ HAND_BACK_S = 10 * TICK_S
 ticks, if the reader is still busy. When both are woken for the same bytes and this thread always wins, nothing else would tell."""
 MISSED_TICKS_MAX = 2
 """After so many ticks that found the lock taken, the next one waits for it."""
+
+
+def _may_be_torn() -> bool:
+    """True where Ctrl-C raises KeyboardInterrupt in whatever runs (SR-5)."""
+    on_main_thread = threading.get_ident() == threading.main_thread().ident
+    return on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class SharedReads:
@@ -59,6 +69,7 @@ class SharedReads:
         self._left_for_tick: list[Callable[[], None]] = []
         self._closed = False
         self._watch()
+        forks.own(self)
 
     # -- streams
 
@@ -88,7 +99,7 @@ class SharedReads:
     def adopt(self, loop: asyncio.AbstractEventLoop, turn: Turn | None = None) -> None:
         """Let `loop` be the reader, unless another one is. On the thread that runs it. `turn` is called with what reads, to call it."""
         with self.lock:
-            if self._closed or self._has_reader() or loop in self._lent_to:
+            if self._closed or self._has_reader() or loop in self._lent_to or _may_be_torn():
                 return
             on_readable = self._on_reader if turn is None else partial(turn, self._on_reader)
             if self._watch_from(loop, on_readable):
@@ -99,7 +110,7 @@ class SharedReads:
         """While this thread blocks and `loop` runs in place of its own one: that is the reader, if this thread's loop was or none is."""
         with self.lock:
             free = not self._has_reader() or self._reader_thread == threading.get_ident()
-            lent = free and not self._closed and self._watch_from(loop, self._on_reader)
+            lent = free and not self._closed and not _may_be_torn() and self._watch_from(loop, self._on_reader)
             if lent:
                 self._lent_to.append(loop)
         try:
@@ -235,3 +246,7 @@ class SharedReads:
     def _close_when_free(self) -> None:
         if self._closed and self._reader is None and not self._lent_to:
             self._epoll.close()
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        self._epoll.close()

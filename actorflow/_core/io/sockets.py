@@ -14,15 +14,13 @@ import struct
 import sys
 from collections.abc import Callable
 
+from actorflow._core.base.addresses import PATH_BYTES_MAX, SCHEME
+from actorflow._core.io import forks
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
 
 logger = logging.getLogger(__name__)
-
-SCHEME = "unix:"
-PATH_BYTES_MAX = 107
-"""What fits into `sun_path` of a socket address, without the closing zero."""
 
 ACCEPTS_PER_EVENT = 64
 BACKLOG = 1024
@@ -109,7 +107,7 @@ class UnixListener:
         self._path = path
         self._accepted = accepted
         self._user_id = os.geteuid() if user_id is None else user_id
-        self._sock: socket.socket | None = bind_unix(path)
+        self._sock: socket.socket | None = forks.own_socket(bind_unix(path))
         self._retry: asyncio.TimerHandle | None = None
         self._inode = os.stat(path).st_ino
         self._listen()
@@ -152,7 +150,7 @@ class UnixListener:
                 sock.close()
                 continue
             sock.setblocking(False)
-            self._accepted(sock)
+            self._accepted(forks.own_socket(sock))
 
 
 class UnixNetwork:
@@ -186,7 +184,7 @@ class UnixNetwork:
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect within CONNECT_TIMEOUT_S. Raises OSError."""
         path = unix_path(address)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = forks.own_socket(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         try:
             await self._connect(sock, path)
             pid, user_id = peer_credentials(sock)

@@ -24,6 +24,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from actorflow._core.io import forks
 from actorflow._core.io.ports import StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 
@@ -51,6 +52,12 @@ class HangupWatch:
         self._loop = loop
         self._epoll: select.epoll | None = None
         self._callbacks: dict[int, Callable[[], None]] = {}
+        forks.own(self)
+
+    def abandon(self) -> None:
+        """See forks.Owner."""
+        if self._epoll is not None:
+            self._epoll.close()
 
     def add(self, fd: int, on_hangup: Callable[[], None]) -> None:
         """Call `on_hangup` once when the peer of `fd` is gone."""

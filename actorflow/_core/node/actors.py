@@ -9,6 +9,7 @@ NA-3: after `kill_grace_s` a killed shared actor that has not ended takes its ho
 from __future__ import annotations
 
 import asyncio
+import sys
 from enum import Enum
 
 from actorflow._core.io.peers import Peer
@@ -128,6 +129,7 @@ class Actors:
     def place(self, peer: Peer, message: PlaceActor) -> None:
         """Start this incarnation when there is room. Idempotent."""
         spec = message.spec
+        spec.class_name = sys.intern(spec.class_name)
         known = self._actors.get(spec.actor_id)
         if known is not None:
             if known.incarnation >= message.incarnation:

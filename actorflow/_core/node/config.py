@@ -56,12 +56,16 @@ class NodeConfig:
     """How long a broken connection waits for the news of the process's end."""
     kill_grace_s: float = 5.0
     """A shared actor that was killed and does not end takes its host along after this time (SEMANTICS 22)."""
+    cancel_grace_s: float = 5.0
+    """A cancelled task that has not ended after this time ends with its worker (SEMANTICS 4). Told to every driver and worker."""
     stop_grace_s: float = 0.5
     head_timeout_s: float = 10.0
     owner_timeout_s: float = 30.0
     """A cluster whose owner has not connected after this time ends."""
     allocation_patience_s: float = 10.0
     """An allocation fails after so long without progress (SEMANTICS 16)."""
+    warm_pages_s: float = 10.0
+    """Pages of freed objects stay in memory for so long after the last of them, for the next writer; 0: they go back at once."""
     log_backlog_bytes_max: int = 1024 * 1024
     """Worker output is dropped, and counted, while a driver has more than this unread."""
 

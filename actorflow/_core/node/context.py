@@ -92,7 +92,8 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "address", "asked", "ending", "key", "occupant", "owed", "peer", "pid", "started_at", "timer", "worker_id",
+        "address", "asked", "ending", "key", "occupant", "owed", "peer", "pid", "retired", "started_at", "timer",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(self, worker_id: str, key: WorkerKey, address: str, now: float) -> None:
@@ -105,6 +106,8 @@ class WorkerProcess:
         self.occupant: Occupant | None = None
         self.owed: list[Ticket] = []
         self.ending = ""
+        self.retired = False
+        """Not to be used again."""
         self.asked = False
         """True while it may refuse to end."""
         self.timer: asyncio.TimerHandle | None = None

@@ -18,6 +18,7 @@ from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
 from actorflow._core.protocol.messages import (
     Blocked,
     CancelLease,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -124,8 +125,15 @@ class Leases:
         worker, context = lease.worker, self._context
         del lease.client.leases[lease.number]
         worker.occupant = None
-        context.pool.release(worker.worker_id, context.now(), retire=message.retire)
+        worker.retired = message.retire
+        context.pool.release(worker.worker_id, context.now(), retire=message.retire, ask=message.stays)
         context.book.release(lease.ticket)
+
+    def kill(self, peer: Peer, message: KillLease) -> None:
+        """A task does not end, so its worker does: its owner is told by LeaseLost."""
+        lease = client_of(peer).leases.get(message.lease)
+        if lease is not None and lease.worker is not None:
+            self._workers.kill(lease.worker, message.reason)
 
     # -- from workers
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
-from pathlib import Path
 from typing import BinaryIO
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class LogFiles:
     """
 
     def __init__(self, directory: str, *, file_bytes_max: int = FILE_BYTES_MAX, open_max: int = OPEN_MAX) -> None:
-        self._directory = Path(directory)
+        self._directory = directory
         self._file_bytes_max = file_bytes_max
         self._open_max = open_max
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
@@ -58,14 +58,14 @@ class LogFiles:
         if file is None:
             if len(self._open) >= self._open_max:
                 self._open.popitem(last=False)[1].close()
-            self._directory.mkdir(parents=True, exist_ok=True)
-            file = self._open[name] = open(self._directory / name, "ab", buffering=0)  # noqa: SIM115 - kept
+            os.makedirs(self._directory, exist_ok=True)
+            file = self._open[name] = open(f"{self._directory}/{name}", "ab", buffering=0)  # noqa: SIM115 - kept
         else:
             self._open.move_to_end(name)
         return file
 
     def _turn_over(self, name: str) -> BinaryIO:
         self.finish(name)
-        path = self._directory / name
-        path.replace(path.with_name(f"{name}.1"))
+        path = f"{self._directory}/{name}"
+        os.replace(path, f"{path}.1")
         return self._file(name)

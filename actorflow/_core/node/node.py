@@ -36,9 +36,11 @@ from actorflow._core.protocol.messages import (
     AnyMessage,
     Blocked,
     CancelLease,
+    Carved,
     FreeExtent,
     HandOver,
     KillActor,
+    KillLease,
     Message,
     Needed,
     NodeInfo,
@@ -91,7 +93,7 @@ class Node:
         self._stopping = False
         self._ticking: asyncio.TimerHandle | None = None
         self._owner_timer: asyncio.TimerHandle | None = None
-        info = {**config.info, "head": config.head_address}
+        info = {**config.info, "head": config.head_address, "cancel_grace_s": repr(config.cancel_grace_s)}
         identity = Identity("node", self.node_id, address=config.address, pid=config.pid, info=info)
         self._peers = Peers(ports, identity, self)
         about = NodeInfo(self.node_id, config.address, config.resources, config.labels)
@@ -119,6 +121,7 @@ class Node:
             RequestLease: (PROCESS, leases.request),
             CancelLease: (PROCESS, leases.cancel),
             ReturnLease: (PROCESS, leases.returned),
+            KillLease: (PROCESS, leases.kill),
             Blocked: (WORKER, leases.blocked),
             Unblocked: (WORKER, leases.unblocked),
             Needed: (WORKER, self._workers.needed),
@@ -128,6 +131,7 @@ class Node:
             ActorFailed: (WORKER, actors.failed),
             ActorLost: (WORKER, actors.left),
             Allocate: (PROCESS, store.allocate),
+            Carved: (PROCESS, store.carved),
             HandOver: (PROCESS, store.hand_over),
             FreeExtent: (PROCESS, store.free),
             Pin: (PROCESS, store.pin),
@@ -294,7 +298,7 @@ class Node:
 
     def _arm(self) -> None:
         """Look at the clock again in a while, if anything waits for it."""
-        waits = self._book.waiting or self._pool.has_deadlines or self._store.book.waiting or self._logs.behind
+        waits = self._book.waiting or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

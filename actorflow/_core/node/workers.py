@@ -22,6 +22,8 @@ from actorflow._core.protocol.messages import Leave, Needed, Shutdown
 
 log = logging.getLogger(__name__)
 
+RETIRED_ASKED_S = 1.0
+"""How often a worker that is not used again, and owns what others hold, is asked whether they still do."""
 DEAD_SHOWN = 100
 """Dead workers that the state API still shows, with the reason of their end."""
 
@@ -118,7 +120,15 @@ class Workers:
         if worker.timer is not None:
             worker.timer.cancel()
             worker.timer = None
-        self._context.pool.needed(worker.worker_id, self._context.now())
+        if worker.retired:
+            # Its user code is not trusted any more; what it owns is.
+            worker.timer = self._context.ports.loop.call_later(RETIRED_ASKED_S, self._ask_again, worker)
+        else:
+            self._context.pool.needed(worker.worker_id, self._context.now())
+
+    def _ask_again(self, worker: WorkerProcess) -> None:
+        worker.timer = None
+        self.leave(worker, "it was retired, and nobody holds what it owns any more", ask=True)
 
     def kill(self, worker: WorkerProcess, reason: str) -> None:
         """End a worker now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from itertools import islice
 
 from actorflow._core.base.errors import InternalError
@@ -67,6 +66,8 @@ class NameBook:
                 candidates.setdefault(folded, known)
                 if len(candidates) == NEAR_CANDIDATES_MAX:
                     break
+        import difflib  # Slow to import, and seldom needed.
+
         return [candidates[match] for match in difflib.get_close_matches(wanted, candidates, NEAR_MAX, 0.5)]
 
     def elsewhere(self, namespace: str, name: str) -> list[str]:

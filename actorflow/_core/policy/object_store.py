@@ -10,6 +10,10 @@ ST-3: a freed extent is never pinned again, and extent numbers are never used ag
 ST-4: waiting allocations are served in the order of arrival, and none before one that came earlier (a
       small one that overtakes would keep a big one waiting for ever). A waiting allocation holds nothing
       (SEMANTICS 16).
+ST-5: a slab is an extent that its client carves into objects without asking, from its front and in order of
+      their numbers: slab | 1, slab | 2, ... So the book knows where each object lies, and whether one that it
+      has not heard of is still to come or was freed.
+ST-6: a slab never waits for room, and is given back when others do.
 """
 
 from __future__ import annotations
@@ -23,6 +27,11 @@ from itertools import pairwise
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.policy.extents import PAGE_BYTES, FreeSpace, pages
 
+INDEX_BITS = 20
+"""Objects of one slab. The numbers of all other extents have zeros there."""
+INDEX_MASK = (1 << INDEX_BITS) - 1
+SLABS_SHARE_MAX = 0.5
+"""No slabs are given when so much of the arena is in use."""
 NAMED_MAX = 3
 """Clients that the error of a full store names."""
 
@@ -57,9 +66,12 @@ class Freed:
 
 
 class Extent:
-    """One allocated range. `size` is what was asked; the range has whole pages."""
+    """One allocated range. `size` is what was asked; the range has whole pages. `carved`: objects taken from a slab; None: no slab.
 
-    __slots__ = ("freed", "number", "offset", "owner", "pins", "size")
+    `writer`: who has handed it over to its owner.
+    """
+
+    __slots__ = ("carved", "freed", "number", "offset", "owner", "pins", "size", "writer")
 
     def __init__(self, number: int, offset: int, size: int, owner: str) -> None:
         self.number = number
@@ -68,6 +80,8 @@ class Extent:
         self.owner = owner
         self.freed = False
         self.pins = 0
+        self.carved: int | None = None
+        self.writer = ""
 
 
 class _Client:
@@ -136,6 +150,47 @@ class ExtentBook:
         self._client(client).waiting[self._wait_number] = None
         return None
 
+    def allocate_slab(self, client: str, token: int, size: int) -> Granted | Denied:
+        """Ask for a slab of `size` bytes."""
+        if self._waiters or self.used_bytes() + size > self.size * SLABS_SHARE_MAX:
+            return Denied(client, token, "no room for a slab")
+        granted = self._grant(client, token, size)
+        if granted is None:
+            return Denied(client, token, "no room for a slab in one piece")
+        self._extents[granted.extent].carved = 0
+        return granted
+
+    def carve(self, client: str, number: int, size: int) -> bool:
+        """The client has taken an object of `size` bytes from the front of its slab (ST-5). False when it has no such slab (any more)."""
+        slab = self._extents.get(number & ~INDEX_MASK)
+        count = pages(size)
+        if slab is None or slab.carved is None or slab.owner != client or slab.freed or count * PAGE_BYTES > slab.size:
+            return False
+        if number & INDEX_MASK != slab.carved + 1 or size <= 0:
+            return False
+        slab.carved += 1
+        self._extents[number] = Extent(number, slab.offset, size, client)
+        self._client(client).owned[number] = None
+        slab.offset += count * PAGE_BYTES
+        slab.size -= count * PAGE_BYTES
+        if not slab.size:
+            del self._extents[slab.number]
+            self._clients[client].owned.pop(slab.number, None)
+        return True
+
+    def to_come(self, number: int) -> bool:
+        """True for an object that its slab's client may have taken, and that the book has not heard of yet (ST-5)."""
+        slab = self._extents.get(number & ~INDEX_MASK)
+        return slab is not None and slab.carved is not None and not slab.freed and number & INDEX_MASK > slab.carved
+
+    def slab_clients(self) -> list[str]:
+        """Who has slabs."""
+        return list(dict.fromkeys(extent.owner for extent in self._extents.values() if extent.carved is not None and not extent.freed))
+
+    def free_ranges(self) -> list[tuple[int, int]]:
+        """(offset, size) of all that is free, in bytes."""
+        return [(start * PAGE_BYTES, count * PAGE_BYTES) for start, count in self._space.extents()]
+
     def serve(self, now: float) -> list[Granted]:
         """Give room to those who wait, in order, as far as it goes."""
         served = []
@@ -174,9 +229,17 @@ class ExtentBook:
         if extent.owner != owner:
             del self._clients[client].owned[number]
             self._forget_client(client)
-            extent.owner = owner
+            extent.owner, extent.writer = owner, client
             self._client(owner).owned[number] = None
         return True
+
+    def written_by(self, client: str) -> dict[str, list[int]]:
+        """What a process has handed over and is still there, by owner."""
+        found: dict[str, list[int]] = {}
+        for extent in self._extents.values():
+            if extent.writer == client and not extent.freed:
+                found.setdefault(extent.owner, []).append(extent.number)
+        return found
 
     def free(self, number: int, now: float) -> Freed | None:
         """The owner needs the extent no more: free it now, or when its last pin goes. Idempotent."""
@@ -259,7 +322,7 @@ class ExtentBook:
         start = self._space.take(pages(size))
         if start is None:
             return None
-        self._number += 1
+        self._number += 1 << INDEX_BITS
         extent = Extent(self._number, start * PAGE_BYTES, size, client)
         self._extents[extent.number] = extent
         self._client(client).owned[extent.number] = None

@@ -148,13 +148,13 @@ class WorkerPool:
         self._make_idle(worker, now)
         return True
 
-    def release(self, worker_id: str, now: float, *, retire: bool = False) -> None:
-        """The lease on this worker is over: it is idle, or `decide` ends it."""
+    def release(self, worker_id: str, now: float, *, retire: bool = False, ask: bool = False) -> None:
+        """The lease on this worker is over: it is idle, or `decide` ends it. `ask`: it may stay, unused."""
         worker = self.workers.get(worker_id)
         if worker is None or worker.state is not WorkerState.LEASED:
             return
         if retire:
-            self._retire(worker, "its owner asked not to use it again")
+            self._retire(worker, "its owner asked not to use it again", ask=ask)
         else:
             self._make_idle(worker, now)
 

@@ -45,9 +45,10 @@ class Pickled(NamedTuple):
 
 
 class _ThreadState(threading.local):
-    """What a pickling in progress on this thread has found. None while there is none."""
+    """What a (un)pickling in progress on this thread knows. None while there is none."""
 
     sink: dict[Any, int] | None = None
+    table: Sequence[Any] = ()
 
 
 _state = _ThreadState()
@@ -68,10 +69,8 @@ def note_reference(ref: Any, what: str) -> int:
 
 
 def reference_at(position: int) -> Any:
-    """The inverse of `note_reference`: a name in pickles, which `loads` takes for the table. Called by a plain unpickler only."""
-    raise DeserializationError(
-        f"reference {position} of this pickle can only be rebuilt where actorflow received it: plain pickle has no table of references"
-    )
+    """The inverse of `note_reference`: a name in pickles, for which `loads` takes the table itself. Called by plain pickles inside."""
+    return _state.table[position]
 
 
 class _TableUnpickler(pickle.Unpickler):
@@ -143,7 +142,7 @@ def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table:
     """Unpickle. `table` holds the references by position. Raises DeserializationError with the cause."""
     try:
         if table:
-            return _TableUnpickler(data, buffers, table).load()
+            return _load_with_table(data, buffers, table)
         return pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
     except Exception as error:
         # As in dumps: a user's __setstate__ or a missing module may raise anything.
@@ -151,6 +150,14 @@ def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table:
             f"cannot rebuild a value of {len(data)} bytes: {describe(error)}; "
             "the module that defines it must be importable here (see working_dir= and sys.path)"
         ) from error
+
+
+def _load_with_table(data: bytes | memoryview, buffers: Sequence[Any] | None, table: Sequence[Any]) -> Any:
+    previous, _state.table = _state.table, table
+    try:
+        return _TableUnpickler(data, buffers, table).load()
+    finally:
+        _state.table = previous
 
 
 def load_arguments(data: bytes, buffers: Sequence[Any] | None, table: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base import current
-from actorflow._core.base.errors import ActorflowError, TaskCancelledError, TaskTimeoutError
+from actorflow._core.base.errors import TaskCancelledError, TaskTimeoutError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
+from actorflow._core.worker.context import TRACER, declared, declared_values, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
@@ -39,8 +39,7 @@ class Caller:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._entries = core.references.owned.entries
-        self._orphans: dict[int, Call] = {}
-        """Calls whose callers have their answer already (a timeout), but which still run; by number."""
+        self._orphans = core.cancels.orphans
 
     # -- making calls
 
@@ -67,6 +66,8 @@ class Caller:
         owned = self._core.references.owned
         entry = call.entry = owned.new()
         entry.call = call
+        if self._core.host is not None and (running := running_call.get()) is not None:
+            self._core.cancels.note_child(running, entry.index)
         if call.extra:
             returns = call.options.num_returns
             if returns != 1 and type(returns) is int and returns > 1:
@@ -79,7 +80,7 @@ class Caller:
 
     def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
         """Send the call, or wait for what it needs. Under the lock."""
-        if call.extra or large is not None or deadline_var.get() is not None:
+        if call.extra or large is not None or deadline_var.get() is not None or declared.get() is not None or TRACER in sys.modules:
             call.extra = True
             self._start_extra(call, large, actor)
         if actor is not None:
@@ -93,6 +94,8 @@ class Caller:
         timeout_s = self._time_left(call.options.timeout)
         if timeout_s is not None:
             self._arm_timeout(call, timeout_s)
+        if (taken := declared_values()) is not None:
+            call.values = taken
         if actor is not None:
             call.place = actor
         if large is not None:
@@ -154,9 +157,10 @@ class Caller:
         """What this call carries beyond its arguments; None for most."""
         options = call.options
         group = getattr(options, "concurrency_group", "") or ""
-        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or options.num_returns == 0):
+        values = call.values
+        if not (call.pins or call.stored or call.stream or call.deadline or call.more or group or values or options.num_returns == 0):
             return None
-        context = m.CallContext(group=group, num_returns=1 + len(call.more or ()))
+        context = m.CallContext(values=values, group=group, num_returns=1 + len(call.more or ()))
         if options.num_returns == 0:
             context.num_returns = 0
         if call.deadline:
@@ -196,14 +200,9 @@ class Caller:
             f"{call.target.name} did not end within its timeout of {call.timeout_s:g} s: it was cancelled "
             f"{where.get(call.state, 'while it ran')}"
         )
-        failed = self._core.failed(error)
         # The caller hears of it now; the remote end goes on (SEMANTICS 4).
-        if call.state is CallState.PUSHED:
-            self._orphans[call.entry.index] = call
-        if call.stream is not None and not call.stream.ended:
-            self._core.streams.end(call.stream, failed)
-        self._settle_entries(call, failed)
-        self.cancel_call(call)
+        self._core.cancels.settle_early(call, self._core.failed(error))
+        self._core.cancels.cancel(call)
 
     def submit(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         """See Runtime."""
@@ -291,7 +290,7 @@ class Caller:
                 if core.host is None:
                     await waiter.future
                 else:
-                    await core.host.wait_blocked(waiter.future)
+                    await core.host.lending.wait(waiter.future)
             outcome = entry.outcome
             if type(outcome) is m.Inline and call.more is None:
                 if outcome.refs is None:
@@ -302,11 +301,12 @@ class Caller:
         except asyncio.CancelledError:
             if entry.outcome is None:
                 with core.lock:
-                    self.cancel_call(call)
-                    unfinished = current.cancelled_calls.get()
-                    if unfinished is not None and entry.outcome is None:
-                        # The task group that was left waits until the call is terminal (SEMANTICS 4).
-                        unfinished.append(core.references.handle(entry))
+                    core.cancels.cancel(call)
+                    core.cancels.left(entry)
+            raise
+        except TaskTimeoutError:
+            with core.lock:
+                core.cancels.left(entry)
             raise
         finally:
             with core.lock:
@@ -317,7 +317,7 @@ class Caller:
         if self._core.host is None:
             await future
         else:
-            await self._core.host.wait_blocked(future)
+            await self._core.host.lending.wait(future)
 
     # -- the end of calls
 
@@ -427,10 +427,10 @@ class Caller:
         if call.timer is not None:
             call.timer.cancel()
         if self._orphans:
-            self._orphans.pop(call.entry.index, None)
+            self._core.cancels.ended(call)
         if call.stream is not None and not call.stream.ended:
             self._core.streams.end(call.stream, outcome)
-        self._settle_entries(call, outcome, more)
+        self.settle_entries(call, outcome, more)
         pins, call.pins = call.pins, ()
         if pins:
             self._core.references.unpin_all(pins)
@@ -440,7 +440,8 @@ class Caller:
                 stored.outcome = m.Inline(b"")
             self._core.references.unpin_all((stored,))
 
-    def _settle_entries(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:
+    def settle_entries(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:
+        """All results of a call have their outcomes."""
         self.settle_entry(call.entry, outcome)
         for position, entry in enumerate(call.more or ()):
             self.settle_entry(entry, more[position] if more is not None and position < len(more) else outcome)
@@ -464,7 +465,8 @@ class Caller:
 
     def settle_cancelled(self, call: Call) -> None:
         """End a call that will not run (any more)."""
-        self.settle_error(call, TaskCancelledError(f"{call.target.name} was cancelled before it ended"))
+        text = f"{call.target.name} was cancelled before it ended"
+        self.settle_error(call, TaskCancelledError(f"{text}, and its worker was killed: {call.killed}" if call.killed else text))
 
     def settled_borrow(self, entry: Borrowed, outcome: m.Outcome) -> None:
         """The outcome of somebody else's object is known here."""
@@ -489,33 +491,3 @@ class Caller:
             entry.fetching = True
             peer = self._core.peer(entry.owner, entry.address)
             peer.send(m.Fetch(entry.index))
-
-    # -- cancelling
-
-    def cancel_entry(self, entry: Entry) -> bool:
-        """`ref.cancel()`: acts for all who wait (SEMANTICS 3). False when there was nothing left to cancel."""
-        if not isinstance(entry, Owned):
-            raise ActorflowError("only the owner of a reference can cancel its call; this process has borrowed it")
-        with self._core.lock:
-            call = entry.call
-            if call is None:
-                return False
-            self.cancel_call(call)
-            return True
-
-    def cancel_call(self, call: Call) -> None:
-        """Under the lock. Queued: settled here. Pushed: the worker is asked, and its answer settles it."""
-        if call.cancelled or call.state is CallState.DONE:
-            return
-        call.cancelled = call.extra = True
-        if type(call.place) is ActorClient:
-            self._core.actors.cancel(call)
-        elif call.state is CallState.WAITING:
-            self.settle_cancelled(call)
-        else:
-            self._core.tasks.cancel(call)
-
-    def send_cancel(self, peer: Peer, call: Call) -> None:
-        """Ask the worker."""
-        peer.send(m.Cancel(call.entry.index, call.attempt))
-        self._core.flush_now(peer)

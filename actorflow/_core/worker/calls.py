@@ -59,10 +59,20 @@ class Call:
     stream: Any = None
     waiting_for = 0
     cancelled = False
+    spares_children = False
+    """Cancelled with recursive=False."""
+    killed = ""
+    """Why its worker was killed for it."""
+    ignores = False
+    """It was cancelled and does not listen; its caller knows."""
+    over: list[Any] | None = None
+    """Who waits for the end of an orphan (CN-3)."""
     deadline = 0.0
     """When it must have ended, on this process's clock; 0: never."""
     timeout_s = 0.0
     timer: Any = None
+    values: dict[str, str] | None = None
+    """The declared context it takes along (SEMANTICS 8)."""
     story: list[str] | None = None
     """What happened to earlier attempts, for the error of the last one."""
 

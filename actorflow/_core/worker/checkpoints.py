@@ -54,7 +54,8 @@ class Checkpoints:
         if self._actor.spec.checkpoint_every != "call":
             reply()
             return
-        self._held.append(reply)
+        with self._host.core.lock:
+            self._held.append(reply)
         self._take_soon()
 
     def _tick(self, every_s: float) -> None:
@@ -115,18 +116,29 @@ class Checkpoints:
 
     async def _take(self) -> None:
         """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
+        core, spec = self._host.core, self._actor.spec
+        with core.lock:
+            # Only these have ended by now: what ends while an async __checkpoint__ runs may not be in its value.
+            held, self._held = self._held, []
         try:
             value = self._actor.instance.__checkpoint__()
             if inspect.isawaitable(value):
                 value = await value
             data = values.dumps_plain(value)
+        except Exception:
+            # The user's code, or a state that cannot travel: as with one that the store refuses, the calls have run and are answered.
+            log.exception("%s: its __checkpoint__ failed: what its calls have done since the last one is not stored", self._actor.label)
+            for reply in held:
+                reply()
+        else:
+            with core.lock:
+                self._number += 1
+                self._waiting[self._number] = held
+                core.push(core.head, m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data), urgent=True)
         finally:
             self._taking = False
-        core, spec = self._host.core, self._actor.spec
-        with core.lock:
-            self._number += 1
-            self._waiting[self._number], self._held = self._held, []
-            core.push(core.head, m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data), urgent=True)
+        if self._held:
+            self._take_soon()
 
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""

@@ -19,12 +19,14 @@ from actorflow._core.base.errors import (
 )
 from actorflow._core.base.ids import new_id
 from actorflow._core.io.blocking import block_on
+from actorflow._core.io.notebook import Ticker, in_notebook, interruptible
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import tracebacks, values
 from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
+from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
@@ -32,7 +34,7 @@ from actorflow._core.worker.references import References
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
-from actorflow._core.worker.wakers import Gates
+from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
@@ -44,6 +46,8 @@ BURST_FLUSH = 64
 """Calls, or replies, that are queued on a connection before they are written without waiting for the end of the turn."""
 DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
+DRAIN_IDLE_S = 1.0
+"""The same where there is no reference: a thousand idle actors must cost no more than the looking."""
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
 
@@ -85,6 +89,7 @@ class Core:
         self.gates = Gates(ports.lock, self._new_waiting_loop)
         self.references = References(self)
         self.dropped = self.references.dropped
+        self.cancels = Cancels(self)
         self.caller = Caller(self)
         self.objects = Objects(self)
         self.streams = StreamCalls(self)
@@ -138,6 +143,9 @@ class Core:
             m.LeaseLost: self.tasks.on_lost,
             m.ReclaimLease: self.tasks.on_reclaim,
             m.GaveBack: self.tasks.on_gave_back,
+            m.WornOut: self.tasks.on_worn_out,
+            m.NotListening: self.cancels.on_not_listening,
+            m.CancelObject: self.cancels.on_cancel_object,
             m.ActorState: self.actors.on_state,
             m.CreateActorReply: self.actors.on_create_reply,
             m.FindActorReply: self.directory.on_answer,
@@ -145,6 +153,8 @@ class Core:
             m.StateQuery: self.directory.on_state_query,
             m.Allocated: self.store.on_allocated,
             m.Pinned: self.store.on_pinned,
+            m.ReturnSlabs: self.store.on_return_slabs,
+            m.WriterLost: self.store.on_writer_lost,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,
@@ -160,7 +170,7 @@ class Core:
         self.node = self.peers.connect(node_address)
         await self._ready
         self._ready = None
-        loop.call_later(DRAIN_S, self._drain_timer)
+        loop.call_later(DRAIN_IDLE_S, self._drain_timer)
 
     def handle(self, message: type, handler: Callable[[Peer, Any], None]) -> None:
         """Let the host take a kind of message."""
@@ -196,7 +206,8 @@ class Core:
             if self.dropped or self.store.unpinned or self.streams.dropped:
                 with self.batch():
                     pass
-            self.ports.loop.call_later(DRAIN_S, self._drain_timer)
+            has_references = self.references.owned.entries or self.references.borrowed.entries
+            self.ports.loop.call_later(DRAIN_S if has_references else DRAIN_IDLE_S, self._drain_timer)
 
     # -- batches, flushes, peers
 
@@ -256,10 +267,14 @@ class Core:
         with self.batch():
             pass
 
-    def _new_waiting_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _new_waiting_loop(self, gate: LoopGate) -> None:
         reads = self.ports.reads
-        if reads is not None and loop is not self.ports.loop:
-            reads.adopt(loop)
+        if gate.loop is self.ports.loop:
+            return
+        if reads is not None:
+            reads.adopt(gate.loop)
+        if self.blocker is block_on and in_notebook():  # Not a simulated loop: those would never be at rest.
+            gate.ticker = Ticker(gate.loop)
 
     def push(self, peer: Peer, message: m.AnyMessage, *, urgent: bool) -> None:
         """Send on the call path: `urgent` writes now, from this thread; otherwise what follows soon goes with it, up to a burst."""
@@ -307,6 +322,7 @@ class Core:
         """See PeerHandler."""
         if self._ready is not None and not self._ready.done():
             if peer is self.node:
+                self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self.head = self.peers.connect(peer.welcome_info["head"])
                 self._know_cluster(peer.process_id)
             elif peer is getattr(self, "head", None):
@@ -365,6 +381,7 @@ class Core:
                 return
             self.tasks.peer_lost(peer)
             self.actors.peer_lost(peer)
+            self.store.peer_lost(peer.process_id)
             if self.host is not None:
                 self.host.peer_lost(peer)
             if peer.process_id:
@@ -421,9 +438,14 @@ class Core:
         with self.lock:
             if self._dirty:
                 self._flush_dirty()
+        if self.host is not None:
+            coroutine = self.host.interrupts.blocking(coroutine)
         if self.ports.reads is not None:
             coroutine = _reading(self.ports.reads, coroutine)
-        return self.blocker(coroutine, timeout_s)
+        if not in_notebook():
+            return self.blocker(coroutine, timeout_s)
+        with interruptible():
+            return self.blocker(coroutine, timeout_s)
 
     def concurrent_future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """See ObjectRef.future."""

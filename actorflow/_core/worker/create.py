@@ -11,6 +11,7 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, pack, unsettled
+from actorflow._core.worker.context import declared_values
 
 if TYPE_CHECKING:
     from actorflow._core.base.targets import ActorTarget
@@ -25,9 +26,11 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
     if not target.class_id:
         target.pickle = values.dumps(target.cls, f"class {target.name}").data
         target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
-    call = Call(_CONSTRUCTOR, options, 0)  # only its arguments are used
+    call = Call(_CONSTRUCTOR, options, 0)  # only its arguments and its declared context are used
+    call.values = declared_values()
     large = pack(call, args, kwargs)
     with core.lock:
+        core.actors.versions.made(target.cls, target.class_id)
         client = core.actors.client(core.new_id(), target.name, watch=False)
         client.class_blob = target.interface
         client.max_task_retries = options.max_task_retries
@@ -116,6 +119,7 @@ class Creation:
             max_concurrency=options.max_concurrency or 0,
             groups=dict(self.target.groups),
             checkpoint_every=options.checkpoint_every,
+            values=call.values,
         )
         if call.pins or self.stored is not None:
             # Not a method: whoever waits for the end of the actor must not keep it alive by a handle.

@@ -109,11 +109,13 @@ class Directory:
                         break
                     state.waiters.append(waiter)
                 await waiter.future
+            await self._core.cancels.until_over(state.call.entry.index)
             return state.error
         entry = call._entry
         await self._core.objects.wait_many([entry], 1)
         if type(entry) is Owned:
             entry.seen = True
+            await self._core.cancels.until_over(entry.index)
         return self._core.error_of(entry.outcome) if type(entry.outcome) is m.Failed else None
 
     async def find_actor(self, name: str, namespace: str | None) -> tuple[ActorClient, bytes]:
@@ -122,6 +124,8 @@ class Directory:
         reply: m.FindActorReply = await self.ask(lambda token: m.FindActor(token, name, namespace))
         if not reply.actor_id:
             raise ActorNotFoundError(self._not_found(reply, name, namespace))
+        with self._core.lock:
+            self._core.actors.versions.found(repr(name), reply.class_id)
         # What is found by name is kept alive by its owner's handles, not by ours: names do not count (SEMANTICS 23).
         return self.restore_actor(reply.actor_id, None, reply.class_name, reply.methods), reply.methods
 

@@ -31,6 +31,8 @@ class FirstSteps:
         self._loop = loop
         self._ended = ended
         self._spares: list[Carrier] = []
+        self._coming = 0
+        """Tasks that were made and have not begun to wait."""
 
     def run(self, call: Any, start: Callable[[Any], Coroutine[Any, Any, Any]]) -> tuple[asyncio.Task[None] | None, Any] | None:
         """Start a call: `start(call)` makes its coroutine. On the loop, outside of any task.
@@ -65,9 +67,16 @@ class FirstSteps:
             if carrier.fit():
                 return carrier
             spares.pop()
-        # It may stand for a call when it has begun to wait, which is after this turn of the loop.
-        Carrier(self, self._loop)
+        if self._coming < SPARES_MAX:
+            # It may stand for a call when it has begun to wait, which is after this turn of the loop.
+            self._coming += 1
+            Carrier(self, self._loop)
+            self._loop.call_soon(self._has_come)
         return None
+
+    def _has_come(self) -> None:
+        """The task that was made before this was scheduled has had its first step."""
+        self._coming -= 1
 
     def over(self, call: Any, value: Any, error: BaseException | None) -> None:
         """A carried call has ended."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import pickle
+import threading
+from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -18,12 +20,15 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
 from actorflow._core.worker.hosted import HostedActor, host_actor
 from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.interrupts import Interrupts
+from actorflow._core.worker.lending import Lending
 from actorflow._core.worker.producer import produce
+from actorflow._core.worker.tidying import Tidying
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -37,8 +42,6 @@ log = logging.getLogger("actorflow")
 
 LONG_CALL_S = 0.02
 """A task that runs longer, or blocks, gives back those that wait behind it (SEMANTICS 25)."""
-BLOCKED_S = 0.002
-"""How long all running code must wait before the CPU is lent to others (SEMANTICS 24)."""
 RUN_S = 0.002
 """How long calls are run one after another before the user's loop gets a turn."""
 
@@ -58,17 +61,23 @@ class Host:
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Events | None = None
         """The calls that have ended here, for the state API."""
+        self.loop_watch: Any = None
+        self.stepping: Incoming | None = None
+        """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
+        self.worn_out = False
+        """A task was interrupted here: no other one is run (IR-6)."""
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
         self._first_steps = FirstSteps(executor.loop, self._carried)
-        self._ready: list[tuple[Mailbox[Incoming], Incoming]] = []
+        self._ready: deque[tuple[Mailbox[Incoming], Incoming]] = deque()
+        """Calls that may start, in order."""
         self._next_hold = 1
-        self._waiting = 0
-        self._running = 0
-        self._told_blocked = False
+        self.lending = Lending(self)
+        self.tidying = Tidying(self)
         self._watching = False
         self.checkpoints: dict[str, Checkpoints] = {}
+        self.interrupts = Interrupts(self)
         self._kept: set[asyncio.Task[Any]] = set()
         self._classes: dict[str, type] = {}
         handlers: dict[type, Callable[[Peer, Any], None]] = {
@@ -76,7 +85,6 @@ class Host:
             m.ActorCall: self._on_actor_call,
             m.Cancel: self._on_cancel,
             m.Define: self._on_define,
-            m.TakeBack: self._on_take_back,
             m.Release: self._on_release,
             m.StreamCredit: self._on_stream_credit,
             m.StreamClose: self._on_stream_close,
@@ -94,6 +102,9 @@ class Host:
         self.functions.setdefault(message.function, message.pickle)
 
     def _on_task(self, peer: Peer, message: m.TaskCall) -> None:
+        if self.worn_out:
+            peer.send(m.GaveBack(message.lease, [message.seq]))
+            return
         incoming = Incoming(peer, message, None)
         self.calls[incoming.key] = incoming
         if self.tasks.offer(incoming.key, incoming):
@@ -131,32 +142,33 @@ class Host:
             self._start_soon(actor.mailbox, incoming)
 
     def _start_soon(self, mailbox: Mailbox[Incoming], incoming: Incoming) -> None:
-        """Hand a call to the user's thread: all that arrived together go together."""
+        """Hand a call to the user's thread, behind those that may start and have not: all that arrived together go together."""
         self._ready.append((mailbox, incoming))
         if len(self._ready) == 1:
             self.executor.submit(self._run_ready)
 
-    def _run_ready(self) -> None:
-        ready, self._ready = self._ready, []
-        for mailbox, incoming in ready:
-            self._run_from(mailbox, incoming)
-
     def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
         incoming = self.calls.get(key)
-        if incoming is None or incoming.message.attempt != message.attempt or incoming.cancelled:
+        if incoming is None or incoming.message.attempt != message.attempt:
+            return
+        if incoming.cancelled:
+            if message.recursive and not incoming.recursive:
+                incoming.recursive = True
+                self.interrupts.cancel_children(incoming)
             return
         incoming.cancelled = True
+        incoming.recursive = message.recursive
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         if mailbox.withdraw(key) is not None:
             self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return
         if incoming.running is not None:
             incoming.running.cancelled = True
+        self.interrupts.cancel(incoming)
         self.executor.loop.call_soon_threadsafe(self.cancel_running, incoming)
 
-    @staticmethod
-    def cancel_running(incoming: Incoming) -> None:
+    def cancel_running(self, incoming: Incoming) -> None:
         """End the code of a call that is marked as cancelled. On the user's loop."""
         if incoming.producer is not None:
             incoming.producer.close()
@@ -166,9 +178,7 @@ class Host:
             incoming.suspended or inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED  # type: ignore[arg-type]
         ):
             task.cancel()
-
-    def _on_take_back(self, peer: Peer, message: m.TakeBack) -> None:
-        self._give_back()
+            self.interrupts.tell(incoming)
 
     def _on_release(self, peer: Peer, message: m.Release) -> None:
         held = self.holds.pop(message.hold, None)
@@ -184,10 +194,19 @@ class Host:
         incoming = self.calls.get((peer.process_id, message.seq))
         if incoming is None:
             return
-        if incoming.producer is not None:
-            self.executor.loop.call_soon_threadsafe(incoming.producer.close)
-        else:
+        if incoming.producer is None or incoming.producer.computing:
+            # It is not at a `yield`, where a generator can be closed: whatever it waits for there is cancelled.
             self._on_cancel(peer, m.Cancel(message.seq, incoming.message.attempt))
+        else:
+            self.executor.loop.call_soon_threadsafe(self._close_producer, peer, incoming)
+
+    def _close_producer(self, peer: Peer, incoming: Incoming) -> None:
+        """The consumer wants no more. On the user's loop."""
+        if incoming.producer.computing:
+            with self.core.lock:
+                self._on_cancel(peer, m.Cancel(incoming.message.seq, incoming.message.attempt))
+        else:
+            incoming.producer.close()
 
     def _on_host_actor(self, peer: Peer, message: m.HostActor) -> None:
         self.holds_cpu = bool(message.spec.resources.get("CPU"))
@@ -253,12 +272,21 @@ class Host:
         now = self.core.ports.monotonic()
         running = [incoming for incoming in self.calls.values() if incoming.actor is None and incoming.started]
         if any(now - incoming.started >= LONG_CALL_S for incoming in running):
-            self._give_back()
+            self.give_back()
         else:
             self._watching = True
             self.core.later(LONG_CALL_S, self._watch_long_call)
 
-    def _give_back(self) -> None:
+    def wear_out(self, incoming: Incoming) -> None:
+        """A task was interrupted: its owner retires this worker, and what waits here goes back (IR-6). On the user's thread."""
+        assert isinstance(incoming.message, m.TaskCall)
+        with self.core.lock:
+            self.worn_out = True
+            incoming.peer.send(m.WornOut(incoming.message.lease))
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Tasks that have not started go back to their owners (SEMANTICS 25). Under the lock."""
         by_lease: dict[tuple[Peer, int], list[int]] = {}
         for incoming in self.tasks.take_waiting():
             del self.calls[incoming.key]
@@ -267,54 +295,26 @@ class Host:
         for (peer, lease), seqs in by_lease.items():
             peer.send(m.GaveBack(lease, seqs))
 
-    @contextlib.contextmanager
-    def waiting(self) -> Any:
-        """While the running code waits for other results: when all of it does, its CPU is lent (SEMANTICS 24)."""
-        call = running_call.get()
-        if call is None or not self.holds_cpu:
-            yield
-            return
-        with self.core.lock:
-            call.blocked += 1
-            if call.blocked == 1:
-                self._waiting += 1
-                if self._waiting == self._running and not self._told_blocked:
-                    self.core.later(BLOCKED_S, self._tell_blocked)
-        try:
-            yield
-        finally:
-            with self.core.lock:
-                call.blocked -= 1
-                if call.blocked == 0:
-                    self._waiting -= 1
-                    if self._told_blocked:
-                        self._told_blocked = False
-                        self.core.node.send(m.Unblocked())
-
-    async def wait_blocked(self, future: asyncio.Future[None]) -> None:
-        """Await something that other work must finish."""
-        with self.waiting():
-            await future
-
-    def _tell_blocked(self) -> None:
-        if self._waiting and self._waiting == self._running and not self._told_blocked:
-            self._told_blocked = True
-            self.core.node.send(m.Blocked())
-            self._give_back()
-
     # -- running
 
-    def _run_from(self, mailbox: Mailbox[Incoming], incoming: Incoming | None) -> None:
-        """Run a call and those behind it, on the user's thread, until none may start or others should have a turn."""
-        until = 0.0
-        while incoming is not None:
-            if not self._begin(incoming):
-                return
+    def _run_ready(self) -> None:
+        """Start what may start, in order, on the user's thread, until nothing is left or others should have a turn."""
+        ready, until = self._ready, 0.0
+        while ready:
+            try:
+                mailbox, incoming = ready.popleft()
+            except IndexError:
+                return  # A thread of the actor was faster.
+            if self._begin(incoming):
+                following = self._take_next(mailbox, incoming)
+                if following is not None:
+                    # Behind those that were ready before it (MB-1).
+                    ready.append((mailbox, following))
             if not until:
                 until = incoming.started + RUN_S
-            incoming = self._take_next(mailbox, incoming)
-            if incoming is not None and self._monotonic() > until:
-                self.executor.submit(partial(self._run_from, mailbox, incoming))
+            elif self._monotonic() > until:
+                if ready:
+                    self.executor.submit(self._run_ready)
                 return
 
     def _take_next(self, mailbox: Mailbox[Incoming], ended: Incoming) -> Incoming | None:
@@ -332,25 +332,35 @@ class Host:
         following = self._take_next(mailbox, incoming)
         if following is not None:
             # Not from here: this is the task of another call.
-            self.executor.submit(partial(self._run_from, mailbox, following))
+            self._start_soon(mailbox, following)
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
+        actor = incoming.actor
         fn = self._prepare(incoming)
         if fn is None:
             return True
-        context = incoming.context
         if incoming.is_async:
-            if context is None and incoming.actor is not None and not self.holds_cpu:
+            if incoming.context is None and actor is not None and not self.holds_cpu and not actor.starting:
                 return self._run_plain(incoming, fn)
-            incoming.task = self._create_task(self._run_async(incoming, fn))
+            self._run_as_task(incoming, fn)
             return False
-        if incoming.actor is not None and incoming.actor.threads_max:
+        if actor is not None and actor.threads_max:
             incoming.fn = fn
-            self._threads_of(incoming.actor).put(incoming)
+            self._threads_of(actor).put(incoming)
             return False
-        self._run_sync(incoming, fn)
+        if actor is not None and actor.starting:
+            self._run_as_task(incoming, fn)
+            return False
+        # A context of its own: what it sets no other call sees (SEMANTICS 8).
+        copy_context().run(self._run_sync, incoming, fn)
         return True
+
+    def _run_as_task(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
+        """As a task of its own. Until it has started, so have the calls of its actor behind it (SEMANTICS 20)."""
+        if incoming.actor is not None and incoming.actor.is_async:
+            incoming.actor.starting += 1
+        incoming.task = self._create_task(self._run_async(incoming, fn))
 
     def _prepare(self, incoming: Incoming) -> Callable[..., Any] | None:
         """Find the code of a call that starts now. None: there is none, and the call has been answered."""
@@ -389,21 +399,28 @@ class Host:
         running_call.set(running)
         if running.deadline is not None or deadline_var.get() is not None:
             deadline_var.set(running.deadline)
+        values = incoming.context.values if incoming.context is not None else None
+        if values is not declared.get():
+            declared.set(values)
         if self.holds_cpu:
-            with self.core.lock:
-                self._running += 1
+            self.lending.begin()
 
     def _leave(self) -> None:
         if self.holds_cpu:
-            with self.core.lock:
-                self._running -= 1
+            self.lending.end()
 
     def _run_sync(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
+        actor = incoming.actor
         try:
-            args, kwargs = arguments.load_arguments(self.core, incoming)
-            value = fn(*args, **kwargs)
-            args, kwargs = (), {}
+            if actor is None or (actor.interruptible and incoming.message.method in actor.interruptible):  # type: ignore[union-attr]
+                value = self.interrupts.run(incoming, fn)
+            elif incoming.cancelled:
+                raise asyncio.CancelledError
+            else:
+                args, kwargs = arguments.load_arguments(self.core, incoming)
+                value = fn(*args, **kwargs)
+                args, kwargs = (), {}
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
             outcome = arguments.failure(self.core, incoming, error)
@@ -424,19 +441,32 @@ class Host:
         """Run a call on a thread of its actor. Returns the one that may start in its place there."""
         actor = incoming.actor
         assert actor is not None
-        self._run_sync(incoming, incoming.fn)
+        incoming.thread = threading.get_ident()
+        copy_context().run(self._run_sync, incoming, incoming.fn)
         following = self._take_next(actor.mailbox, incoming)
         while following is not None:
+            if self._ready:
+                # Others are before it (MB-1): it waits in their line, and this thread takes the first of them.
+                self._start_soon(actor.mailbox, following)
+                following = self._first_ready()
+                if following is None:
+                    return None
+            if following.context is not None:
+                # It may be for the loop: a generator, or its arguments must be fetched first.
+                self._start_soon(actor.mailbox, following)
+                return None
             fn = self._prepare(following)
-            if fn is not None and not following.is_async:
+            if fn is not None:
                 following.fn = fn
                 return following
-            if fn is not None:
-                # Its arguments must be fetched first, or it is a generator: that is for the loop.
-                self.executor.submit(partial(self._run_from, actor.mailbox, following))
-                return None
             following = self._take_next(actor.mailbox, following)
         return None
+
+    def _first_ready(self) -> Incoming | None:
+        try:
+            return self._ready.popleft()[1]
+        except IndexError:
+            return None
 
     def _run_plain(self, incoming: Incoming, fn: Callable[..., Any]) -> bool:
         """Start what most calls of an async actor are: nothing comes with them but their arguments. True when it has ended already."""
@@ -444,13 +474,16 @@ class Host:
             self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return True
         incoming.fn = fn
+        self.stepping = incoming
         try:
             started = self._first_steps.run(incoming, _coroutine_of)
         except BaseException as error:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
             return True
+        finally:
+            self.stepping = None
         if started is None:
-            incoming.task = self._create_task(self._run_async(incoming, fn))
+            self._run_as_task(incoming, fn)
             return False
         task, value = started
         if task is not None:
@@ -470,24 +503,21 @@ class Host:
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         following = self._take_next(mailbox, incoming)
         if following is not None:
-            self.executor.submit(partial(self._run_from, mailbox, following))
+            self._start_soon(mailbox, following)
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
         context = incoming.context
         try:
-            if incoming.cancelled:
-                raise asyncio.CancelledError
-            if context is None:
-                args, kwargs = values.load_arguments(incoming.message.args, incoming.message.buffers, ())
-            elif incoming.needs_store():
-                args, kwargs = await arguments.load_arguments_async(self.core, incoming)
-            else:
-                args, kwargs = arguments.load_arguments(self.core, incoming)
+            args, kwargs = await self._arguments_in_turn(incoming)
             if context is not None and context.stream_window:
                 await produce(self, incoming, fn, args, kwargs)
                 return
-            value = fn(*args, **kwargs)
+            if incoming.actor is None and not inspect.iscoroutinefunction(fn):
+                # A `def` task that is here for its arguments only, which lay in shared memory.
+                value = self.interrupts.call(incoming, fn, args, kwargs)
+            else:
+                value = fn(*args, **kwargs)
             if type(value) is CoroutineType or inspect.isawaitable(value):
                 value = await value
             args, kwargs = (), {}
@@ -502,6 +532,26 @@ class Host:
             self._leave()
             self._deliver(incoming, value)
             self._next(incoming)
+
+    async def _arguments_in_turn(self, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call that runs as a task. Those of one actor get theirs, and start, in order, however long it takes."""
+        actor = incoming.actor
+        if actor is None or not actor.is_async:
+            return await self._arguments(incoming)
+        try:
+            async with actor.turn:
+                return await self._arguments(incoming)
+        finally:
+            actor.starting -= 1
+
+    async def _arguments(self, incoming: Incoming) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if incoming.cancelled:
+            raise asyncio.CancelledError
+        if incoming.context is None:
+            return values.load_arguments(incoming.message.args, incoming.message.buffers, ())
+        if incoming.needs_store():
+            return await arguments.load_arguments_async(self.core, incoming)
+        return arguments.load_arguments(self.core, incoming)
 
     # -- results
 
@@ -558,9 +608,14 @@ class Host:
         run_us = int((self._monotonic() - started) * 1e6)
         if self.events is not None:
             self.events.append((incoming.running, started, run_us, False))  # type: ignore[arg-type]  # it has run
-        with self.core.lock:
+        core, actor = self.core, incoming.actor
+        with core.lock:
             self.calls.pop(incoming.key, None)
-            self._post(incoming, peer, m.Reply(message.seq, message.attempt, outcome, run_us))
+            reply = m.Reply(message.seq, message.attempt, outcome, run_us)
+            if actor is not None and actor.threads_max:
+                self._post(incoming, peer, reply)
+            else:
+                core.push(peer, reply, urgent=not self.calls)
 
     def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
@@ -579,6 +634,8 @@ class Host:
         message, peer, core = incoming.message, incoming.peer, self.core
         with core.lock:
             self.calls.pop(incoming.key, None)
+            if type(outcome) is m.Failed:
+                self.tidying.call_failed()
             reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
             if hold:
                 reply.hold = self._next_hold
@@ -632,6 +689,8 @@ def _coroutine_of(incoming: Incoming) -> Any:
     running_call.set(incoming.running)
     if deadline_var.get() is not None:
         deadline_var.set(None)
+    if declared.get() is not None:
+        declared.set(None)
     message = incoming.message
     if not message.args:
         return incoming.fn()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
-from actorflow._core.worker.context import RunningCall, running_call
+from actorflow._core.worker.context import RunningCall, declared, running_call
+from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
+from actorflow._core.worker.loop_watch import LoopWatch
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
@@ -24,14 +30,30 @@ ASYNC_CONCURRENCY = 1000
 """Calls of an async actor that run at a time, unless `max_concurrency` says otherwise."""
 
 
+class KeptSpec:
+    """What a worker keeps of an ActorSpec. The rest, most of all the pickle of the class, is for the constructor only."""
+
+    __slots__ = ("actor_id", "checkpoint_every", "class_name", "shared")
+
+    def __init__(self, spec: m.ActorSpec) -> None:
+        self.actor_id = spec.actor_id
+        self.class_name = sys.intern(spec.class_name)
+        self.shared = spec.shared
+        self.checkpoint_every = spec.checkpoint_every
+
+
 class HostedActor:
-    """One incarnation of one actor."""
+    """One incarnation of one actor. There may be ten thousand in a process."""
+
+    __slots__ = (
+        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "leaving", "mailbox",
+        "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
+    )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
-        self.spec = spec
+        self.spec = KeptSpec(spec)
         self.incarnation = incarnation
         self.cls = cls
-        self.label = f"{spec.class_name}(af-actor-{spec.actor_id[:6]})"
         self.is_async = is_async_class(cls)
         self.instance: Any = None
         limit = spec.max_concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
@@ -42,13 +64,23 @@ class HostedActor:
         """For `def` methods that run at the same time; 0: one after the other, on the user's thread."""
         self.threads: CallThreads[Incoming] | None = None
         self.after_call: Callable[[Callable[[], None]], None] | None = None
+        self.starting = 0
+        """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
+        self.turn = asyncio.Lock()
         self.leaving = False
         self.on_quiet: Callable[[], None] | None = None
         """Called once, under the lock, when no call runs."""
         self.watched = False
         """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
+        self.interruptible: frozenset[str] = frozenset() if self.threads_max else interruptible_methods(cls)
+        """`def` methods that a cancel may tear (SEMANTICS 5). Only the user's thread can be interrupted."""
         self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         self._exit: Callable[..., Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """The actor as people see it."""
+        return f"{self.spec.class_name}(af-actor-{self.spec.actor_id[:6]})"
 
     def method(self, name: str) -> tuple[Callable[..., Any], bool, str]:
         """What to run: (bound method, it is `async def`, its name for people). Raises AttributeError."""
@@ -123,23 +155,49 @@ class HostedActor:
         host.actor_left(self, cause)
 
     def _abandon(self, host: Host) -> None:
-        for incoming in list(host.calls.values()):
-            if incoming.actor is self and incoming.task is not None:
-                incoming.cancelled = True
-                host.cancel_running(incoming)
+        """It was killed. On the user's loop."""
+        with host.core.lock:
+            host.actors.pop(self.spec.actor_id, None)
+            for group in self.mailbox.groups():
+                for waiting in self.mailbox.take_waiting(group):
+                    host.calls.pop(waiting.key, None)
+            running = [incoming for incoming in host.calls.values() if incoming.actor is self and incoming.task is not None]
+        for incoming in running:
+            incoming.cancelled = True
+            host.cancel_running(incoming)
+        tasks = [incoming.task for incoming in running if incoming.task is not None]
+        host.keep(host.executor.loop.create_task(self._leave_when_quiet(host, tasks), name=f"end {self.label}"))
+
+    async def _leave_when_quiet(self, host: Host, tasks: list[asyncio.Task[Any]]) -> None:
+        """Code that does not listen to its cancel keeps the actor here: its node ends the whole process after the grace (NA-3)."""
+        if tasks:
+            await asyncio.wait(tasks)
         host.actor_left(self, "it was killed")
 
 
 def is_async_class(cls: type) -> bool:
     """True when one public method is `async def`: then all calls run on the loop. Hooks do not count (SEMANTICS 19)."""
-    for name in dir(cls):
-        if name.startswith("_"):
-            continue
-        member = inspect.getattr_static(cls, name, None)
-        member = getattr(member, "__wrapped__", member)
-        if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
-            return True
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if name[0] == "_" or name in seen:
+                continue
+            seen.add(name)
+            member = getattr(member, "__wrapped__", member)
+            if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
+                return True
     return False
+
+
+@functools.lru_cache(maxsize=128)
+def interruptible_methods(cls: type) -> frozenset[str]:
+    """The methods that say so with `@af.method(interruptible=True)`."""
+    return frozenset(
+        name
+        for name in dir(cls)
+        if not name.startswith("_")
+        and getattr(getattr(inspect.getattr_static(cls, name, None), METHOD_OPTIONS, None), "interruptible", False)
+    )
 
 
 async def resolved(value: Any) -> Any:
@@ -148,6 +206,9 @@ async def resolved(value: Any) -> Any:
 
 def host_actor(host: Host, message: m.HostActor) -> None:
     """Become, or take in, an actor. On the user's thread."""
+    if message.spec.shared and host.loop_watch is None:
+        host.loop_watch = LoopWatch(host)
+        host.loop_watch.start()
     host.keep(host.executor.loop.create_task(_construct(host, message), name=f"construct {message.spec.class_name}"))
 
 
@@ -160,6 +221,9 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     name = f"{spec.class_name}.__init__"
     incoming.running = RunningCall(spec.owner, 0, 0, name, spec.actor_id, None)
     running_call.set(incoming.running)
+    # What an earlier call of this worker ran under is none of its business (SEMANTICS 8).
+    deadline_var.set(None)
+    declared.set(spec.values)
     try:
         actor = HostedActor(spec, message.incarnation, host.actor_class(spec))
         if incoming.needs_store():

@@ -31,6 +31,21 @@ class Incoming:
     fn: Callable[..., Any]
 
     cancelled = False
+    told = False
+    """Its code has been told that it is cancelled, by an exception (IR-4)."""
+    torn = False
+    """... at an instruction of the signal's choice."""
+    recursive = True
+    """Its cancel ends the calls that it has made."""
+    reported = False
+    """Its caller was told that it does not listen."""
+    patience_ends_at = 0.0
+    blocking: asyncio.Task[Any] | None = None
+    """What it waits for in `af.sync`."""
+    asked: asyncio.Task[Any] | None = None
+    """... and was asked to end there."""
+    thread = 0
+    """The thread that runs it, where that is not the user's."""
     suspended = False
     """Its first step is done, and its task goes on with it."""
     producer: Any = None
@@ -126,7 +141,8 @@ def _fill(args: tuple[Any, ...], kwargs: dict[str, Any], resolved: list[Any]) ->
 
 def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
     """An exception of user code as an outcome."""
-    if isinstance(error, asyncio.CancelledError) and incoming.cancelled:
+    if incoming.cancelled and isinstance(error, asyncio.CancelledError | TaskCancelledError):
+        # The second: what `af.check_cancelled()` raises, and what the code sees of a child that was cancelled with it.
         return core.failed(TaskCancelledError(f"{incoming.name} was cancelled while it ran"))
     message = incoming.message
     data = tracebacks.capture(
@@ -163,6 +179,20 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
             hold = core.references.lend_all(entries, incoming.peer)
         then(m.Inline(pickled.data, pickled.buffers, groups), hold)  # type: ignore[arg-type]
         return
+
+    def hand_over(stored: m.Stored) -> list[Entry]:
+        hold = core.references.lend_all(entries, incoming.peer)
+        # The extent goes over to the caller, who owns the object: it must outlive this worker.
+        core.node.send(m.HandOver(stored.extent, incoming.peer.process_id))
+        core.flush_now(core.node)
+        return hold
+
+    written = core.store.write_now(pickled)
+    if written is not None:
+        with core.lock:
+            hold = hand_over(written)
+        then(written, hold)
+        return
     # An actor may go on changing what it returned: the copy is made now, the move into shared memory follows.
     copied = values.owned_bytes(pickled)
 
@@ -170,11 +200,7 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         if isinstance(result, Exception):
             then(core.failed(result), [])
         else:
-            hold = core.references.lend_all(entries, incoming.peer)
-            # The extent goes over to the caller, who owns the object: it must outlive this worker.
-            core.node.send(m.HandOver(result.extent, incoming.peer.process_id))
-            core.flush_now(core.node)
-            then(result, hold)
+            then(result, hand_over(result))
 
     with core.lock:
         core.store.write(Pickled(copied.data, copied.buffers, pickled.refs), moved)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from actorflow._core.base.errors import NotYetSupportedError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol.messages import Inline
 from actorflow._core.serialization.values import note_reference, reference_at
@@ -51,16 +50,16 @@ class ObjectRef(msgspec.Struct, Generic[T], eq=False, weakref=True):
         """True when the value, or the error, is known in this process."""
         return self._entry.outcome is not None
 
-    def cancel(self, *, force: bool = False) -> bool:
-        """Ask for the end of the call that makes this object; True when it was not finished yet.
+    def cancel(self, *, force: bool = False, recursive: bool = True) -> bool:
+        """Ask for the end of the call that makes this object; True when it was not finished yet, as far as this process knows.
 
-        A call that has not started never will; running `async def` code gets CancelledError; running `def` code goes on unless it looks
-        at `af.check_cancelled()`. Whoever awaits the ref gets TaskCancelledError. `force=True`, which is to end a running `def` task with
-        its worker, is not there yet: NotYetSupportedError.
+        A call that has not started never will; running `async def` code and running `def` tasks get asyncio.CancelledError; `def` methods
+        of actors are not torn: they look at `af.check_cancelled()`. Whoever awaits the ref gets TaskCancelledError. A task that has not
+        ended after the grace (`af.init(cancel_grace=)`) ends with its worker; `force=True` kills the worker of a running task at once, and
+        raises OptionError for the call of an actor. The calls that the call itself has made end with it, unless `recursive=False`.
+        Whoever has a reference may cancel: a borrower's word goes to the owner.
         """
-        if force:
-            raise NotYetSupportedError("ref.cancel(force=True) is not there yet: let the code look at af.check_cancelled()")
-        return self._core.caller.cancel_entry(self._entry)
+        return self._core.cancels.cancel_entry(self._entry, force=force, recursive=recursive)
 
     def future(self) -> concurrent.futures.Future[T]:
         """A `concurrent.futures.Future` with the same end, for code that wants one; cancelling it does not cancel the call."""

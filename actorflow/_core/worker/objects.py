@@ -48,7 +48,7 @@ class Objects:
             if self._core.host is None:
                 await waiter.future
             else:
-                await self._core.host.wait_blocked(waiter.future)
+                await self._core.host.lending.wait(waiter.future)
         except asyncio.CancelledError:
             self._wait_cancelled(entry, waiter)
             raise
@@ -61,7 +61,7 @@ class Objects:
                 call = entry.call
                 if call is not None:
                     entry.seen = True
-                    self._core.caller.cancel_call(call)
+                    self._core.cancels.cancel(call)
 
     async def wait_many(self, entries: Sequence[Entry], count: int) -> None:
         """Wait until `count` of the entries are settled. Stopping to wait cancels nothing (SEMANTICS 2)."""
@@ -114,11 +114,15 @@ class Objects:
                 entry.seen = True
             raise self._core.error_of(outcome)
         assert type(outcome) is m.Stored
+        if type(entry) is Owned:
+            return self._load_stored(outcome, *self._core.store.read_own(outcome))
         return await self.open_stored(outcome)
 
     async def open_stored(self, outcome: m.Stored) -> Any:
         """The value of an object in shared memory: its buffers are read-only views of it (SEMANTICS 14)."""
-        data, buffers = await self._core.store.read(outcome)
+        return self._load_stored(outcome, *await self._core.store.read(outcome))
+
+    def _load_stored(self, outcome: m.Stored, data: bytes | memoryview, buffers: list[memoryview]) -> Any:
         with self._core.lock:
             table = self._core.references.table(outcome.refs)
         return values.loads(data, buffers, table)
@@ -140,8 +144,17 @@ class Objects:
         return await self._put_large(pickled, refs)
 
     async def _put_large(self, pickled: Pickled, refs: list[Entry]) -> ObjectRef[Any]:
-        """Through shared memory: the extent is asked of the node, the copy is made by this thread."""
+        """Through shared memory: into our slab, or the extent is asked of the node. The copy is made by this thread."""
         core = self._core
+        with core.lock:
+            # What was dropped before this put makes room for it, while its pages are warm.
+            core.references.drain()
+            core.store.drain()
+            for inner in refs:
+                inner.pins += 1
+        stored = core.store.write_now(pickled)
+        if stored is not None:
+            return self._own_stored(stored)
         waiter = FutureWaiter(core.gates.current())
         answer: list[m.Allocated] = []
         given_up = False
@@ -153,8 +166,6 @@ class Objects:
             waiter.settled(message)
 
         with core.lock:
-            for inner in refs:
-                inner.pins += 1
             core.store.allocate(layout(pickled)[0], allocated)
             core.flush_now(core.node)
         try:
@@ -169,10 +180,13 @@ class Objects:
                 if answer and not answer[0].error:
                     core.node.send(m.FreeExtent(answer[0].extent))
             raise
-        with core.lock:
-            entry = core.references.owned.new()
+        return self._own_stored(stored)
+
+    def _own_stored(self, stored: m.Stored) -> ObjectRef[Any]:
+        with self._core.lock:
+            entry = self._core.references.owned.new()
             entry.outcome = stored
-            return core.references.handle(entry)
+            return self._core.references.handle(entry)
 
     def freed(self, entry: Owned) -> None:
         """An object of ours is gone. Under the lock."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.interrupts import END
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
@@ -24,6 +25,8 @@ class Producer:
         self.until = window
         self.sent = 0
         self.closed = False
+        self.computing = False
+        """The generator works on its next item; otherwise it stands at a `yield`, and can be closed there."""
         self._event = asyncio.Event()
 
     def credit(self, until: int) -> None:
@@ -65,7 +68,14 @@ async def produce(host: Host, incoming: Incoming, fn: Callable[..., Any], args: 
 
 async def _send_async(host: Host, incoming: Incoming, producer: Producer, generator: Any) -> None:
     try:
-        async for item in generator:
+        while True:
+            producer.computing = True
+            try:
+                item = await anext(generator, END)
+            finally:
+                producer.computing = False
+            if item is END:
+                break
             await _send(host, incoming, producer, item)
             if producer.closed:
                 break
@@ -75,8 +85,16 @@ async def _send_async(host: Host, incoming: Incoming, producer: Producer, genera
 
 async def _send_sync(host: Host, incoming: Incoming, producer: Producer, generator: Any) -> None:
     iterator = iter(generator)
+    step = host.interrupts.step if host.interrupts.may_tear(incoming) else _step
     try:
-        for item in iterator:
+        while True:
+            producer.computing = True
+            try:
+                item = step(incoming, iterator)
+            finally:
+                producer.computing = False
+            if item is END:
+                break
             await _send(host, incoming, producer, item)
             if producer.closed:
                 break
@@ -87,6 +105,11 @@ async def _send_sync(host: Host, incoming: Incoming, producer: Producer, generat
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
+
+
+def _step(incoming: Incoming, iterator: Any) -> Any:
+    """As a generator of an actor goes on: it is not torn (SEMANTICS 5)."""
+    return next(iterator, END)
 
 
 async def _send(host: Host, incoming: Incoming, producer: Producer, item: Any) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
-from actorflow._core.protocol.messages import Allocate, Allocated, FreeExtent, Pin, Pinned, Stored, Unpin
+from actorflow._core.policy.extents import PAGE_BYTES
+from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, Pin, Pinned, ReturnSlabs, Stored, Unpin, WriterLost
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.wakers import FutureWaiter
 
@@ -28,27 +29,144 @@ ALIGN = 64
 """Buffers start at multiples of this inside an extent: a cache line, and what vector code likes."""
 
 
-def layout(pickled: Pickled) -> tuple[int, list[tuple[int, int]]]:
-    """Where the pickle (first) and its buffers go in an extent: (size, [(start, length), ...])."""
+SKEW_BYTES_MIN = 256 * 1024
+"""Buffers from this size on start where a copy of them is fast: see Arena.skew."""
+
+
+def layout(pickled: Pickled, skew: Callable[[bytes | memoryview], int] = lambda part: 0) -> tuple[int, list[tuple[int, int]]]:
+    """Where the pickle (first) and its buffers go in an extent: (size, [(start, length), ...]). The size does not depend on `skew`."""
     spans: list[tuple[int, int]] = []
     at = 0
-    for length in [len(pickled.data), *map(len, pickled.buffers or ())]:
-        spans.append((at, length))
+    for part in [pickled.data, *(pickled.buffers or ())]:
+        length = len(part)
+        start = at
+        if length >= SKEW_BYTES_MIN:
+            at = (at + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+            start = at + skew(part)
+            at += PAGE_BYTES
+        spans.append((start, length))
         at += (length + ALIGN - 1) // ALIGN * ALIGN
     return max(at, 1), spans
 
 
+SLAB_BYTES_MAX = 64 * 1024 * 1024
+SLAB_SHARE = 64
+"""A slab is at most this part of the arena."""
+SLAB_OBJECT_SHARE = 8
+"""Objects over this part of a slab have an extent of their own."""
+PREFAULT_AHEAD_BYTES = 16 * 1024 * 1024
+"""So much of a slab is made resident before it is written."""
+
+
+class Slab:
+    """An extent of ours that we carve into objects without asking, from its front (ST-5)."""
+
+    __slots__ = ("index", "left", "number", "offset", "prefaulted")
+
+    def __init__(self, number: int, offset: int, size: int) -> None:
+        self.number = number
+        self.offset = offset
+        self.left = size
+        self.index = 0
+        self.prefaulted = offset
+        """Up to here its pages are resident, or on their way."""
+
+
 class StoreClient:
-    """One process's way to the arena."""
+    """One process's way to the arena. An object of ours may be read here without asking: its extent stays until we free it."""
 
     def __init__(self, core: Core, arena: Arena | None) -> None:
         self._core = core
         self.arena = arena
         self._token = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
-        self.unpinned: deque[int] = deque()
+        self.unpinned: deque[tuple[int, bool]] = deque()
+        """(extent, it is ours) of views that are gone."""
+        self._slab: Slab | None = None
+        self._next_slab: Slab | None = None
+        self._asked = False
+        self._slab_bytes = min(SLAB_BYTES_MAX, arena.size // SLAB_SHARE) // PAGE_BYTES * PAGE_BYTES if arena is not None else 0
+        self._viewed: dict[int, int] = {}
+        """Views of our own objects, by extent."""
+        self._unheard: dict[str, list[int]] = {}
+        """What processes that died have handed over to us, until their connections have ended."""
+        self._freed_later: set[int] = set()
+        """Our own objects that are freed when their last view here is gone."""
 
     # -- writing
+
+    def write_now(self, pickled: Pickled) -> Stored | None:
+        """Write a pickle into our slab; None when there is no room in it. Any thread, not under the lock: the copy may take long."""
+        if self.arena is None:
+            return None
+        size, _ = layout(pickled)
+        with self._core.lock:
+            place = self._carve(size)
+        if place is None:
+            return None
+        try:
+            return self.fill(place, pickled)
+        except BaseException:
+            with self._core.lock:
+                self._core.node.send(FreeExtent(place.extent))
+            raise
+
+    def _carve(self, size: int) -> Allocated | None:
+        """Take an object from our slab, and see to the next slab."""
+        if size > self._slab_bytes // SLAB_OBJECT_SHARE:
+            return None
+        taken = (size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+        if self._slab is not None and taken > self._slab.left:
+            self._core.node.send(FreeExtent(self._slab.number))
+            self._slab = None
+        if self._slab is None:
+            self._slab, self._next_slab = self._next_slab, None
+        slab = self._slab
+        if slab is None or slab.left < self._slab_bytes // 2:
+            self._ask_for_slab()
+        if slab is None:
+            return None
+        slab.index += 1
+        place = Allocated(0, slab.number | slab.index, slab.offset)
+        slab.offset += taken
+        slab.left -= taken
+        self._core.node.send(Carved(place.extent, size))
+        if not slab.left:
+            self._slab = None
+        self._prefault(slab)
+        return place
+
+    def _ask_for_slab(self) -> None:
+        if self._asked or self._next_slab is not None or self._core.closed is not None:
+            return
+        self._asked = True
+
+        def answered(message: Allocated) -> None:
+            self._asked = False
+            if message.extent:
+                self._next_slab = Slab(message.extent, message.offset, self._slab_bytes)
+                self._prefault(self._next_slab)
+
+        self._token += 1
+        self._waiting[self._token] = answered
+        self._core.node.send(Allocate(self._token, self._slab_bytes, slab=True))
+
+    def _prefault(self, slab: Slab) -> None:
+        ahead = min(slab.offset + PREFAULT_AHEAD_BYTES, slab.offset + slab.left)
+        if ahead - slab.prefaulted >= PREFAULT_AHEAD_BYTES // 2 and self.arena is not None:
+            self.arena.prefault(slab.prefaulted, ahead - slab.prefaulted)
+            slab.prefaulted = ahead
+
+    def return_slabs(self) -> None:
+        """Give back what is left of our slabs."""
+        for slab in (self._slab, self._next_slab):
+            if slab is not None:
+                self._core.node.send(FreeExtent(slab.number))
+        self._slab = self._next_slab = None
+
+    def on_return_slabs(self, peer: Peer, message: ReturnSlabs) -> None:
+        """The node is short of room."""
+        self.return_slabs()
 
     def write(self, pickled: Pickled, then: Callable[[Stored | Exception], None]) -> None:
         """Put a pickle into the arena; `then` gets where it is, or the error, under the lock. Any thread, under the lock."""
@@ -77,18 +195,37 @@ class StoreClient:
     def fill(self, message: Allocated, pickled: Pickled) -> Stored:
         """Copy a pickle into the extent that was allocated for it."""
         assert self.arena is not None
-        size, spans = layout(pickled)
-        view = self.arena.view(message.offset, size, writable=True)
-        for (start, length), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
-            view[start : start + length] = part
+        size, spans = layout(pickled, self.arena.skew)
+        for (start, _), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
+            self.arena.write(message.offset + start, part)
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
         return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs)
 
     def free(self, stored: Stored) -> None:
-        """Its owner has no use for it any more."""
-        self._core.node.send(FreeExtent(stored.extent))
+        """Its owner, which we are, has no use for it any more. Under the lock."""
+        if stored.extent in self._viewed:
+            self._freed_later.add(stored.extent)
+        else:
+            self._core.node.send(FreeExtent(stored.extent))
 
     # -- reading
+
+    def read_own(self, stored: Stored) -> tuple[memoryview, list[memoryview]]:
+        """Map an object that this process owns: (pickle, buffers). Nobody needs to be asked. Raises ObjectLostError."""
+        if self.arena is None:
+            raise ObjectLostError(f"an object of {stored.size} bytes is in the object store, and this process has no shared memory")
+        extent = stored.extent
+        with self._core.lock:
+            self._viewed[extent] = self._viewed.get(extent, 0) + 1
+        return self._views(stored, own=True)
+
+    def _views(self, stored: Stored, *, own: bool) -> tuple[memoryview, list[memoryview]]:
+        assert self.arena is not None
+        view = self.arena.view(stored.offset, stored.size)
+        gone, unpinned = (stored.extent, own), self.unpinned
+        self.arena.watch(view, lambda: unpinned.append(gone))
+        parts = [view[start : start + length] for start, length in stored.spans]
+        return parts[0], parts[1:]
 
     async def read(self, stored: Stored) -> tuple[bytes | memoryview, list[memoryview]]:
         """Map and pin an object: (pickle, buffers). The pin goes with the last view. Raises ObjectLostError."""
@@ -114,18 +251,14 @@ class StoreClient:
             raise
         if not answer or not answer[0].ok or self.arena is None:
             raise ObjectLostError(f"an object of {stored.size} bytes is not in the object store of node {stored.node} any more")
-        view = self.arena.view(stored.offset, stored.size)
-        extent, unpinned = stored.extent, self.unpinned
-        self.arena.watch(view, lambda: unpinned.append(extent))
-        parts = [view[start : start + length] for start, length in stored.spans]
-        return parts[0], parts[1:]
+        return self._views(stored, own=False)
 
     def _unpin_when_pinned(self, token: int, extent: int, answer: list[Any]) -> None:
         """Nobody waits for this pin any more, but the node may have counted it. Under the lock."""
 
         def unpin(message: Any) -> None:
             if message.ok:
-                self.unpinned.append(extent)
+                self.unpinned.append((extent, False))
 
         if answer:
             unpin(answer[0])
@@ -133,9 +266,20 @@ class StoreClient:
             self._waiting[token] = unpin
 
     def drain(self) -> None:
-        """Tell the node about views that are gone."""
+        """Count the views that are gone, and tell the node."""
         while self.unpinned:
-            self._core.node.send(Unpin(self.unpinned.popleft()))
+            extent, own = self.unpinned.popleft()
+            if not own:
+                self._core.node.send(Unpin(extent))
+                continue
+            left = self._viewed[extent] - 1
+            if left:
+                self._viewed[extent] = left
+                continue
+            del self._viewed[extent]
+            if extent in self._freed_later:
+                self._freed_later.discard(extent)
+                self._core.node.send(FreeExtent(extent))
 
     def on_allocated(self, peer: Peer, message: Allocated) -> None:
         """The node's answer."""
@@ -144,6 +288,26 @@ class StoreClient:
     def on_pinned(self, peer: Peer, message: Pinned) -> None:
         """The node's answer."""
         self._waiting.pop(message.token)(message)
+
+    def on_writer_lost(self, peer: Peer, message: WriterLost) -> None:
+        """A worker died. What it has said may still be on its way: what became of its results is known when its connection has ended."""
+        writer = self._core.known_peer(message.process_id)
+        if writer is None or writer.lost:
+            self._free_unheard(message.extents)
+        else:
+            self._unheard.setdefault(message.process_id, []).extend(message.extents)
+
+    def peer_lost(self, process_id: str) -> None:
+        """The connection to a process has ended."""
+        extents = self._unheard.pop(process_id, None)
+        if extents is not None:
+            self._free_unheard(extents)
+
+    def _free_unheard(self, extents: list[int]) -> None:
+        heard = {entry.outcome.extent for entry in self._core.references.owned.entries.values() if type(entry.outcome) is Stored}
+        for extent in extents:
+            if extent not in heard and extent not in self._viewed:
+                self._core.node.send(FreeExtent(extent))
 
     def fail_all(self, reason: str) -> None:
         """The node is gone: no answer will come."""

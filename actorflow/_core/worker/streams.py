@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from actorflow._core.io.notebook import in_notebook
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.messages import StreamClose, StreamCredit
 from actorflow._core.worker.calls import CallState
+from actorflow._core.worker.context import running_call
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import FutureWaiter, Waiter
@@ -78,6 +81,10 @@ class Stream(Generic[T]):
         return await self._core.streams.open_and_drop(await self._core.streams.next_item(self._state))  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[T]:
+        if asyncio._get_running_loop() is not None and running_call.get() is None and not in_notebook():
+            raise RuntimeError(
+                "a plain `for` over a stream would block the event loop that runs on this thread: write `async for item in stream` instead"
+            )
         return self
 
     def __next__(self) -> T:
@@ -184,6 +191,9 @@ class StreamCalls:
     def on_end(self, peer: Peer, message: m.StreamEnd) -> None:
         entry = self._core.references.owned.entries.get(message.seq)
         call: Call | None = entry.call if entry is not None else None
+        orphans = self._core.cancels.orphans
+        if call is None and orphans:
+            call = orphans.get(message.seq)
         if call is None or call.attempt != message.attempt or call.state is not CallState.PUSHED:
             return
         if type(call.place) is Lease:
@@ -247,8 +257,9 @@ class StreamCalls:
                     # Nobody reads it: were its worker to die now, it must not be tried again.
                     state.call.cancelled = True
                     self._send_to_producer(state, close_message(state))
+                    self._core.cancels.be_patient(state.call)
                 else:
-                    self._core.caller.cancel_call(state.call)
+                    self._core.cancels.cancel(state.call)
             state.wake()
 
     def drain(self) -> None:

@@ -19,6 +19,7 @@ from actorflow._core.protocol.messages import (
     RequestLease,
     ReturnLease,
     TaskCall,
+    WornOut,
 )
 from actorflow._core.worker.calls import Call, CallState
 
@@ -39,7 +40,7 @@ LOSS_REPORT_S = 1.0
 class Lease:
     """The right to push tasks to one worker."""
 
-    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "pushed", "reclaimed", "worker_id")
+    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "pushed", "reclaimed", "worker_id", "worn")
 
     def __init__(self, lease_id: int, klass: LeaseClass, peer: Peer, worker_id: str) -> None:
         self.lease_id = lease_id
@@ -51,6 +52,8 @@ class Lease:
         self.pushed = 0
         """Calls ever pushed: with `max_calls` the worker is retired after so many."""
         self.reclaimed = False
+        self.worn = False
+        """A task was interrupted there: the worker is not used again."""
         self.closing = False
         self.lost = False
 
@@ -168,13 +171,6 @@ class TaskSubmitter:
             self._core.node.send(CancelLease(lease_id))
         klass.requests.clear()
 
-    def cancel(self, call: Call) -> None:
-        """End a call that is queued or pushed. Its outcome follows."""
-        if call.state is CallState.PUSHED:
-            self._core.caller.send_cancel(call.place.peer, call)
-        else:
-            self._core.caller.settle_cancelled(call)
-
     # -- the life of a lease
 
     def on_granted(self, peer: Peer, message: LeaseGranted) -> None:
@@ -222,6 +218,12 @@ class TaskSubmitter:
             self._return_if_idle(lease)
             if lease.klass.queue:
                 self._request(lease.klass)
+
+    def on_worn_out(self, peer: Peer, message: WornOut) -> None:
+        """A task was interrupted there (SEMANTICS 5): its answer and those behind it come back now, and then the worker goes."""
+        lease = self._leases.get(message.lease)
+        if lease is not None:
+            lease.worn = lease.reclaimed = True
 
     def on_lost(self, peer: Peer, message: LeaseLost) -> None:
         """The worker died, and the node says how."""
@@ -328,6 +330,9 @@ class TaskSubmitter:
             function: str = running.target.function_id  # type: ignore[union-attr]
             self._run_us[function] = max(self._run_us.get(function, 0.0), 20_000.0)
         self._pump(lease.klass)
+        if running is None:
+            # Nothing is left there, and no reply will come that would have it looked at.
+            self._core.pump_later(lease.klass)
 
     def completed(self, call: Call, run_us: int) -> None:
         """A reply came: the worker is free for more."""
@@ -380,7 +385,8 @@ class TaskSubmitter:
         self._leases.pop(lease.lease_id, None)
         lease.klass.leases.pop(lease.lease_id, None)
         calls_max = lease.klass.options.calls_max
-        self._core.node.send(ReturnLease(lease.lease_id, retire=bool(calls_max and lease.pushed >= calls_max)))
+        used_up = bool(calls_max and lease.pushed >= calls_max)
+        self._core.node.send(ReturnLease(lease.lease_id, used_up or lease.worn, lease.worn and not used_up))
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from actorflow._core.io.notebook import Ticker
+
 _running_loop = asyncio._get_running_loop
 
 
@@ -21,13 +23,15 @@ class Waiter(Protocol):
 class LoopGate:
     """Carries wake-ups to one event loop, many in one go (SEMANTICS 9); on that loop itself there is nothing to carry."""
 
-    __slots__ = ("_lock", "_scheduled", "_woken", "loop")
+    __slots__ = ("_lock", "_scheduled", "_woken", "loop", "ticker")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
         self.loop = loop
         self._lock = lock
         self._woken: list[asyncio.Future[None]] = []
         self._scheduled = False
+        self.ticker: Ticker | None = None
+        """In a notebook: what keeps the loop able to notice an interrupt while something is awaited (SEMANTICS 28)."""
 
     def wake(self, future: asyncio.Future[None]) -> None:
         """Set `future` on its own loop. The lock is held."""
@@ -55,10 +59,10 @@ class LoopGate:
 
 
 class Gates:
-    """The gate of each loop that waits. One per runtime. `on_new`: called on a loop that waits here for the first time."""
+    """The gate of each loop that waits. One per runtime. `on_new`: called with the gate of a loop that waits here for the first time."""
 
     def __init__(
-        self, lock: AbstractContextManager[Any], on_new: Callable[[asyncio.AbstractEventLoop], None] | None = None
+        self, lock: AbstractContextManager[Any], on_new: Callable[[LoopGate], None] | None = None
     ) -> None:
         self._lock = lock
         self._on_new = on_new
@@ -77,7 +81,7 @@ class Gates:
                 self._gates = {key: old for key, old in self._gates.items() if not old.loop.is_closed()}
                 gate = self._gates[id(loop)] = LoopGate(loop, self._lock)
                 if self._on_new is not None:
-                    self._on_new(loop)
+                    self._on_new(gate)
         self._local.gate = gate
         return gate
 
@@ -90,6 +94,8 @@ class FutureWaiter:
     def __init__(self, gate: LoopGate) -> None:
         self.gate = gate
         self.future: asyncio.Future[None] = gate.loop.create_future()
+        if gate.ticker is not None:
+            gate.ticker.watch(self.future)
 
     def settled(self, entry: Any) -> None:
         """See Waiter."""
@@ -105,6 +111,8 @@ class Countdown:
         self.gate = gate
         self.left = left
         self.future: asyncio.Future[None] = gate.loop.create_future()
+        if gate.ticker is not None:
+            gate.ticker.watch(self.future)
 
     def settled(self, entry: Any) -> None:
         """See Waiter."""

@@ -10,6 +10,7 @@ from actorflow._core.base.resources import (
     UNIT,
     DeviceBook,
     ResourceSet,
+    default_arena_bytes,
     format_bytes,
     format_resources,
     nearest_name,
@@ -84,6 +85,23 @@ def test_a_bad_size_is_refused(value: object) -> None:
 def test_a_size_of_a_wrong_type_is_refused(value: object) -> None:
     with pytest.raises(OptionTypeError, match=r'memory="4GiB"'):
         parse_bytes("memory", value)
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit", "expected"),
+    [
+        (100 * 2**30, None, 30 * 2**30),
+        (100 * 2**30, 10 * 2**30, 3 * 2**30),
+        (10 * 2**30, 100 * 2**30, 3 * 2**30),
+        (100 * 2**20, None, 64 * 2**20),
+    ],
+)
+def test_the_default_arena_is_a_share_of_what_the_node_may_use(memory: int, limit: int | None, expected: int) -> None:
+    assert default_arena_bytes(memory, limit) == expected
+
+
+def test_the_default_arena_is_whole_pages() -> None:
+    assert default_arena_bytes(1_234_567_890) % 4_096 == 0
 
 
 def test_the_four_options_become_one_demand_without_zeros() -> None:

@@ -37,6 +37,10 @@ def root(short_dir: Path) -> Path:
     return short_dir / f"actorflow-{os.geteuid()}"
 
 
+def place(session: SessionDir) -> Path:
+    return Path(session.path)
+
+
 def make_old(path: Path) -> None:
     long_ago = time.time() - OLD
     os.utime(path, (long_ago, long_ago))
@@ -46,11 +50,11 @@ def make_old(path: Path) -> None:
 def locked_elsewhere(session: SessionDir) -> Iterator["subprocess.Popen[bytes]"]:
     """Another process that holds the lock, as a node does."""
     code = (
-        "import sys; from pathlib import Path; from actorflow._core.boot.session_dir import SessionDir\n"
-        "session = SessionDir(Path(sys.argv[1])); session.hold_lock(); session.publish('unix:/there')\n"
+        "import sys; from actorflow._core.boot.session_dir import SessionDir\n"
+        "session = SessionDir(sys.argv[1]); session.hold_lock(); session.publish('unix:/there')\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(session.path)]
+    command = [sys.executable, "-c", code, session.path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
@@ -65,11 +69,11 @@ def locked_elsewhere(session: SessionDir) -> Iterator["subprocess.Popen[bytes]"]
 
 def test_a_new_directory_is_for_this_user_only(short_dir: Path) -> None:
     session = create(short_dir)
-    assert session.path == root(short_dir) / "a1b2c3d4e5f6"
+    assert place(session) == root(short_dir) / "a1b2c3d4e5f6"
     assert session.session_id == "a1b2c3d4e5f6"
-    for path in (session.path, session.path.parent, session.logs):
+    for path in (place(session), place(session).parent, Path(session.logs)):
+        assert path.is_dir()
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    assert session.logs.is_dir()
 
 
 def test_the_umask_does_not_open_it(short_dir: Path) -> None:
@@ -78,7 +82,7 @@ def test_the_umask_does_not_open_it(short_dir: Path) -> None:
         session = create(short_dir)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(session.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(place(session).stat().st_mode) == 0o700
 
 
 def test_its_addresses_can_be_bound(short_dir: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_name_too_long_for_sockets_is_passed_over(short_dir: Path) -> None:
     long = short_dir / ("d" * 80)
     long.mkdir()
     session = create_session_dir("a1", [str(long), str(short_dir)])
-    assert session.path.parent == root(short_dir)
+    assert place(session).parent == root(short_dir)
     assert list(long.iterdir()) == []
 
 
@@ -145,7 +149,7 @@ def test_a_directory_that_is_read_only() -> None:
 )
 def test_each_failure_in_words(code: int, words: str) -> None:
     with pytest.raises(ClusterStartError, match=f"^the temporary directory /here {words}. Set TMPDIR or"):
-        with module._explained(Path("/here")):
+        with module._explained("/here"):
             raise OSError(code, os.strerror(code))
 
 
@@ -181,7 +185,7 @@ def test_a_lock_is_held_once(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ClusterStartError, match="another node process holds its lock"):
         SessionDir(session.path).hold_lock()
     session.remove()
-    assert not session.path.exists()
+    assert not place(session).exists()
 
 
 def test_the_lock_goes_with_its_process(short_dir: Path) -> None:
@@ -234,7 +238,7 @@ def test_a_cluster_of_another_process_is_found_until_it_dies(short_dir: Path) ->
 
 def test_looking_does_not_disturb_a_node_that_takes_its_lock(short_dir: Path) -> None:
     session = create(short_dir)
-    fd = module._try_lock(session.path / "lock")  # Somebody who looks, at the worst moment.
+    fd = module._try_lock(f"{session.path}/lock")  # Somebody who looks, at the worst moment.
     assert fd is not None
     looking = threading.Timer(0.02, os.close, [fd])
     looking.start()
@@ -247,7 +251,7 @@ def test_looking_does_not_disturb_a_node_that_takes_its_lock(short_dir: Path) ->
 def test_a_session_file_that_makes_no_sense_is_passed_over(short_dir: Path, text: str) -> None:
     session = create(short_dir)
     session.hold_lock()
-    (session.path / "session.json").write_text(text)
+    (place(session) / "session.json").write_text(text)
     assert find_current([str(short_dir)]) is None
     session.remove()
 
@@ -257,43 +261,45 @@ def test_a_session_file_that_makes_no_sense_is_passed_over(short_dir: Path, text
 
 def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
     dead, young, living, lockless = (create(short_dir, name) for name in ("dead", "young", "living", "lockless"))
-    (dead.path / "node.sock").touch()
-    (dead.logs / "worker.log").write_text("last words")
-    (lockless.path / "lock").unlink()
+    (place(dead) / "node.sock").touch()
+    (place(dead) / "logs" / "worker.log").write_text("last words")
+    (place(lockless) / "lock").unlink()
     (root(short_dir) / "a file").write_text("not a session")
     for session in (dead, living, lockless):
-        make_old(session.path)
+        make_old(place(session))
     with locked_elsewhere(living):
-        make_old(living.path)
+        make_old(place(living))
         assert sorted(sweep_stale([str(short_dir)])) == [dead.path, lockless.path]
-        assert living.path.exists()
-    assert young.path.exists()
-    assert not dead.path.exists()
+        assert place(living).exists()
+    assert place(young).exists()
+    assert not place(dead).exists()
 
 
-@pytest.mark.parametrize("step", ["write_text", "mkdir", "done"])
-def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "made"), [("lock", set()), ("logs", {"lock"}), ("done", {"lock", "logs"})], ids=["lock", "logs", "done"]
+)
+def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str, made: set[str]) -> None:
     """Before the lock was written, before the logs had a place, and before there was a node."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from actorflow._core.boot.session_dir import create_session_dir\n"
+        "import os, signal, sys; from actorflow._core.boot import session_dir\n"
         "step, directory = sys.argv[1:]\n"
-        "original = getattr(Path, step, None)\n"
-        "def fatal(self, *args, **kwargs):\n"
-        "    if self.name in ('lock', 'logs'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(self, *args, **kwargs)\n"
-        "if original is not None:\n"
-        "    setattr(Path, step, fatal)\n"
-        "create_session_dir('a1b2c3', [directory])\n"
+        "def fatal_at(original, path_at):\n"
+        "    def call(*args, **kwargs):\n"
+        "        if args[path_at].endswith('/' + step):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return original(*args, **kwargs)\n"
+        "    return call\n"
+        "os.mkdir, session_dir._write = fatal_at(os.mkdir, 0), fatal_at(session_dir._write, 0)\n"
+        "session_dir.create_session_dir('a1b2c3', [directory])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, step, str(short_dir)], check=False)
     assert done.returncode == -signal.SIGKILL
     [left] = root(short_dir).iterdir()
-    assert {path.name for path in left.iterdir()} == {"write_text": set(), "mkdir": {"lock"}, "done": {"lock", "logs"}}[step]
+    assert {path.name for path in left.iterdir()} == made
     assert sweep_stale([str(short_dir)]) == [], "it may be one whose node is about to start"
     make_old(left)
-    assert sweep_stale([str(short_dir)]) == [left]
+    assert sweep_stale([str(short_dir)]) == [str(left)]
     assert list(root(short_dir).iterdir()) == []
 
 

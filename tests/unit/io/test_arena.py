@@ -13,7 +13,7 @@ import pytest
 
 from actorflow._core.io import arena as module
 from actorflow._core.io import sockets
-from actorflow._core.io.arena import ArenaServer, MemfdArena, default_arena_bytes, fetch_arena
+from actorflow._core.io.arena import ArenaServer, MemfdArena, fetch_arena
 from tests.conformance.leaks import open_fds
 
 MIB = 1 << 20
@@ -102,23 +102,6 @@ def test_the_descriptor_is_not_inherited_by_what_the_user_starts() -> None:
     assert not os.get_inheritable(arena.fileno())
     arena.close()
     assert arena.fileno() == -1
-
-
-@pytest.mark.parametrize(
-    ("memory", "limit", "expected"),
-    [
-        (100 * GIB, None, 30 * GIB),
-        (100 * GIB, 10 * GIB, 3 * GIB),
-        (10 * GIB, 100 * GIB, 3 * GIB),
-        (100 * MIB, None, 64 * MIB),
-    ],
-)
-def test_the_default_is_a_share_of_what_the_node_may_use(memory: int, limit: int | None, expected: int) -> None:
-    assert default_arena_bytes(memory, limit) == expected
-
-
-def test_the_default_is_whole_pages() -> None:
-    assert default_arena_bytes(1_234_567_890) % 4_096 == 0
 
 
 # -- handing it over

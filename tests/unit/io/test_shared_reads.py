@@ -1,4 +1,4 @@
-"""Two loops at one epoll set: who reads when, in which order, and what is left at the end (SR-1 to SR-4, SO-4).
+"""Two loops at one epoll set: who reads when, in which order, and what is left at the end (SR-1 to SR-5, SO-4).
 
 The protocol's loop runs on a thread of its own, the reader's on that of the test. Both are of each kind, and the sockets are real.
 """
@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import itertools
 import random
+import signal
 import socket
 import statistics
 import struct
@@ -37,6 +38,14 @@ SOON_S = 0.05
 BLOCKED_S = 0.1
 QUIET_S = 20 * TICK_S
 """How long a test looks on when nothing must happen."""
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_does_not_tear() -> Iterator[None]:
+    """As under asyncio.run and in workers: the main thread may read (SR-5)."""
+    previous = signal.signal(signal.SIGINT, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 class CountedReads(SharedReads):
@@ -920,3 +929,22 @@ def test_close_bears_a_reader_that_is_closed_in_the_same_moment() -> None:
         assert protocol.reads._epoll.closed
     finally:
         protocol.close()
+
+
+def test_sr_5_the_main_thread_is_no_reader_where_ctrl_c_may_tear_it() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    loops = asyncio.new_event_loop(), asyncio.new_event_loop()
+    reads = SharedReads(loops[0], threading.RLock())
+    try:
+        reads.adopt(loops[1])
+        assert not reads._has_reader()
+        with reads.lent(loops[1]):
+            assert reads._lent_to == []
+        elsewhere = threading.Thread(target=reads.adopt, args=(loops[1],))
+        elsewhere.start()
+        elsewhere.join()
+        assert reads._has_reader(), "other threads are never hit"
+    finally:
+        reads.close()
+        for loop in loops:
+            loop.close()

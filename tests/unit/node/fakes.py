@@ -132,6 +132,7 @@ class Cluster:
             "resources": {"CPU": 2 * UNIT, "disk": 4 * UNIT},
             "worker_address": lambda worker_id: f"unix:/c/{worker_id}.sock",
             "node_id": "node",
+            "warm_pages_s": 0.0,
         }
         self.node = Node(self.host.ports, NodeConfig(**settings | config), self.processes, self.arena, self.gone.append)
         self.run(self.head.host, self.head.peers.listen(HEAD))

@@ -21,10 +21,12 @@ from actorflow._core.protocol.messages import (
     Allocated,
     Blocked,
     CancelLease,
+    Carved,
     FreeExtent,
     HandOver,
     HostActor,
     KillActor,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -35,12 +37,14 @@ from actorflow._core.protocol.messages import (
     ReclaimLease,
     RequestLease,
     ReturnLease,
+    ReturnSlabs,
     Shutdown,
     StateQuery,
     StateReply,
     Unblocked,
     Unpin,
     WorkerLog,
+    WriterLost,
 )
 from actorflow.testing import Host, World
 from tests.unit.node.fakes import CPU, Cluster, FakeWorker, Speaker
@@ -69,7 +73,7 @@ def test_the_node_tells_the_head_first_what_it_has(cluster: Cluster) -> None:
 def test_whoever_joins_hears_where_the_head_is(cluster: Cluster) -> None:
     driver = cluster.driver()
     assert driver.peer is not None
-    assert driver.peer.welcome_info == {"head": "unix:/c/head.sock"}
+    assert driver.peer.welcome_info == {"head": "unix:/c/head.sock", "cancel_grace_s": "5.0"}
     assert driver.peer.process_id == "node"
 
 
@@ -186,6 +190,31 @@ def test_a_retired_worker_leaves(cluster: Cluster) -> None:
     cluster.until(lambda: not worker.host.alive)
     assert worker.got(Shutdown) != []
     assert cluster.lease(driver, 2) is not worker
+
+
+def test_a_retired_worker_that_may_stay_is_not_used_and_goes_when_nobody_needs_it(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    worker.needed = True
+    driver.send(ReturnLease(1, retire=True, stays=True))
+    cluster.settle(3.0)
+    assert worker.host.alive
+    assert cluster.lease(driver, 2) is not worker
+    worker.needed = False
+    cluster.until(lambda: not worker.host.alive)
+    assert len(worker.got(Leave)) > 1
+
+
+def test_a_worker_is_killed_for_its_lease_and_not_for_one_that_has_ended(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    first, second = cluster.lease(driver, 1), cluster.lease(driver, 2)
+    driver.send(ReturnLease(1), KillLease(1, "too late"), KillLease(2, "it does not end"), KillLease(7, "unknown"))
+    cluster.until(lambda: driver.got(LeaseLost))
+    [lost] = driver.got(LeaseLost)
+    assert lost.lease == 2
+    assert "it does not end" in lost.cause
+    assert first.host.alive
+    assert not second.host.alive
 
 
 def test_idle_workers_over_the_limit_leave_and_a_node_at_rest_has_no_timer(world: World) -> None:
@@ -639,13 +668,14 @@ def allocate(cluster: Cluster, client: Speaker, token: int, size: int) -> Alloca
 def test_an_extent_is_pinned_freed_and_its_pages_go_back(cluster: Cluster) -> None:
     driver = cluster.driver()
     answer = allocate(cluster, driver, 1, 100)
-    assert (answer.extent, answer.offset, answer.error) == (1, 0, "")
+    extent = answer.extent
+    assert (answer.offset, answer.error) == (0, "")
     cluster.arena.view(0, 100, writable=True)[:] = b"x" * 100
-    driver.send(Pin(5, 1), FreeExtent(1), Pin(6, 1))
+    driver.send(Pin(5, extent), FreeExtent(extent), Pin(6, extent))
     cluster.until(lambda: len(driver.got(Pinned)) == 2)
     assert driver.got(Pinned) == [Pinned(5, True), Pinned(6, False)]
     assert bytes(cluster.arena.view(0, 1)) == b"x"
-    driver.send(Unpin(1))
+    driver.send(Unpin(extent))
     cluster.settle(0.1)
     assert bytes(cluster.arena.view(0, 1)) != b"x"
     assert cluster.node._store.book.used_bytes() == 0
@@ -663,6 +693,79 @@ def test_a_result_outlives_its_writer_once_it_is_handed_over(cluster: Cluster, w
     world.kill(driver.host)
     cluster.settle()
     assert cluster.node._store.book.used_bytes() == 0
+
+
+def slab(cluster: Cluster, client: Speaker, size: int) -> Allocated:
+    client.send(Allocate(77, size, slab=True))
+    cluster.until(lambda: [answer for answer in client.got(Allocated) if answer.token == 77])
+    return next(answer for answer in client.got(Allocated) if answer.token == 77)
+
+
+def test_a_pin_that_comes_before_the_word_of_its_object_waits_for_it(cluster: Cluster) -> None:
+    """ST-5: the writer's word and the reader's pin come by different connections."""
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    number = slab(cluster, worker, 8 * PAGE).extent | 1
+    driver.send(Pin(5, number))
+    cluster.settle(0.1)
+    assert driver.got(Pinned) == []
+    worker.send(Carved(number, PAGE), HandOver(number, "driver"))
+    cluster.until(lambda: driver.got(Pinned))
+    assert driver.got(Pinned) == [Pinned(5, True)]
+
+
+def test_a_pin_on_an_object_that_never_comes_is_answered_when_its_writer_is_gone(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    number = slab(cluster, worker, 8 * PAGE).extent | 1
+    driver.send(Pin(5, number), FreeExtent(number))
+    cluster.settle(0.1)
+    cluster.kill(worker)
+    cluster.until(lambda: driver.got(Pinned))
+    assert driver.got(Pinned) == [Pinned(5, False)]
+    cluster.settle()
+    assert cluster.node._store.book.used_bytes() == 0
+    assert not cluster.node._store._early_frees
+
+
+def test_an_object_that_was_freed_before_the_word_of_it_came_is_freed_then(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    given = slab(cluster, worker, 8 * PAGE)
+    driver.send(FreeExtent(given.extent | 1))
+    cluster.settle(0.1)
+    worker.send(Carved(given.extent | 1, PAGE), HandOver(given.extent | 1, "driver"))
+    cluster.settle(0.1)
+    assert [extent.number for extent in cluster.node._store.book.extents()] == [given.extent]
+
+
+def test_slabs_are_asked_back_when_room_is_short(cluster: Cluster) -> None:
+    driver, other = cluster.driver("d1"), cluster.driver("d2")
+    given = slab(cluster, driver, 16 * PAGE)
+    other.send(Allocate(1, 60 * PAGE))
+    cluster.until(lambda: driver.got(ReturnSlabs))
+    driver.send(FreeExtent(given.extent))
+    cluster.until(lambda: other.got(Allocated))
+    assert other.got(Allocated)[0].error == ""
+
+
+def test_who_carves_what_is_not_his_is_cut_off(cluster: Cluster) -> None:
+    driver, other = cluster.driver("d1"), cluster.driver("d2")
+    given = slab(cluster, driver, 16 * PAGE)
+    other.send(Carved(given.extent | 1, PAGE))
+    cluster.until(lambda: other.peer.lost)
+    assert not driver.peer.lost
+
+
+def test_the_owner_is_asked_about_what_a_dead_writer_has_handed_over(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1)
+    result = allocate(cluster, worker, 1, PAGE)
+    worker.send(HandOver(result.extent, "driver"))
+    cluster.settle(0.1)
+    cluster.kill(worker)
+    cluster.until(lambda: driver.got(WriterLost))
+    assert driver.got(WriterLost) == [WriterLost(worker.process_id, [result.extent])]
 
 
 def test_who_waits_for_room_gets_it_or_the_numbers(cluster: Cluster) -> None:

@@ -192,11 +192,82 @@ def test_the_queue_has_a_bound_and_a_lost_client_leaves_it() -> None:
 
 # Everything at once -----------------------------------------------------------------------------------------
 
+# Slabs ------------------------------------------------------------------------------------------------------
+
+
+def slab_of(book: ExtentBook, client: str, size: int) -> Granted:
+    answer = book.allocate_slab(client, 1, size)
+    assert isinstance(answer, Granted), answer
+    return answer
+
+
+def test_st_5_a_slab_is_carved_from_its_front_in_the_order_of_the_numbers() -> None:
+    book = ExtentBook(100 * PAGE)
+    slab = slab_of(book, "a", 8 * PAGE)
+    assert book.carve("a", slab.extent | 1, PAGE + 1)
+    assert book.carve("a", slab.extent | 2, PAGE)
+    assert not book.carve("a", slab.extent | 4, PAGE), "3 comes first"
+    assert not book.carve("b", slab.extent | 3, PAGE), "not b's slab"
+    assert not book.carve("a", slab.extent | 3, 6 * PAGE), "5 pages are left"
+    assert [(e.number, e.offset, e.size) for e in book.extents() if e.carved is None] == [
+        (slab.extent | 1, slab.offset, PAGE + 1),
+        (slab.extent | 2, slab.offset + 2 * PAGE, PAGE),
+    ]
+    book.check()
+
+
+def test_st_5_the_book_knows_what_is_still_to_come_and_what_is_gone() -> None:
+    book = ExtentBook(100 * PAGE)
+    slab = slab_of(book, "a", 4 * PAGE)
+    assert book.to_come(slab.extent | 1)
+    assert book.carve("a", slab.extent | 1, PAGE)
+    assert not book.to_come(slab.extent | 1)
+    assert book.pin("b", slab.extent | 1)
+    assert book.free(slab.extent | 1, 0.0) is None, "pinned"
+    assert not book.to_come(slab.extent | 1)
+    assert book.to_come(slab.extent | 2)
+    assert book.free(slab.extent, 0.0) == Freed(slab.extent, slab.offset + PAGE, 3 * PAGE)
+    assert not book.to_come(slab.extent | 2), "its slab was given back"
+    assert not book.carve("a", slab.extent | 2, PAGE)
+    book.check()
+
+
+def test_a_slab_that_is_used_up_is_no_extent_any_more() -> None:
+    book = ExtentBook(100 * PAGE)
+    slab = slab_of(book, "a", 2 * PAGE)
+    assert book.carve("a", slab.extent | 1, 2 * PAGE)
+    assert [e.number for e in book.extents()] == [slab.extent | 1]
+    assert book.slab_clients() == []
+    book.check()
+
+
+def test_st_6_a_slab_never_waits_and_leaves_half_of_the_arena() -> None:
+    book = ExtentBook(100 * PAGE)
+    slab_of(book, "a", 50 * PAGE)
+    assert isinstance(book.allocate_slab("b", 1, PAGE), Denied)
+    assert book.waiting == 0
+    assert book.allocate("b", 2, 60 * PAGE, 0.0) is None
+    assert book.slab_clients() == ["a"]
+
+
+def test_what_a_slab_holds_belongs_to_its_client_and_goes_with_it() -> None:
+    book = ExtentBook(100 * PAGE)
+    slab = slab_of(book, "a", 8 * PAGE)
+    assert book.carve("a", slab.extent | 1, PAGE)
+    assert book.carve("a", slab.extent | 2, PAGE)
+    assert book.hand_over("a", slab.extent | 2, "b")
+    assert book.written_by("a") == {"b": [slab.extent | 2]}
+    assert {freed.extent for freed in book.client_lost("a", 0.0)} == {slab.extent, slab.extent | 1}
+    assert [e.number for e in book.extents()] == [slab.extent | 2]
+    assert book.free_ranges() == [(0, PAGE), (2 * PAGE, 98 * PAGE)]
+    book.check()
+
+
 CLIENTS = st.sampled_from(["a", "b", "c"])
 
 
 class Store(RuleBasedStateMachine):
-    """ST-1 to ST-4 under any order of events, against a model of who owns and who reads."""
+    """ST-1 to ST-5 under any order of events, against a model of who owns and who reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,6 +279,8 @@ class Store(RuleBasedStateMachine):
         self.waiting: list[int] = []
         self.token = 0
         self.seen = 0
+        self.slabs: dict[int, tuple[str, int, int]] = {}
+        """client, objects carved, bytes left"""
 
     @initialize(size=st.integers(1, 64))
     def start(self, size: int) -> None:
@@ -242,6 +315,44 @@ class Store(RuleBasedStateMachine):
         elif answer is None:
             self.waiting.append(self.token)
             self.clients_waiting = getattr(self, "clients_waiting", {}) | {self.token: client}
+
+    @rule(client=CLIENTS, count=st.integers(1, 8))
+    def allocate_slab(self, client: str, count: int) -> None:
+        answer = self.book.allocate_slab(client, 0, count * PAGE)
+        if isinstance(answer, Granted):
+            assert not self.waiting, "ST-6"
+            assert answer.extent > self.seen, "ST-3"
+            self.seen = answer.extent
+            self.slabs[answer.extent] = (client, 0, count * PAGE)
+
+    @precondition(lambda self: self.slabs)
+    @rule(data=st.data(), client=CLIENTS, size=st.integers(1, 4 * PAGE))
+    def carve(self, data: st.DataObject, client: str, size: int) -> None:
+        slab = data.draw(st.sampled_from(sorted(self.slabs)))
+        owner, carved, left = self.slabs[slab]
+        taken = -(-size // PAGE) * PAGE
+        number = slab | (carved + 1)
+        assert self.book.to_come(number)
+        may = owner == client and taken <= left
+        assert self.book.carve(client, number, size) == may, "ST-5"
+        if may:
+            [extent] = [e for e in self.book.extents() if e.number == number]
+            self.owner[number] = client
+            self.place[number] = (extent.offset, size)
+            self.slabs[slab] = (owner, carved + 1, left - taken)
+            if left == taken:
+                del self.slabs[slab]
+
+    @precondition(lambda self: self.slabs)
+    @rule(data=st.data())
+    def give_slab_back(self, data: st.DataObject) -> None:
+        slab = data.draw(st.sampled_from(sorted(self.slabs)))
+        _, carved, left = self.slabs.pop(slab)
+        freed = self.book.free(slab, self.now)
+        assert freed is not None
+        assert freed.size == left
+        assert not self.book.to_come(slab | (carved + 1))
+        self.gone([])
 
     @precondition(lambda self: self.place)
     @rule(data=st.data(), client=CLIENTS, owner=CLIENTS)
@@ -285,7 +396,11 @@ class Store(RuleBasedStateMachine):
         self.waiting = [token for token in self.waiting if waiting[token] != client]
         self.pins = {key: count for key, count in self.pins.items() if key[0] != client}
         self.freed |= {number for number, owner in self.owner.items() if owner == client}
-        self.gone(self.book.client_lost(client, self.now))
+        lost = {slab for slab, (owner, _, _) in self.slabs.items() if owner == client}
+        freed = self.book.client_lost(client, self.now)
+        assert lost == {range_.extent for range_ in freed} & set(self.slabs)
+        self.slabs = {slab: record for slab, record in self.slabs.items() if slab not in lost}
+        self.gone([range_ for range_ in freed if range_.extent not in lost])
 
     @rule(seconds=st.sampled_from([1.0, 11.0]))
     def time(self, seconds: float) -> None:
@@ -298,7 +413,7 @@ class Store(RuleBasedStateMachine):
     def holds(self) -> None:
         if hasattr(self, "book"):
             self.book.check()
-            assert {e.number for e in self.book.extents()} == set(self.place)
+            assert {e.number for e in self.book.extents()} == set(self.place) | set(self.slabs)
             assert self.book.waiting == len(self.waiting)
 
 

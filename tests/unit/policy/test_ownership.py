@@ -25,6 +25,7 @@ from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import values
 from actorflow._core.worker.caller import Caller
 from actorflow._core.worker.calls import Call, CallState, pack
+from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.incoming import Incoming, load_arguments, pack_result, still_borrowed
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
@@ -249,6 +250,8 @@ class Process:
         self.references = References(core)
         self.dropped = self.references.dropped
         self.objects = Objects(core)
+        self.host = None
+        self.cancels = Cancels(core)
         self.caller = Caller(core)
         self.actors = SimpleNamespace(completed=lambda call: None)
         self.handles: list[ObjectRef[Any]] = []

@@ -174,6 +174,18 @@ def test_a_retired_worker_is_not_used_again() -> None:
     assert len(bench.spawned()) == 1
 
 
+def test_a_retired_worker_may_be_asked_and_is_not_used_again_either() -> None:
+    bench = Bench()
+    worker_id = bench.up()
+    bench.claim()
+    bench.decide()
+    bench.pool.release(worker_id, 0.0, retire=True, ask=True)
+    [decision] = bench.decide()
+    assert decision == Retire(worker_id, decision.reason, ask=True)
+    bench.claim()
+    assert len(bench.spawned()) == 1
+
+
 def test_an_idle_worker_that_is_needed_is_idle_again_and_asked_again_later() -> None:
     bench = Bench(idle_keep=0, idle_timeout_s=1.0)
     worker_id = bench.up()

@@ -161,4 +161,4 @@ def test_any_bytes_are_messages_or_a_protocol_error(body: bytes) -> None:
 
 
 def test_fields_that_a_newer_peer_adds_are_passed_over() -> None:
-    assert decode(msgspec.msgpack.encode([[13, 1, 0, "why", "and more"]])) == [Cancel(1, 0, "why")]
+    assert decode(msgspec.msgpack.encode([[13, 1, 0, "why", False, "and more"]])) == [Cancel(1, 0, "why", False)]

@@ -122,8 +122,8 @@ def there_and_back(value: object) -> Any:
 
 
 def outside() -> bool:
-    """True when no pickling of ours is in progress on this thread."""
-    return values._state.sink is None
+    """True when no (un)pickling of ours is in progress on this thread."""
+    return values._state.sink is None and values._state.table == ()
 
 
 # Simple values ----------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What the processes say to one another: one file per noun, and the union that the codec reads and writes."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.actor import (
     ActorDied,
     ActorExit,
@@ -29,14 +27,15 @@ from actorflow._core.protocol.messages.call import (
     Cancel,
     Define,
     GaveBack,
+    NotListening,
     Release,
     Reply,
-    TakeBack,
     TaskCall,
 )
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
+    KillLease,
     LeaseGranted,
     LeaseLost,
     LeaseRefused,
@@ -44,10 +43,12 @@ from actorflow._core.protocol.messages.lease import (
     RequestLease,
     ReturnLease,
     Unblocked,
+    WornOut,
 )
 from actorflow._core.protocol.messages.object import (
     AddBorrow,
     BorrowAck,
+    CancelObject,
     DropBorrow,
     Failed,
     Fetch,
@@ -59,36 +60,108 @@ from actorflow._core.protocol.messages.object import (
 )
 from actorflow._core.protocol.messages.session import Hello, Leave, Needed, NodeInfo, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
-from actorflow._core.protocol.messages.store import Allocate, Allocated, FreeExtent, HandOver, Pin, Pinned, Unpin
+from actorflow._core.protocol.messages.store import (
+    Allocate,
+    Allocated,
+    Carved,
+    FreeExtent,
+    HandOver,
+    Pin,
+    Pinned,
+    ReturnSlabs,
+    Unpin,
+    WriterLost,
+)
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
     Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
-    | TaskCall | ActorCall | Reply | Cancel | Define | TakeBack | GaveBack | Release
+    | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
-    | Blocked | Unblocked
+    | KillLease | WornOut | Blocked | Unblocked
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
-    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched
-    | Allocate | Allocated | HandOver | FreeExtent | Pin | Pinned | Unpin
+    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | CancelObject
+    | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
 __all__ = [
-    "ActorCall", "ActorDied", "ActorExit", "ActorFailed", "ActorLost", "ActorOutOfScope", "ActorReady",
-    "ActorSpec", "ActorState",
-    "AddBorrow", "Allocate", "Allocated", "AnyMessage", "Blocked", "BorrowAck", "CallContext", "Cancel",
-    "CancelLease", "CheckpointSaved", "CreateActor",
-    "CreateActorReply", "Define", "DropBorrow", "Failed", "Fetch", "Fetched", "FindActor", "FindActorReply",
-    "FreeExtent", "GaveBack", "HandOver",
-    "Hello", "HostActor", "Inline", "KillActor", "LeaseGranted", "LeaseLost", "LeaseRefused", "Leave", "Message",
-    "Needed", "NodeInfo", "Outcome", "Pin", "Pinned",
-    "PlaceActor", "ReclaimLease", "RefGroup", "Release", "Reply", "RequestLease", "ReturnLease",
-    "SaveCheckpoint", "Shutdown", "StateQuery", "StateReply",
-    "Stored", "StreamClose", "StreamCredit", "StreamEnd", "StreamItem", "TakeBack", "TaskCall", "Unblocked",
-    "Unpin", "WatchActor",
-    "Welcome", "WorkerLog",
+    "ActorCall",
+    "ActorDied",
+    "ActorExit",
+    "ActorFailed",
+    "ActorLost",
+    "ActorOutOfScope",
+    "ActorReady",
+    "ActorSpec",
+    "ActorState",
+    "AddBorrow",
+    "Allocate",
+    "Allocated",
+    "AnyMessage",
+    "Blocked",
+    "BorrowAck",
+    "CallContext",
+    "Cancel",
+    "CancelLease",
+    "CancelObject",
+    "Carved",
+    "CheckpointSaved",
+    "CreateActor",
+    "CreateActorReply",
+    "Define",
+    "DropBorrow",
+    "Failed",
+    "Fetch",
+    "Fetched",
+    "FindActor",
+    "FindActorReply",
+    "FreeExtent",
+    "GaveBack",
+    "HandOver",
+    "Hello",
+    "HostActor",
+    "Inline",
+    "KillActor",
+    "KillLease",
+    "LeaseGranted",
+    "LeaseLost",
+    "LeaseRefused",
+    "Leave",
+    "Message",
+    "Needed",
+    "NodeInfo",
+    "NotListening",
+    "Outcome",
+    "Pin",
+    "Pinned",
+    "PlaceActor",
+    "ReclaimLease",
+    "RefGroup",
+    "Release",
+    "Reply",
+    "RequestLease",
+    "ReturnLease",
+    "ReturnSlabs",
+    "SaveCheckpoint",
+    "Shutdown",
+    "StateQuery",
+    "StateReply",
+    "Stored",
+    "StreamClose",
+    "StreamCredit",
+    "StreamEnd",
+    "StreamItem",
+    "TaskCall",
+    "Unblocked",
+    "Unpin",
+    "WatchActor",
+    "Welcome",
+    "WorkerLog",
+    "WornOut",
+    "WriterLost",
 ]  # fmt: skip

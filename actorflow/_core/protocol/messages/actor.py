@@ -1,13 +1,14 @@
 """Actors: their life is decided by the head, done by a node and a worker."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup, Stored
 
 
 class ActorSpec(Message):
-    """Everything needed to make an actor, again and again."""
+    """Everything needed to make an actor, again and again.
+
+    `values`: the declared context of its constructor (SEMANTICS 8), in every life.
+    """
 
     actor_id: str
     job_id: str
@@ -33,6 +34,7 @@ class ActorSpec(Message):
     groups: dict[str, int] = {}
     checkpoint_every: float | str | None = None
     stored: Stored | None = None
+    values: dict[str, str] | None = None
 
 
 class ActorDied(Message):

@@ -1,9 +1,7 @@
 """Calls: of functions (tasks) and of actor methods. The way of a call is in docs/internals/calls.md."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
-from actorflow._core.protocol.messages.object import Outcome, RefGroup, Stored
+from actorflow._core.protocol.messages.object import Failed, Outcome, RefGroup, Stored
 
 
 class CallContext(Message):
@@ -70,11 +68,15 @@ class Reply(Message, tag=12):
 
 
 class Cancel(Message, tag=13):
-    """owner -> worker: end this call. Queued: it never starts. Running async code: CancelledError. Answered by its Reply. Idempotent."""
+    """owner -> worker: end this call. Queued: it never starts. Running: CancelledError, or a flag (docs/internals/cancellation.md).
+
+    Answered by its Reply. `recursive`: end the calls that it has made too. Idempotent.
+    """
 
     seq: int
     attempt: int
     reason: str = ""
+    recursive: bool = True
 
 
 class Define(Message, tag=14):
@@ -85,18 +87,19 @@ class Define(Message, tag=14):
     pickle: bytes
 
 
-class TakeBack(Message, tag=15):
-    """owner -> worker: give back tasks of this lease that have not started, at most `count`, newest first. Answered by `GaveBack`."""
-
-    lease: int
-    count: int
-
-
 class GaveBack(Message, tag=16):
     """worker -> owner: these tasks were not started and will not be (also sent unasked: SEMANTICS 25)."""
 
     lease: int
     seqs: list[int]
+
+
+class NotListening(Message, tag=18):
+    """worker -> caller: this call of an actor was cancelled and goes on; `error` tells where it is. Its reply comes when it ends."""
+
+    seq: int
+    attempt: int
+    error: Failed
 
 
 class Release(Message, tag=17):

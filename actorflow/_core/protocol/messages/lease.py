@@ -1,7 +1,5 @@
 """Leases: the right of an owner to push tasks to one worker."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 
@@ -65,10 +63,27 @@ class LeaseLost(Message, tag=34):
 
 
 class ReturnLease(Message, tag=35):
-    """owner -> node: I am done with this worker. `retire`: do not use it again. Idempotent."""
+    """owner -> node: I am done with this worker. `retire`: do not use it again. Idempotent.
+
+    `stays`: a worker that is retired may live on, unused, as long as others hold what it owns.
+    """
 
     lease: int
     retire: bool = False
+    stays: bool = False
+
+
+class KillLease(Message, tag=39):
+    """owner -> node: kill the worker, whose task does not end. Answered by LeaseLost. Idempotent."""
+
+    lease: int
+    reason: str
+
+
+class WornOut(Message, tag=19):
+    """worker -> owner of the lease: a task of it was interrupted here; push nothing more, and have me retired (SEMANTICS 5)."""
+
+    lease: int
 
 
 class ReclaimLease(Message, tag=36):

@@ -1,7 +1,5 @@
 """Values, where they are, and who refers to them."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 
@@ -72,6 +70,14 @@ class Fetch(Message, tag=43):
     """borrower -> owner: tell me the outcome of this object when it is there. Answered by `Fetched`."""
 
     index: int
+
+
+class CancelObject(Message, tag=45):
+    """borrower -> owner: end the call that makes this object, for all who wait (SEMANTICS 3). Idempotent."""
+
+    index: int
+    force: bool = False
+    recursive: bool = True
 
 
 class Fetched(Message, tag=44):

@@ -1,7 +1,5 @@
 """The first and the last words on a connection."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 

@@ -1,7 +1,5 @@
 """Looking: state queries that are answered from each process's own tables, and the output of workers."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 

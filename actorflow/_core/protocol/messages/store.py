@@ -1,15 +1,14 @@
 """The node's arena: extents of shared memory, and pins on them."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 
 
 class Allocate(Message, tag=70):
-    """any process -> node: an extent of `size` bytes, please. Answered by Allocated(token), when there is room."""
+    """any process -> node: an extent of `size` bytes, please. Answered by Allocated(token), when there is room; a slab at once or not."""
 
     token: int
     size: int
+    slab: bool = False
 
 
 class Allocated(Message, tag=71):
@@ -30,6 +29,24 @@ class HandOver(Message, tag=76):
 
     extent: int
     owner: str
+
+
+class Carved(Message, tag=77):
+    """client -> node: I have taken the object `extent`, of `size` bytes, from the front of my slab. In the order of the numbers."""
+
+    extent: int
+    size: int
+
+
+class ReturnSlabs(Message, tag=78):
+    """node -> client: room is short; free what is left of your slabs (FreeExtent). Idempotent."""
+
+
+class WriterLost(Message, tag=79):
+    """node -> owner: the process that has handed these over to you is gone. If its word of one never came, nobody else will free it."""
+
+    process_id: str
+    extents: list[int]
 
 
 class FreeExtent(Message, tag=72):

@@ -1,7 +1,5 @@
 """Streams: the values of a generator, one by one, with credit."""
 
-from __future__ import annotations
-
 from actorflow._core.protocol.messages.base import Message
 from actorflow._core.protocol.messages.object import Outcome
 
