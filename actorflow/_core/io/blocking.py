@@ -55,7 +55,13 @@ def block_on(coroutine: Coroutine[Any, Any, Any], timeout_s: float | None = None
         try:
             value = loop.run_until_complete(task)
         except BaseException:
-            _end(loop, task)
+            try:
+                _end(loop, task)
+            finally:
+                # It was torn out of whatever it did, in the middle of a change to its own state perhaps: it is not used again.
+                if not nested:
+                    del _thread.own
+                    loop.close()
             errors.clear()
             raise
     finally:
@@ -91,7 +97,11 @@ def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
     """After an error, most often the task's own. After an interrupt it still waits, and is cancelled: nobody will come back for it."""
     if not task.done():
         task.cancel()
-        loop.run_until_complete(asyncio.wait([task]))
+        try:
+            loop.run_until_complete(asyncio.wait([task]))
+        except (RuntimeError, LookupError, OSError):
+            # This is what a loop with half of a change to its state does, and it has been told to stop perhaps. Once more, then.
+            loop.run_until_complete(asyncio.wait([task]))
     if not task.cancelled():
         task.exception()  # Looked at: the error that is on its way is the one that counts.
 

@@ -817,6 +817,26 @@ def test_a_thread_that_blocks_reads_when_nobody_else_does(runner: asyncio.Runner
     runner.run(scenario())
 
 
+def test_an_interrupt_while_they_are_lent_gives_them_back(protocol: ProtocolSide) -> None:
+    echo = protocol.echo()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def interrupted() -> None:
+        assert await reads_here(protocol, echo)
+        asyncio.get_running_loop().call_soon(interrupt)
+        await asyncio.get_running_loop().create_future()
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            block_on(lent(protocol, interrupted()))
+        assert protocol.reads._lent_to == []
+    assert block_on(lent(protocol, reads_here(protocol, echo)))
+    with asyncio.Runner() as runner:
+        assert runner.run(reads_here(protocol, echo))
+
+
 def test_a_loop_to_which_they_are_lent_does_not_become_the_reader(protocol: ProtocolSide) -> None:
     echo = protocol.echo()
     # As every loop does that waits for a result, it asks to be the reader.
