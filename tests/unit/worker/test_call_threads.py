@@ -1,4 +1,4 @@
-"""The threads of an actor: order, bounds, and that no call is left lying (CT-1, CT-2).
+"""The threads of an actor: order, bounds, and that no call is left lying (CT-1 to CT-3).
 
 A call is here a function, and to run it is to call it: what it returns follows it, as the next call of a mailbox does.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from actorflow._core.worker.call_threads import CallThreads
+from actorflow._core.worker.call_threads import QUICK_S, SAMPLE, SAMPLE_MAX, CallThreads, Pace
 from tests.integration.leaks import until
 
 PATIENCE_S = 20.0
@@ -211,6 +211,127 @@ def test_a_call_may_put_more(make: Make) -> None:
     assert collections.Counter(seen) == {depth: 2**depth for depth in range(10)}
 
 
+# -- quick calls
+
+
+def made_quick(threads: CallThreads[Call]) -> None:
+    """Run quick calls until one thread is enough for them."""
+
+    def quick(left: int) -> Call | None:
+        return (lambda: quick(left - 1)) if left else None
+
+    for _ in range(200):
+        for _ in range(4):
+            threads.put(lambda: quick(SAMPLE))
+        if until(lambda: threads._pace.one_is_enough, 0.1):
+            return
+    raise AssertionError("a machine on which no call is quick")
+
+
+def test_quick_calls_stay_on_few_threads(make: Make) -> None:
+    threads, idents, over = make(16), list[int](), threading.Semaphore(0)
+    made_quick(threads)
+
+    def quick(left: int) -> Call | None:
+        idents.append(threading.get_ident())
+        if not left:
+            over.release()
+        return (lambda: quick(left - 1)) if left else None
+
+    for _ in range(16):
+        threads.put(lambda: quick(500))
+    for _ in range(16):
+        assert over.acquire(timeout=PATIENCE_S)
+    [(_, most)] = collections.Counter(idents).most_common(1)
+    assert most > len(idents) / 4, "one thread runs most of them, until the machine is busy for a moment"
+
+
+@pytest.mark.parametrize("followers", [False, True])
+def test_ct_3_blocking_calls_among_quick_ones_get_a_thread_each(make: Make, followers: bool) -> None:
+    threads, barrier, passed = make(16), threading.Barrier(16), threading.Semaphore(0)
+    made_quick(threads)
+
+    def blocking() -> None:
+        barrier.wait(PATIENCE_S)
+        passed.release()
+
+    for _ in range(16):
+        threads.put((lambda: blocking) if followers else blocking)
+    for _ in range(16):
+        assert passed.acquire(timeout=PATIENCE_S)
+
+
+def test_ct_3_a_call_that_computes_does_not_keep_those_behind_it(make: Make) -> None:
+    threads, over, started = make(2), threading.Event(), threading.Event()
+    made_quick(threads)
+
+    def computes() -> None:
+        started.set()
+        while not over.is_set():
+            pass
+
+    threads.put(computes)
+    threads.put(over.set)
+    assert started.wait(PATIENCE_S)
+    assert over.wait(PATIENCE_S)
+
+
+def test_threads_that_look_on_do_not_look_for_ever(make: Make) -> None:
+    """While one long call runs and none is ready, nobody wakes up."""
+    threads, blocking = make(4), Blocking(1)
+    made_quick(threads)
+    threads.put(blocking.call(0))
+    assert blocking.have_started(1)
+    assert until(lambda: not threads._watched)
+    blocking.let_go(0)
+
+
+def pace_after(*runs: tuple[int, float]) -> Pace:
+    """`count` calls that took `took_s` alone, for each of the runs."""
+    pace = Pace()
+    for count, took_s in runs:
+        for _ in range(count):
+            pace.ended(took_s, 1)
+    return pace
+
+
+def test_pace_one_is_enough_after_a_sample_of_quick_calls() -> None:
+    assert not pace_after((SAMPLE - 1, QUICK_S / 2)).one_is_enough
+    assert pace_after((SAMPLE, QUICK_S / 2)).one_is_enough
+    assert not pace_after((10 * SAMPLE, QUICK_S * 2)).one_is_enough
+
+
+def test_pace_calls_of_a_crowd_take_as_long_as_their_part_of_it() -> None:
+    pace = Pace()
+    for _ in range(SAMPLE):
+        pace.ended(8 * QUICK_S, 16)
+    assert pace.one_is_enough
+
+
+def test_pace_one_late_call_does_not_end_a_trial_and_many_do() -> None:
+    assert pace_after((SAMPLE, 0), (1, 10 * QUICK_S), (SAMPLE - 1, QUICK_S / 2)).one_is_enough
+    assert not pace_after((SAMPLE, 0), (SAMPLE - 1, 2 * QUICK_S)).one_is_enough
+
+
+def test_pace_a_trial_that_fails_makes_the_next_one_come_later_and_one_that_does_not_makes_it_soon() -> None:
+    pace, sample = Pace(), SAMPLE
+    for _ in range(10):
+        for _ in range(sample - 1):
+            pace.ended(0, 1)
+            assert not pace.one_is_enough
+        pace.ended(0, 1)
+        assert pace.one_is_enough
+        pace.stalled()
+        assert not pace.one_is_enough
+        sample = min(2 * sample, SAMPLE_MAX)
+    for _ in range(SAMPLE_MAX + SAMPLE):
+        pace.ended(0, 1)
+    pace.stalled()
+    for _ in range(2 * SAMPLE):
+        pace.ended(0, 1)
+    assert pace.one_is_enough
+
+
 # -- nothing is lost
 
 
@@ -324,7 +445,7 @@ def test_ct_2_a_failure_of_ours_costs_one_thread_and_another_takes_its_place(mak
 
 NO_MORE_THREADS = """
 import resource, threading
-from actorflow._core.worker.call_threads import CallThreads
+from actorflow._core.worker.call_threads import QUICK_S, SAMPLE, SAMPLE_MAX, CallThreads, Pace
 
 threading.stack_size(256 * 2**20)
 free = 600 * 2**20
