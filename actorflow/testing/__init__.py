@@ -51,6 +51,7 @@ from actorflow.testing.links import LinkProfile
 from actorflow.testing.loop import SimLoop
 from actorflow.testing.network import SimNetwork, SimStream
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.spill import SimSpill
 from actorflow.testing.trace import Trace
 from actorflow.testing.world import World
 
@@ -78,6 +79,7 @@ __all__ = [
     "SimLoop",
     "SimNetwork",
     "SimProcesses",
+    "SimSpill",
     "SimStream",
     "SimulationError",
     "SimulationFailed",

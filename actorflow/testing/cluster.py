@@ -47,6 +47,7 @@ from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.spill import SimSpill
 from actorflow.testing.world import World
 
 T = TypeVar("T")
@@ -201,6 +202,7 @@ class SimCluster:
         self._waiting: list[tuple[Host, asyncio.Future[None]]] = []
         self.node_host = world.host(f"node of {name}")
         self.arena = SimArena(parse_bytes("object_store_memory", object_store_memory), self.node_host)
+        self.spill = SimSpill(self.node_host, self.arena)
         self.processes = SimProcesses(self.node_host, self._work, processes)
         self.node_host.on_end.append(self._node_ended)
         self.node_host.start(self._serve)
@@ -265,7 +267,7 @@ class SimCluster:
             "warm_pages_s": 0.0,  # what is freed is overwritten at once, so that whoever still reads it is found (SA-1)
             **self._node_options,
         }
-        self.node = node = Node(host.ports, NodeConfig(**settings), self.processes, self.arena, end)
+        self.node = node = Node(host.ports, NodeConfig(**settings), self.processes, self.arena, end, self.spill)
         await head.start()
         await node.start()
         self._is_ready = True

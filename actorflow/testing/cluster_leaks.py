@@ -33,6 +33,7 @@ def cluster_leaks(cluster: SimCluster) -> list[Violation]:
                 found += [f"{host.name}: blocked code" for thread in host.threads if thread.blocked]
     if cluster.node_host.alive:
         found += _node_leaks(cluster) + _head_leaks(cluster)
+        found += [f"disk: a file of extent {number}" for number in cluster.spill.files]
         found += [f"arena: a view of [{start}, {stop})" for start, stop in cluster.arena.live_views()]
     return [Violation("CK-7", f"left: {text}") for text in found]
 
@@ -72,6 +73,8 @@ def _core_leaks(core: Core) -> list[str]:
         "lease": core.tasks._leases,
         "lease request": core.tasks._requests,
         "answer of the object store that is waited for": core.store._waiting,
+        "object in the arena": core.store._complete,
+        "object that may be on disk": core.store._may_be_away,
         "answer of the head that is waited for": core.directory._answers,
     }
     found += [f"{name} {key}" for name, table in tables.items() for key in table]

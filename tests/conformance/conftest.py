@@ -17,14 +17,16 @@ from tests.conformance.real_worlds import (
     RealExecutorWorld,
     RealNetworkWorld,
     RealProcessWorld,
+    RealSpillWorld,
 )
 from tests.conformance.simulated_worlds import (
     SimulatedArenaWorld,
     SimulatedExecutorWorld,
     SimulatedNetworkWorld,
     SimulatedProcessWorld,
+    SimulatedSpillWorld,
 )
-from tests.conformance.worlds import ArenaWorld, ExecutorWorld, NetworkWorld, ProcessWorld
+from tests.conformance.worlds import ArenaWorld, ExecutorWorld, NetworkWorld, ProcessWorld, SpillWorld
 
 SEEDS = (1, 2, 3)
 
@@ -37,6 +39,13 @@ def real_network(loop_factory: LoopFactory) -> Iterator[NetworkWorld]:
             yield world
 
 
+@contextmanager
+def real_spill(loop_factory: LoopFactory) -> Iterator[SpillWorld]:
+    with tempfile.TemporaryDirectory(prefix="af-") as directory:
+        with closing(RealSpillWorld(loop_factory, Path(directory))) as world:
+            yield world
+
+
 NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
     "asyncio": lambda: real_network(asyncio.new_event_loop),
     "uvloop": lambda: real_network(uvloop.new_event_loop),
@@ -46,6 +55,11 @@ NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
 ARENAS: dict[str, Callable[[], AbstractContextManager[ArenaWorld]]] = {
     "memfd": lambda: closing(RealArenaWorld(asyncio.new_event_loop)),
     "simulated": lambda: closing(SimulatedArenaWorld(1)),
+}
+SPILLS: dict[str, Callable[[], AbstractContextManager[SpillWorld]]] = {
+    "directory-asyncio": lambda: real_spill(asyncio.new_event_loop),
+    "directory-uvloop": lambda: real_spill(uvloop.new_event_loop),
+    **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedSpillWorld(seed)) for seed in SEEDS},
 }
 PROCESSES: dict[str, Callable[[], AbstractContextManager[ProcessWorld]]] = {
     "asyncio": lambda: closing(RealProcessWorld(asyncio.new_event_loop)),
@@ -68,6 +82,12 @@ def network_world(request: pytest.FixtureRequest) -> Iterator[NetworkWorld]:
 @pytest.fixture(params=ARENAS)
 def arena_world(request: pytest.FixtureRequest) -> Iterator[ArenaWorld]:
     with nothing_is_left(), ARENAS[request.param]() as world:
+        yield world
+
+
+@pytest.fixture(params=SPILLS)
+def spill_world(request: pytest.FixtureRequest) -> Iterator[SpillWorld]:
+    with nothing_is_left(), SPILLS[request.param]() as world:
         yield world
 
 

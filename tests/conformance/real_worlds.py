@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import sys
@@ -17,7 +18,9 @@ from actorflow._core.io.local_network import LocalNetwork
 from actorflow._core.io.ports import Arena
 from actorflow._core.io.processes import ZygoteProcesses
 from actorflow._core.io.sockets import UnixNetwork
+from actorflow._core.io.spill_files import DirectorySpill
 from actorflow._core.io.zygote_link import ZygoteHandle, link_pair
+from tests.conformance.worlds import SPILL_ARENA_BYTES
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -78,6 +81,32 @@ class RealArenaWorld(RealWorld):
     def close(self) -> None:
         for arena in self._arenas:
             arena.close()
+        super().close()
+
+
+class RealSpillWorld(RealWorld):
+    def __init__(self, loop_factory: LoopFactory, directory: Path) -> None:
+        super().__init__(loop_factory)
+        self._directory = directory / "spill"
+        self.arena = MemfdArena.create(SPILL_ARENA_BYTES)
+        self.spill = DirectorySpill(self.loop, self.arena, str(self._directory))
+
+    def fail_next(self) -> None:
+        whole, what = self._directory, self.spill._check_open
+
+        def fails() -> None:
+            self.spill._check_open = what  # type: ignore[method-assign]
+            raise OSError(errno.EIO, "the disk is broken", str(whole))
+
+        self.spill._check_open = fails  # type: ignore[method-assign]
+
+    def files(self) -> int:
+        return len(list(self._directory.iterdir())) if self._directory.exists() else 0
+
+    def close(self) -> None:
+        self.spill.close()
+        assert self.files() == 0
+        self.arena.close()
         super().close()
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from actorflow._core.io.ports import Arena, WorkerSpec
-from actorflow.testing import Host, LinkProfile, SimArena, SimExecutor, SimProcesses, World
+from actorflow.testing import Host, LinkProfile, SimArena, SimExecutor, SimProcesses, SimSpill, World
+from tests.conformance.worlds import SPILL_ARENA_BYTES
 
 T = TypeVar("T")
 
@@ -47,6 +48,19 @@ class SimulatedArenaWorld(SimulatedWorld):
     def attach(self, arena: Arena) -> Arena:
         assert isinstance(arena, SimArena)
         return arena.attach(self.world.host(f"other-{next(self._names)}"))
+
+
+class SimulatedSpillWorld(SimulatedWorld):
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.arena = SimArena(SPILL_ARENA_BYTES, self.host)
+        self.spill = SimSpill(self.host, self.arena)
+
+    def fail_next(self) -> None:
+        self.spill.write_failures_planned = self.spill.read_failures_planned = 1
+
+    def files(self) -> int:
+        return len(self.spill.files)
 
 
 class SimulatedProcessWorld(SimulatedWorld):

@@ -10,10 +10,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from actorflow._core.io.ports import Arena, Executor, Network, Processes, ProcessExit, Stream
+from actorflow._core.io.ports import Arena, Executor, Network, Processes, ProcessExit, SpillFiles, Stream
 
 T = TypeVar("T")
 
+SPILL_ARENA_BYTES = 1 << 20
 PATIENCE_S = 20.0
 """How long a test waits for what must happen. Only a failure takes so long."""
 
@@ -45,6 +46,19 @@ class ArenaWorld(World, Protocol):
 
     def attach(self, arena: Arena) -> Arena:
         """The same memory, as another process has it."""
+
+
+class SpillWorld(World, Protocol):
+    """A node with an arena and a disk."""
+
+    arena: Arena
+    spill: SpillFiles
+
+    def fail_next(self) -> None:
+        """The next write or read fails."""
+
+    def files(self) -> int:
+        """How many are there."""
 
 
 class ProcessWorld(World, Protocol):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from actorflow.testing import at_most_once, errors_allowed, values_match
-from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, streams, tasks
+from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, memory, streams, tasks
 from tests.sim.scenarios.stage import LIMIT_S, Main, Stage
 
 FAULTS_PER_SEED = 4
 """Steps that are tried with each seed: together the seeds cover them all."""
 Prepare = Callable[[Stage], Main]
+OPTIONS: dict[Prepare, dict[str, Any]] = {memory.prepare: memory.OPTIONS}
+"""What a scenario needs to be what it is."""
 Faulty = Callable[[int, int], None]
 """Runs a scenario with a seed, and a fault at a step."""
 
 
 def steps_of(seed: int, prepare: Prepare) -> int:
     """How many steps a run without faults takes."""
-    with Stage(seed) as stage:
+    with Stage(seed, **OPTIONS.get(prepare, {})) as stage:
         stage.run_among_faults(prepare(stage))
         return stage.steps
 
@@ -59,6 +62,14 @@ def run_streams(seed: int) -> None:
         stage.run(streams.prepare(stage))
         stage.judge()
         streams.begun_is_ended(stage)
+
+
+def run_memory(seed: int) -> None:
+    """Scenario 9."""
+    with Stage(seed, **memory.OPTIONS) as stage:
+        stage.run(memory.prepare(stage))
+        stage.judge()
+        memory.all_went_to_disk(stage)
 
 
 # -- with a fault at a step
@@ -137,6 +148,16 @@ def chaos(prepare: Prepare) -> Faulty:
     return run
 
 
+def memory_is_short(seed: int, step: int) -> None:
+    """Scenario 9, while a worker dies, and with every second seed the disk cannot be read for a moment."""
+    with Stage(seed, **memory.OPTIONS) as stage:
+        stage.at(step, stage.kill_a_worker)
+        if seed % 2:
+            stage.at(step, lambda: stage.cluster.spill.fail_reads(2))
+        stage.run_among_faults(memory.prepare(stage))
+        stage.judge_the_rest()
+
+
 FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "a worker dies": (worker_dies, crashes.prepare),
     "the owner dies": (owner_dies, crashes.prepare),
@@ -148,6 +169,7 @@ FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "a worker dies among borrowers": (chaos(borrowers.prepare), borrowers.prepare),
     "a worker dies among streams": (chaos(streams.prepare), streams.prepare),
     "a worker dies among cancels": (chaos(prepare_cancels), prepare_cancels),
+    "a worker dies among objects on disk": (memory_is_short, memory.prepare),
 }
 SCENARIOS: dict[str, Prepare] = {
     "tasks": tasks.prepare,
@@ -189,6 +211,7 @@ RUNS: dict[str, Callable[[int], None]] = {
     "actors": run_actors,
     "borrowers": run_borrowers,
     "streams": run_streams,
+    "memory": run_memory,
     "a worker dies": lambda seed: with_some_faults("a worker dies", seed),
     "a call is cancelled": lambda seed: with_some_faults("a call is cancelled", seed),
 }

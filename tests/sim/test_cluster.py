@@ -25,6 +25,10 @@ def test_streams(sim_seed: int) -> None:
     judged.run_streams(sim_seed)
 
 
+def test_memory(sim_seed: int) -> None:
+    judged.run_memory(sim_seed)
+
+
 @pytest.mark.parametrize("fault", judged.FAULTS)
 def test_a_fault_at_some_steps(fault: str, sim_seed: int) -> None:
     judged.with_some_faults(fault, sim_seed)

@@ -27,6 +27,7 @@ from actorflow._core.io.loops import new_loop
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.process_arena import ProcessArena
+from actorflow._core.io.spill_files import DirectorySpill
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.session import Identity
@@ -59,7 +60,8 @@ class InProcessCluster:
             owner=driver_id,
             cancel_grace_s=settings.cancel_grace_s,
         )
-        self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None)
+        spill = DirectorySpill(ports.loop, self.arena, session.spill) if session is not None else None
+        self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None, spill)
         forks.own(self)
 
     def abandon(self) -> None:

@@ -2,6 +2,7 @@
 
 <temporary directory>/actorflow-<uid>/<session id>/
     node.sock  arena.sock  <worker id>.sock    only this user may connect
+    spill/                                     objects for which there was no room in memory
     logs/                                      what the processes of the cluster wrote
     lock                                       held (flock) by the node process for as long as it lives
     session.json                               pid, address and start; there once the node can be reached
@@ -96,6 +97,11 @@ class SessionDir:
     def logs(self) -> str:
         """Where log files go."""
         return f"{self.path}/logs"
+
+    @property
+    def spill(self) -> str:
+        """Where objects go for which the arena has no room."""
+        return f"{self.path}/spill"
 
     def worker_address(self, worker_id: str) -> str:
         """Where the worker `worker_id` listens."""

@@ -193,6 +193,22 @@ class Arena(Protocol):
         """Forget the file. Live views stay valid."""
 
 
+class SpillFiles(Protocol):
+    """Where a node puts what its arena has no room for. `then(problem)` is called on the ports' loop, with "" when all went well."""
+
+    def write(self, number: int, offset: int, size: int, then: Callable[[str], None]) -> None:
+        """Copy a range of the arena to the disk, whole or not at all; nobody writes to the range meanwhile."""
+
+    def read(self, number: int, offset: int, size: int, then: Callable[[str], None]) -> None:
+        """Copy what was written under this number into the arena."""
+
+    def delete(self, number: int) -> None:
+        """What was written under this number is of no use any more; a no-op where there is nothing."""
+
+    def close(self) -> None:
+        """Delete everything. What was begun is not ended, and `then` may not be called."""
+
+
 class Executor(Protocol):
     """The user's thread of a worker process: all user code of one worker runs there, one callable after another."""
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from actorflow._core.base.ids import new_id
 from actorflow._core.io.peers import Peer, Peers
-from actorflow._core.io.ports import Arena, Ports, Processes, ProcessExit
+from actorflow._core.io.ports import Arena, Ports, Processes, ProcessExit, SpillFiles
 from actorflow._core.node.actors import Actors
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.context import Client, Holder, NodeContext, client_of
@@ -49,6 +49,7 @@ from actorflow._core.protocol.messages import (
     RequestLease,
     ReturnLease,
     Shutdown,
+    Spillable,
     StateQuery,
     StateReply,
     Unblocked,
@@ -72,7 +73,8 @@ PROCESS = DRIVER | WORKER
 class Node:
     """The node role of one machine. All methods on the ports' loop.
 
-    `on_driver_gone(reason)` is called once, when the cluster's owner is gone, says so, or never comes.
+    `on_driver_gone(reason)` is called once, when the cluster's owner is gone, says so, or never comes. `spill`: where to put what the
+    arena has no room for; None: nowhere.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Node:
         processes: Processes,
         arena: Arena,
         on_driver_gone: Callable[[str], None],
+        spill: SpillFiles | None = None,
     ) -> None:
         self.config = config
         self.node_id = config.node_id or new_id(ports.rng)
@@ -111,7 +114,7 @@ class Node:
         self._workers = Workers(context, processes, self._jobs, self._logs)
         self._leases = Leases(context, self._workers)
         self._actors = Actors(context, self._workers)
-        self._store = Store(context, arena, self._clients.get)
+        self._store = Store(context, arena, self._clients.get, spill)
         self._state = State(context, self._workers, self._connected)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = self._table()
 
@@ -136,6 +139,7 @@ class Node:
             FreeExtent: (PROCESS, store.free),
             Pin: (PROCESS, store.pin),
             Unpin: (PROCESS, store.unpin),
+            Spillable: (PROCESS, store.spillable),
             StateQuery: (HEAD, self._state.query),
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
@@ -171,6 +175,7 @@ class Node:
                 worker.peer.flush()
         await self._processes.stop(self.config.stop_grace_s)
         self._workers.stop()
+        self._store.close()
         self._logs.close()
         self._peers.close()
 

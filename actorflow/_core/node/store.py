@@ -1,15 +1,31 @@
-"""The node's side of the arena: who has which extent, and who waits for room."""
+"""The node's side of the arena: who has which extent, who waits for room, and what goes to disk meanwhile."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from actorflow._core.base.resources import format_bytes
 from actorflow._core.io.peers import Peer
-from actorflow._core.io.ports import Arena
+from actorflow._core.io.ports import Arena, SpillFiles
 from actorflow._core.node.context import NodeContext
-from actorflow._core.policy.object_store import Denied, ExtentBook, Freed, Granted
-from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, HandOver, Pin, Pinned, ReturnSlabs, Unpin, WriterLost
+from actorflow._core.policy.extent_records import AskOwner, Denied, Freed, Granted, ReadIn, WriteOut
+from actorflow._core.policy.object_store import ExtentBook
+from actorflow._core.protocol.messages import (
+    Allocate,
+    Allocated,
+    Carved,
+    FreeExtent,
+    HandOver,
+    MaySpill,
+    Pin,
+    Pinned,
+    ReturnSlabs,
+    Spillable,
+    Unpin,
+    WriterLost,
+)
 
 log = logging.getLogger("actorflow")
 
@@ -20,16 +36,19 @@ Directory = Callable[[str], Peer | None]
 class Store:
     """The one writer of the extent book; the pages of what is freed go back to the system."""
 
-    def __init__(self, context: NodeContext, arena: Arena, find: Directory) -> None:
+    def __init__(self, context: NodeContext, arena: Arena, find: Directory, spill: SpillFiles | None) -> None:
         self._context = context
         self._arena = arena
         self._find = find
-        self.book = ExtentBook(arena.size, patience_s=context.config.allocation_patience_s)
+        self._spill = spill
+        self.book = ExtentBook(arena.size, patience_s=context.config.allocation_patience_s, spills=spill is not None)
         """To be read by others, written here."""
         self._early_pins: dict[int, list[tuple[str, int]]] = {}
         """(client, token) of pins on objects that their slab's client has not told of yet: its word comes another way."""
         self._early_frees: set[int] = set()
         """Such objects that their owners have freed already."""
+        self._awaited: dict[int, list[tuple[str, int]]] = {}
+        """(client, token) of pins on objects that come back from disk."""
         self._release_at: float | None = None
         """When the pages of what is free go back to the system; until then they are warm for the next writer."""
 
@@ -38,10 +57,15 @@ class Store:
         if message.slab:
             self._answer(self.book.allocate_slab(peer.process_id, message.token, message.size))
             return
-        answer = self.book.allocate(peer.process_id, message.token, message.size, self._context.now())
+        now = self._context.now()
+        answer = self.book.allocate(peer.process_id, message.token, message.size, now)
         if answer is not None:
             self._answer(answer)
-            return
+        else:
+            self._ask_for_slabs()
+        self._make_room(now)
+
+    def _ask_for_slabs(self) -> None:
         for client in self.book.slab_clients():
             holder = self._find(client)
             if holder is not None:
@@ -53,21 +77,29 @@ class Store:
             log.error("%r has carved object %d and has no slab for it; its connection is closed", peer, message.extent)
             peer.close(abort=True)
             return
-        self._answer_early(message.extent)
+        self._answer_all(self._early_pins, message.extent)
+        now = self._context.now()
         if message.extent in self._early_frees:
             self._early_frees.discard(message.extent)
-            self._freed(self.book.free(message.extent, self._context.now()))
+            self._freed(self.book.free(message.extent, now))
+        self._make_room(now)
 
-    def _answer_early(self, number: int) -> None:
-        for client, token in self._early_pins.pop(number, ()):
+    def _answer_all(self, waiting: dict[int, list[tuple[str, int]]], number: int, problem: str = "", *, full: bool = False) -> None:
+        for client, token in waiting.pop(number, ()):
             reader = self._find(client)
             if reader is not None:
-                reader.send(Pinned(token, self.book.pin(client, number)))
+                self._answer_pin(reader, token, number, problem, full=full)
+
+    def _answer_pin(self, reader: Peer, token: int, number: int, problem: str = "", *, full: bool = False) -> None:
+        if not problem and self.book.pin(reader.process_id, number):
+            reader.send(Pinned(token, offset=self.book.offset(number)))
+        else:
+            reader.send(Pinned(token, ok=False, error=problem, full=full))
 
     def _slabs_gone(self) -> None:
         """What will not come any more is gone."""
         for number in [number for number in self._early_pins if not self.book.to_come(number)]:
-            self._answer_early(number)
+            self._answer_all(self._early_pins, number)
         self._early_frees = {number for number in self._early_frees if self.book.to_come(number)}
 
     def hand_over(self, peer: Peer, message: HandOver) -> None:
@@ -90,18 +122,86 @@ class Store:
         """Somebody reads it."""
         if self.book.to_come(message.extent):
             self._early_pins.setdefault(message.extent, []).append((peer.process_id, message.token))
-            return
-        peer.send(Pinned(message.token, self.book.pin(peer.process_id, message.extent)))
+        elif self.book.is_away(message.extent):
+            self._awaited.setdefault(message.extent, []).append((peer.process_id, message.token))
+            now = self._context.now()
+            self._read_or_deny(self.book.restore(message.extent, now))
+            self._make_room(now)
+        else:
+            self._answer_pin(peer, message.token, message.extent)
 
     def unpin(self, peer: Peer, message: Unpin) -> None:
         """Somebody reads it no longer."""
-        self._freed(self.book.unpin(peer.process_id, message.extent, self._context.now()))
+        now = self._context.now()
+        self._freed(self.book.unpin(peer.process_id, message.extent, now))
+        self._make_room(now)
+
+    # -- to disk and back
+
+    def spillable(self, peer: Peer, message: Spillable) -> None:
+        """An owner's answer."""
+        now = self._context.now()
+        self._carry_out(self.book.owner_says(message.yes, message.no, now), now)
+        self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        self._carry_out(self.book.spill(now), now)
+
+    def _carry_out(self, steps: Sequence[AskOwner | WriteOut | Freed], now: float) -> None:
+        for step in steps:
+            if isinstance(step, Freed):
+                self._freed(step)
+            elif isinstance(step, WriteOut):
+                assert self._spill is not None
+                self._spill.write(step.extent, step.offset, step.size, partial(self._written, step.extent))
+            else:
+                owner = self._find(step.owner)
+                if owner is not None:
+                    owner.send(MaySpill(list(step.extents)))
+                else:
+                    self._carry_out(self.book.owner_says([], list(step.extents), now), now)
+
+    def _written(self, number: int, problem: str) -> None:
+        now = self._context.now()
+        if problem:
+            log.warning("spilling %s fails, and is tried again later: %s", format_bytes(self.book.size_of(number)), problem)
+            self._freed(self.book.disk_failed(number, problem, now))
+        else:
+            self._freed(self.book.written(number, now))
+        self._make_room(now)
+
+    def _read_or_deny(self, step: ReadIn | Denied | None) -> None:
+        if isinstance(step, ReadIn):
+            assert self._spill is not None
+            self._spill.read(step.extent, step.offset, step.size, partial(self._read, step.extent))
+        elif step is not None:
+            self._answer_all(self._awaited, step.token, step.reason, full=True)
+
+    def _read(self, number: int, problem: str) -> None:
+        now = self._context.now()
+        if problem:
+            log.error("%s cannot be read from disk: %s", format_bytes(self.book.size_of(number)), problem)
+            freed: Freed | None = self.book.not_restored(number, now)
+            self._answer_all(self._awaited, number, f"it is on disk and cannot be read: {problem}")
+        else:
+            freed = self.book.restored(number, now)
+            self._answer_all(self._awaited, number)
+        self._freed(freed)
+        self._make_room(now)
+
+    def close(self) -> None:
+        """Nothing is written or read any more."""
+        if self._spill is not None:
+            self._spill.close()
+
+    # -- what is gone
 
     def client_lost(self, process_id: str) -> None:
         """A process is gone: its pins, its extents, its place in the queue."""
         now = self._context.now()
         for freed in self.book.client_lost(process_id, now):
             self._release(freed, now)
+            self._answer_all(self._awaited, freed.extent)
         if self._early_pins or self._early_frees:
             self._slabs_gone()
         for owner, numbers in self.book.written_by(process_id).items():
@@ -109,6 +209,7 @@ class Store:
             if reader is not None:
                 reader.send(WriterLost(process_id, numbers))
         self._serve(now)
+        self._make_room(now)
 
     def expire(self, now: float, names: Callable[[str], str]) -> None:
         """Tell those who have waited too long, with the numbers and the names; give back pages that nobody took again."""
@@ -116,19 +217,24 @@ class Store:
             self._release_at = None
             for offset, size in self.book.free_ranges():
                 self._arena.release(offset, size)
-        if not self.book.waiting:
-            return
-        for denied in self.book.expire(now, names):
-            self._answer(denied)
-        self._serve(now)
+        if self.book.waiting:
+            for denied in self.book.expire(now, names):
+                self._answer(denied)
+            self._serve(now)
+        self._make_room(now)
 
     def _freed(self, freed: Freed | None) -> None:
         if freed is not None:
             now = self._context.now()
             self._release(freed, now)
+            self._answer_all(self._awaited, freed.extent)
             self._serve(now)
 
     def _release(self, freed: Freed, now: float) -> None:
+        if freed.on_disk and self._spill is not None:
+            self._spill.delete(freed.extent)
+        if not freed.size:
+            return
         keep_s = self._context.config.warm_pages_s
         if keep_s:
             self._release_at = now + keep_s
@@ -138,14 +244,21 @@ class Store:
     @property
     def has_deadlines(self) -> bool:
         """True while `expire` must be called in time."""
-        return self.book.waiting > 0 or self._release_at is not None
+        return self.book.waiting > 0 or self._release_at is not None or self.book.asks_again
 
     def _serve(self, now: float) -> None:
         if self.book.waiting:
             for granted in self.book.serve(now):
-                self._answer(granted)
+                if isinstance(granted, ReadIn):
+                    self._read_or_deny(granted)
+                else:
+                    self._answer(granted)
 
     def _answer(self, answer: Granted | Denied) -> None:
+        if not answer.client:
+            assert isinstance(answer, Denied), "an extent that was to come back from disk"
+            self._read_or_deny(answer)
+            return
         peer = self._find(answer.client)
         if peer is None:
             return  # its loss, which is told in a moment, frees what it was given

@@ -450,6 +450,8 @@ class Caller:
         if not self._core.references.owned.settle(entry, outcome):
             return
         entry.call = None
+        if type(outcome) is m.Stored:
+            self._core.store.owns(outcome)
         waiters = entry.waiters
         if waiters:
             entry.waiters = None

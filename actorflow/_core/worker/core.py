@@ -155,6 +155,7 @@ class Core:
             m.Pinned: self.store.on_pinned,
             m.ReturnSlabs: self.store.on_return_slabs,
             m.WriterLost: self.store.on_writer_lost,
+            m.MaySpill: self.store.on_may_spill,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,

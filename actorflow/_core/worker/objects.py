@@ -115,7 +115,11 @@ class Objects:
             raise self._core.error_of(outcome)
         assert type(outcome) is m.Stored
         if type(entry) is Owned:
-            return self._load_stored(outcome, *self._core.store.read_own(outcome))
+            store = self._core.store
+            with self._core.lock:
+                own = None if store.may_be_away(outcome) else store.read_own(outcome)
+            if own is not None:
+                return self._load_stored(outcome, *own)
         return await self.open_stored(outcome)
 
     async def open_stored(self, outcome: m.Stored) -> Any:
@@ -186,6 +190,7 @@ class Objects:
         with self._core.lock:
             entry = self._core.references.owned.new()
             entry.outcome = stored
+            self._core.store.owns(stored)
             return self._core.references.handle(entry)
 
     def freed(self, entry: Owned) -> None:

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
 from actorflow._core.policy.extents import PAGE_BYTES
-from actorflow._core.protocol.messages import Allocate, Allocated, Carved, FreeExtent, Pin, Pinned, ReturnSlabs, Stored, Unpin, WriterLost
+from actorflow._core.protocol.messages import (
+    Allocate,
+    Allocated,
+    Carved,
+    FreeExtent,
+    MaySpill,
+    Pin,
+    Pinned,
+    ReturnSlabs,
+    Spillable,
+    Stored,
+    Unpin,
+    WriterLost,
+)
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.wakers import FutureWaiter
 
@@ -73,7 +86,7 @@ class Slab:
 
 
 class StoreClient:
-    """One process's way to the arena. An object of ours may be read here without asking: its extent stays until we free it."""
+    """One process's way to the arena. An object of ours may be read here without asking, until we have agreed that it may go to disk."""
 
     def __init__(self, core: Core, arena: Arena | None) -> None:
         self._core = core
@@ -92,6 +105,10 @@ class StoreClient:
         """What processes that died have handed over to us, until their connections have ended."""
         self._freed_later: set[int] = set()
         """Our own objects that are freed when their last view here is gone."""
+        self._complete: set[int] = set()
+        """Our own objects that are written, and that we know of: the others may not leave memory."""
+        self._may_be_away: set[int] = set()
+        """Those that may be on disk: they are pinned before they are read (ST-7)."""
 
     # -- writing
 
@@ -201,8 +218,27 @@ class StoreClient:
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
         return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs)
 
+    def owns(self, stored: Stored) -> None:
+        """It is the value of an object of ours. Under the lock."""
+        self._complete.add(stored.extent)
+
+    def on_may_spill(self, peer: Peer, message: MaySpill) -> None:
+        """The node is short of room."""
+        # What this process has dropped, and has not counted yet, is not in the way.
+        self._core.references.drain()
+        self.drain()
+        yes = [extent for extent in message.extents if extent in self._complete and extent not in self._viewed]
+        self._may_be_away.update(yes)
+        self._core.node.send(Spillable(yes, [extent for extent in message.extents if extent not in self._may_be_away]))
+
+    def may_be_away(self, stored: Stored) -> bool:
+        """True for an object of ours that must be read by `read`, not by `read_own`."""
+        return stored.extent in self._may_be_away
+
     def free(self, stored: Stored) -> None:
         """Its owner, which we are, has no use for it any more. Under the lock."""
+        self._complete.discard(stored.extent)
+        self._may_be_away.discard(stored.extent)
         if stored.extent in self._viewed:
             self._freed_later.add(stored.extent)
         else:
@@ -217,11 +253,11 @@ class StoreClient:
         extent = stored.extent
         with self._core.lock:
             self._viewed[extent] = self._viewed.get(extent, 0) + 1
-        return self._views(stored, own=True)
+        return self._views(stored, stored.offset, own=True)
 
-    def _views(self, stored: Stored, *, own: bool) -> tuple[memoryview, list[memoryview]]:
+    def _views(self, stored: Stored, offset: int, *, own: bool) -> tuple[memoryview, list[memoryview]]:
         assert self.arena is not None
-        view = self.arena.view(stored.offset, stored.size)
+        view = self.arena.view(offset, stored.size)
         gone, unpinned = (stored.extent, own), self.unpinned
         self.arena.watch(view, lambda: unpinned.append(gone))
         parts = [view[start : start + length] for start, length in stored.spans]
@@ -250,8 +286,12 @@ class StoreClient:
                 self._unpin_when_pinned(token, stored.extent, answer)
             raise
         if not answer or not answer[0].ok or self.arena is None:
-            raise ObjectLostError(f"an object of {stored.size} bytes is not in the object store of node {stored.node} any more")
-        return self._views(stored, own=False)
+            refusal = answer[0] if answer and type(answer[0]) is Pinned else Pinned(token, ok=False)
+            if refusal.full:
+                raise ObjectStoreFullError(f"an object cannot be read: {refusal.error}")
+            why = f": {refusal.error}" if refusal.error else ""
+            raise ObjectLostError(f"an object of {stored.size} bytes is not in the object store of node {stored.node} any more{why}")
+        return self._views(stored, answer[0].offset, own=False)
 
     def _unpin_when_pinned(self, token: int, extent: int, answer: list[Any]) -> None:
         """Nobody waits for this pin any more, but the node may have counted it. Under the lock."""
@@ -304,9 +344,8 @@ class StoreClient:
             self._free_unheard(extents)
 
     def _free_unheard(self, extents: list[int]) -> None:
-        heard = {entry.outcome.extent for entry in self._core.references.owned.entries.values() if type(entry.outcome) is Stored}
         for extent in extents:
-            if extent not in heard and extent not in self._viewed:
+            if extent not in self._complete and extent not in self._viewed:
                 self._core.node.send(FreeExtent(extent))
 
     def fail_all(self, reason: str) -> None:

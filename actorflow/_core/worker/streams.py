@@ -185,6 +185,8 @@ class StreamCalls:
         state.received = message.index + 1
         entry = self._core.references.owned.new()
         entry.outcome, entry.local, entry.seen = outcome, 1, True
+        if type(outcome) is m.Stored:
+            self._core.store.owns(outcome)
         state.items.append(entry)
         state.wake()
 

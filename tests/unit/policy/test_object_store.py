@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from actorflow._core.policy.extent_records import AskOwner, Denied, Freed, Granted, ReadIn, WriteOut
 from actorflow._core.policy.extents import PAGE_BYTES, FreeSpace
-from actorflow._core.policy.object_store import Denied, ExtentBook, Freed, Granted
+from actorflow._core.policy.object_store import DISK_FAILED_S, REFUSED_S, ExtentBook
 
 PAGE = PAGE_BYTES
 
@@ -18,6 +19,10 @@ def granted(book: ExtentBook, client: str, size: int, owner: str = "") -> Grante
     assert isinstance(answer, Granted), answer
     assert book.hand_over(client, answer.extent, owner or client)
     return answer
+
+
+def served(book: ExtentBook, now: float) -> list[Granted]:
+    return [answer for answer in book.serve(now) if isinstance(answer, Granted)]
 
 
 # Free space -------------------------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ def test_st_4_those_who_wait_are_served_in_order() -> None:
     assert book.used_bytes() == 8 * PAGE, "SEMANTICS 16: to wait is to hold nothing"
     assert book.serve(0.0) == []
     book.free(second.extent, 1.0)
-    assert [(g.client, g.token) for g in book.serve(1.0)] == [("b", 1), ("c", 2)]
+    assert [(g.client, g.token) for g in served(book, 1.0)] == [("b", 1), ("c", 2)]
     assert book.waiting == 0
 
 
@@ -186,7 +191,7 @@ def test_the_queue_has_a_bound_and_a_lost_client_leaves_it() -> None:
     assert "2 allocations wait" in full.reason
     book.client_lost("b", 0.0)
     book.client_lost("a", 0.0)
-    assert [g.token for g in book.serve(0.0)] == [2]
+    assert [g.token for g in served(book, 0.0)] == [2]
     book.check()
 
 
@@ -263,31 +268,221 @@ def test_what_a_slab_holds_belongs_to_its_client_and_goes_with_it() -> None:
     book.check()
 
 
+# To disk and back -------------------------------------------------------------------------------------------
+
+
+def full_book(count: int = 10) -> tuple[ExtentBook, list[int]]:
+    """A book of 10 pages with `count` extents of one page, all of `a`."""
+    book = ExtentBook(10 * PAGE, spills=True)
+    return book, [granted(book, "a", PAGE).extent for _ in range(count)]
+
+
+def gone_to_disk(book: ExtentBook, number: int, now: float = 0.0) -> None:
+    [write] = book.owner_says([number], [], now)
+    assert isinstance(write, WriteOut)
+    freed = book.written(number, now)
+    assert freed is not None
+    assert freed.size
+
+
+def test_st_7_from_eighty_percent_on_owners_are_asked_for_what_was_unused_longest() -> None:
+    book, numbers = full_book(8)
+    assert book.spill(0.0) == []
+    numbers.append(granted(book, "b", PAGE).extent)
+    assert book.pin("x", numbers[0])
+    assert book.unpin("x", numbers[0], 0.0) is None
+    assert book.spill(0.0) == [AskOwner("a", (numbers[1],))], "the first was read since"
+    assert book.spill(0.0) == [], "asked already"
+    assert book.owner_says([numbers[1]], [], 0.0) == [WriteOut(numbers[1], PAGE, PAGE)]
+    assert book.used_bytes() == 9 * PAGE
+    assert book.written(numbers[1], 0.0) == Freed(numbers[1], PAGE, PAGE)
+    assert (book.used_bytes(), book.spilled_bytes) == (8 * PAGE, PAGE)
+    assert book.is_away(numbers[1])
+    assert book.spill(0.0) == []
+    book.check()
+
+
+def test_st_7_what_its_owner_reads_stays_and_is_asked_for_later() -> None:
+    book, numbers = full_book(9)
+    assert book.spill(0.0) == [AskOwner("a", (numbers[0],))]
+    assert book.owner_says([], [numbers[0]], 0.0) == []
+    assert book.spill(0.1) == [AskOwner("a", (numbers[1],))]
+    for number in numbers[1:]:
+        book.owner_says([], [number], 0.1)
+        book.spill(0.2)
+    assert book.asks_again
+    assert book.spill(0.3) == []
+    assert book.spill(0.1 + REFUSED_S) == [AskOwner("a", (numbers[0],))]
+    book.check()
+
+
+def test_st_7_what_is_pinned_before_it_has_left_stays_and_its_file_is_good_for_the_next_time() -> None:
+    book, numbers = full_book(9)
+    first = numbers[0]
+    book.spill(0.0)
+    book.owner_says([first], [], 0.0)
+    assert book.pin("b", first), "the disk only reads it"
+    assert book.written(first, 0.0) is None
+    assert not book.is_away(first)
+    for number in numbers[1:]:
+        assert book.pin("x", number)
+    assert book.unpin("b", first, 0.0) is None
+    assert book.spill(0.0) == [Freed(first, 0, PAGE)]
+    book.check()
+
+
+def test_what_is_on_disk_already_leaves_at_once() -> None:
+    book, numbers = full_book(9)
+    first = numbers[0]
+    book.spill(0.0)
+    gone_to_disk(book, first)
+    assert book.restore(first, 0.0) == ReadIn(first, 0, PAGE)
+    assert book.restored(first, 0.0) is None
+    for number in numbers[1:]:
+        assert book.pin("x", number)
+    assert book.spill(0.0) == [Freed(first, 0, PAGE)], "no question, no write"
+    assert book.is_away(first)
+    book.check()
+
+
+def test_what_comes_back_waits_for_its_turn_and_is_read_once() -> None:
+    book, numbers = full_book(10)
+    for number in numbers[:2]:
+        book.spill(0.0)
+        gone_to_disk(book, number)
+    rest = [granted(book, "a", PAGE).extent for _ in range(2)]
+    assert book.allocate("b", 7, PAGE, 0.0) is None
+    assert book.restore(numbers[0], 0.0) is None
+    assert book.restore(numbers[0], 0.0) is None, "on its way already"
+    book.free(rest[0], 0.0)
+    book.free(rest[1], 0.0)
+    [first, second] = book.serve(0.0)
+    assert isinstance(first, Granted)
+    assert isinstance(second, ReadIn)
+    assert second.extent == numbers[0]
+    assert book.restored(numbers[0], 0.0) is None
+    assert book.pin("b", numbers[0])
+    book.check()
+
+
+def test_st_8_what_is_freed_while_it_is_on_disk_or_on_its_way_is_deleted_in_the_end() -> None:
+    book, numbers = full_book(10)
+    away, leaving, coming, waiting = numbers[:4]
+    for number in (away, coming, waiting):
+        book.spill(0.0)
+        book.owner_says([number], [n for n in numbers if n != number], 0.0)
+        book.written(number, 0.0)
+    book.spill(10.0)
+    book.owner_says([leaving], [n for n in numbers if n != leaving], 10.0)
+    assert isinstance(book.restore(coming, 0.0), ReadIn)
+    granted(book, "a", PAGE)
+    granted(book, "a", PAGE)
+    assert book.restore(waiting, 0.0) is None
+    assert book.free(away, 0.0) == Freed(away, 0, 0, on_disk=True)
+    assert book.free(waiting, 0.0) == Freed(waiting, 0, 0, on_disk=True)
+    assert book.waiting == 0
+    assert book.free(leaving, 0.0) is None
+    assert book.free(coming, 0.0) is None
+    book.check()
+    left, came = book.written(leaving, 0.0), book.restored(coming, 0.0)
+    assert left is not None
+    assert left.on_disk
+    assert left.size
+    assert came is not None
+    assert came.on_disk
+    assert came.size
+    assert book.spilled_bytes == 0
+    book.check()
+
+
+def test_a_full_disk_is_tried_again_later_and_the_error_of_a_full_store_names_it() -> None:
+    book, _ = full_book(10)
+    assert book.allocate("b", 1, 2 * PAGE, 0.0) is None
+    [asks] = book.spill(0.0)
+    assert isinstance(asks, AskOwner)
+    assert len(asks.extents) == 2, "as much as the first one who waits needs"
+    book.owner_says(list(asks.extents), [], 0.0)
+    for number in asks.extents:
+        assert book.disk_failed(number, "No space left on device", 0.0) is None
+    assert book.spill(1.0) == []
+    [denied] = book.expire(20.0)
+    assert "spilling fails: No space left on device" in denied.reason
+    assert book.allocate("b", 2, PAGE, 20.0) is None
+    assert all(isinstance(step, WriteOut) for step in book.spill(20.0))
+    book.check()
+
+
+def test_what_cannot_be_read_stays_on_disk() -> None:
+    book, numbers = full_book(9)
+    book.spill(0.0)
+    gone_to_disk(book, numbers[0])
+    assert isinstance(book.restore(numbers[0], 0.0), ReadIn)
+    assert book.not_restored(numbers[0], 0.0) == Freed(numbers[0], 0, PAGE)
+    assert book.is_away(numbers[0])
+    assert (book.used_bytes(), book.spilled_bytes) == (8 * PAGE, PAGE)
+    book.check()
+
+
+def test_a_result_on_its_way_to_its_owner_is_not_taken_from_it() -> None:
+    """Its writer is asked, who does not answer for it any more when it has handed it over."""
+    book, _ = full_book(8)
+    result = granted(book, "w", PAGE).extent
+    for number in [extent.number for extent in book.extents() if extent.owner == "a"]:
+        book.pin("x", number)
+    assert book.spill(0.0) == [AskOwner("w", (result,))]
+    assert book.hand_over("w", result, "a")
+    assert book.owner_says([], [result], 0.0) == []
+    assert book.spill(REFUSED_S) == [AskOwner("a", (result,))]
+    book.check()
+
+
+def test_without_a_disk_nothing_leaves() -> None:
+    book = ExtentBook(10 * PAGE)
+    for _ in range(10):
+        granted(book, "a", PAGE)
+    assert book.spill(0.0) == []
+
+
 CLIENTS = st.sampled_from(["a", "b", "c"])
 
 
 class Store(RuleBasedStateMachine):
-    """ST-1 to ST-5 under any order of events, against a model of who owns and who reads."""
+    """ST-1 to ST-8 under any order of events, against a model of who owns, who reads, and what is where."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.owner: dict[int, str] = {}
-        self.place: dict[int, tuple[int, int]] = {}
+        self.place: dict[int, tuple[int | None, int]] = {}
         self.freed: set[int] = set()
         self.pins: dict[tuple[str, int], int] = {}
-        self.waiting: list[int] = []
+        self.waiting: list[object] = []
+        """Tokens, and ("back", number) for what comes from disk."""
         self.token = 0
         self.seen = 0
         self.slabs: dict[int, tuple[str, int, int]] = {}
         """client, objects carved, bytes left"""
+        self.asked: dict[int, str] = {}
+        self.agreed: set[int] = set()
+        self.writing: set[int] = set()
+        self.reading: set[int] = set()
+        self.awaited: set[int] = set()
+        self.away: set[int] = set()
+        self.files: set[int] = set()
 
-    @initialize(size=st.integers(1, 64))
-    def start(self, size: int) -> None:
-        self.book = ExtentBook(size * PAGE + 17, waiting_max=4)
+    @initialize(size=st.integers(1, 64), spills=st.booleans())
+    def start(self, size: int, spills: bool) -> None:
+        self.book = ExtentBook(size * PAGE + 17, waiting_max=4, spills=spills)
+        self.spills = spills
 
-    def took(self, answers: list[Granted]) -> None:
+    def took(self, answers: list[Granted | ReadIn]) -> None:
         for answer in answers:
+            if isinstance(answer, ReadIn):
+                assert answer.extent in self.awaited, "ST-7"
+                self.awaited.discard(answer.extent)
+                self.reading.add(answer.extent)
+                self.place[answer.extent] = (answer.offset, answer.size)
+                continue
             assert answer.extent > self.seen, "ST-3"
             self.seen = answer.extent
             self.owner[answer.extent] = answer.client
@@ -295,15 +490,31 @@ class Store(RuleBasedStateMachine):
 
     def gone(self, freed: list[Freed]) -> None:
         for range_ in freed:
-            assert range_.extent in self.freed, "ST-2: only what its owner freed"
-            assert not any(n == range_.extent for _, n in self.pins), "ST-2: not while pinned"
-            assert self.place.pop(range_.extent)[0] == range_.offset
-            self.freed.discard(range_.extent)
-            del self.owner[range_.extent]
-        served = self.book.serve(self.now)
-        assert [g.token for g in served] == self.waiting[: len(served)], "ST-4"
-        del self.waiting[: len(served)]
-        self.took(served)
+            number = range_.extent
+            assert not any(n == number for _, n in self.pins), "ST-2: not while pinned"
+            offset, size = self.place[number]
+            if range_.size:
+                assert offset == range_.offset
+            if number in self.freed:
+                assert number not in self.writing | self.reading, "ST-2: the disk is at it"
+                assert range_.on_disk == (number in self.files), "ST-8"
+                assert bool(range_.size) == (offset is not None)
+                self.files.discard(number)
+                self.away.discard(number)
+                self.awaited.discard(number)
+                self.asked.pop(number, None)
+                self.freed.discard(number)
+                del self.owner[number], self.place[number]
+            else:
+                assert number in self.files, "ST-7: its content is on disk"
+                assert number in self.agreed, "ST-7: its owner knows"
+                self.away.add(number)
+                self.place[number] = (None, size)
+        answers = self.book.serve(self.now)
+        tokens: list[object] = [("back", a.extent) if isinstance(a, ReadIn) else a.token for a in answers]
+        assert tokens == self.waiting[: len(answers)], "ST-4"
+        del self.waiting[: len(answers)]
+        self.took(answers)
 
     @rule(client=CLIENTS, size=st.integers(1, 70 * PAGE))
     def allocate(self, client: str, size: int) -> None:
@@ -369,6 +580,10 @@ class Store(RuleBasedStateMachine):
     def free(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.place)))
         self.freed.add(number)
+        self.asked.pop(number, None)
+        if number in self.awaited:
+            self.awaited.discard(number)
+            self.waiting.remove(("back", number))
         freed = self.book.free(number, self.now)
         self.gone([freed] if freed else [])
 
@@ -376,6 +591,10 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data(), client=CLIENTS)
     def pin(self, data: st.DataObject, client: str) -> None:
         number = data.draw(st.sampled_from(sorted(self.place)))
+        assert self.book.is_away(number) == (number in self.away - self.freed)
+        if self.book.is_away(number):
+            self.restore(number)
+            return
         assert self.book.pin(client, number) == (number not in self.freed), "ST-3"
         if number not in self.freed:
             self.pins[client, number] = self.pins.get((client, number), 0) + 1
@@ -390,12 +609,94 @@ class Store(RuleBasedStateMachine):
         freed = self.book.unpin(client, number, self.now)
         self.gone([freed] if freed else [])
 
+    def restore(self, number: int) -> None:
+        step = self.book.restore(number, self.now)
+        known = number in self.awaited or number in self.reading
+        if isinstance(step, ReadIn):
+            assert not known
+            assert not self.waiting, "ST-4"
+            self.awaited.add(number)
+            self.took([step])
+        elif step is None and not known:
+            self.awaited.add(number)
+            self.waiting.append(("back", number))
+        elif step is not None:
+            assert not known
+
+    @rule()
+    def spill(self) -> None:
+        self.now += 0.1
+        self.carry_out(self.book.spill(self.now))
+
+    def carry_out(self, steps: list[AskOwner | WriteOut | Freed]) -> None:
+        for step in steps:
+            assert self.spills
+            if isinstance(step, AskOwner):
+                for number in step.extents:
+                    assert self.owner[number] == step.owner
+                    assert number not in self.agreed | self.freed
+                    self.asked[number] = step.owner
+            elif isinstance(step, WriteOut):
+                assert step.extent in self.agreed, "ST-7: its owner knows"
+                assert not any(n == step.extent for _, n in self.pins), "ST-7: nobody reads it"
+                assert self.place[step.extent] == (step.offset, step.size)
+                self.writing.add(step.extent)
+            else:
+                self.gone([step])
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), may=st.booleans())
+    def owner_says(self, data: st.DataObject, may: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.asked)))
+        del self.asked[number]
+        if may:
+            self.agreed.add(number)
+        steps = self.book.owner_says([number] if may else [], [] if may else [number], self.now)
+        self.carry_out(list(steps))
+
+    @precondition(lambda self: self.writing)
+    @rule(data=st.data(), works=st.booleans())
+    def wrote(self, data: st.DataObject, works: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.writing)))
+        self.writing.discard(number)
+        if works:
+            self.files.add(number)
+            freed = self.book.written(number, self.now)
+        else:
+            freed = self.book.disk_failed(number, "broken", self.now)
+            self.now += DISK_FAILED_S
+        self.gone([freed] if freed else [])
+
+    @precondition(lambda self: self.reading)
+    @rule(data=st.data(), works=st.booleans(), client=CLIENTS)
+    def did_read(self, data: st.DataObject, works: bool, client: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.reading)))
+        self.reading.discard(number)
+        self.away.discard(number)
+        if works:
+            freed = self.book.restored(number, self.now)
+            if number not in self.freed:
+                self.pin_now(client, number)
+            self.gone([freed] if freed else [])
+        else:
+            self.away.add(number)
+            self.gone([self.book.not_restored(number, self.now)])
+
+    def pin_now(self, client: str, number: int) -> None:
+        assert self.book.pin(client, number)
+        self.pins[client, number] = self.pins.get((client, number), 0) + 1
+
     @rule(client=CLIENTS)
     def lose(self, client: str) -> None:
         waiting = getattr(self, "clients_waiting", {})
-        self.waiting = [token for token in self.waiting if waiting[token] != client]
         self.pins = {key: count for key, count in self.pins.items() if key[0] != client}
         self.freed |= {number for number, owner in self.owner.items() if owner == client}
+        self.asked = {number: owner for number, owner in self.asked.items() if number not in self.freed}
+        self.awaited -= self.freed
+        self.waiting = [
+            token for token in self.waiting
+            if (token[1] not in self.freed if isinstance(token, tuple) else waiting[token] != client)
+        ]
         lost = {slab for slab, (owner, _, _) in self.slabs.items() if owner == client}
         freed = self.book.client_lost(client, self.now)
         assert lost == {range_.extent for range_ in freed} & set(self.slabs)
@@ -405,8 +706,9 @@ class Store(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 11.0]))
     def time(self, seconds: float) -> None:
         self.now += seconds
-        denied = [d.token for d in self.book.expire(self.now)]
+        denied: list[object] = [d.token if d.client else ("back", d.token) for d in self.book.expire(self.now)]
         assert denied == self.waiting[: len(denied)]
+        self.awaited -= {token[1] for token in denied if isinstance(token, tuple)}
         del self.waiting[: len(denied)]
 
     @invariant()

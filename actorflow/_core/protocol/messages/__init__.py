@@ -66,9 +66,11 @@ from actorflow._core.protocol.messages.store import (
     Carved,
     FreeExtent,
     HandOver,
+    MaySpill,
     Pin,
     Pinned,
     ReturnSlabs,
+    Spillable,
     Unpin,
     WriterLost,
 )
@@ -85,6 +87,7 @@ AnyMessage = (
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
+    | MaySpill | Spillable
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
@@ -132,6 +135,7 @@ __all__ = [
     "LeaseLost",
     "LeaseRefused",
     "Leave",
+    "MaySpill",
     "Message",
     "Needed",
     "NodeInfo",
@@ -149,6 +153,7 @@ __all__ = [
     "ReturnSlabs",
     "SaveCheckpoint",
     "Shutdown",
+    "Spillable",
     "StateQuery",
     "StateReply",
     "Stored",

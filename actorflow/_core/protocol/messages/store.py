@@ -63,10 +63,29 @@ class Pin(Message, tag=73):
 
 
 class Pinned(Message, tag=74):
-    """node -> reader: pinned, or not there any more."""
+    """node -> reader: pinned, and there it is now; or not there any more; or on disk, and it cannot come back for the reason `error`.
+
+    `full`: for want of room, which may come free.
+    """
 
     token: int
     ok: bool = True
+    offset: int = 0
+    error: str = ""
+    full: bool = False
+
+
+class MaySpill(Message, tag=83):
+    """node -> owner: may these go to disk? Answered by Spillable, in one or several parts."""
+
+    extents: list[int]
+
+
+class Spillable(Message, tag=84):
+    """owner -> node: `yes` are written and nobody reads them here, and from now on I pin them before I do; `no` must stay for now."""
+
+    yes: list[int]
+    no: list[int]
 
 
 class Unpin(Message, tag=75):

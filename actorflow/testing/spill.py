@@ -1,0 +1,79 @@
+"""The spill port under simulation: files are bytes, and the disk takes its time and fails when it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from actorflow.testing.errors import SimulationMisuse
+
+if TYPE_CHECKING:
+    from actorflow.testing.arena import SimArena
+    from actorflow.testing.host import Host
+
+SEEK_MAX_S = 0.01
+BYTES_PER_S = 500e6
+
+
+class SimSpill:
+    """The SpillFiles of a simulated node."""
+
+    def __init__(self, host: Host, arena: SimArena, capacity_bytes: int | None = None) -> None:
+        self.host = host
+        self.arena = arena
+        self.capacity_bytes = capacity_bytes
+        self.files: dict[int, bytes] = {}
+        self.write_failures_planned = 0
+        """So many of the next writes fail."""
+        self.read_failures_planned = 0
+        self.writes = 0
+        self.reads = 0
+        self._rng = host.world.rng(f"spill disk of {host.name}")
+
+    def write(self, number: int, offset: int, size: int, then: Callable[[str], None]) -> None:
+        """See ports.SpillFiles. What is written is what was there at the end."""
+
+        def work() -> str:
+            if self.capacity_bytes is not None and sum(map(len, self.files.values())) + size > self.capacity_bytes:
+                return "No space left on the simulated disk"
+            self.files[number] = bytes(self.arena.view(offset, size))
+            self.writes += 1
+            return ""
+
+        self._later(size, self._failing_write if self.write_failures_planned else work, then)
+
+    def read(self, number: int, offset: int, size: int, then: Callable[[str], None]) -> None:
+        """See ports.SpillFiles."""
+
+        def work() -> str:
+            if number not in self.files:
+                raise SimulationMisuse(f"extent {number} is read from disk, and was never written there, or deleted")
+            self.arena.write(offset, self.files[number])
+            self.reads += 1
+            return ""
+
+        self._later(size, self._failing_read if self.read_failures_planned else work, then)
+
+    def fail_reads(self, count: int) -> None:
+        """The next `count` reads fail."""
+        self.read_failures_planned += count
+
+    def delete(self, number: int) -> None:
+        """See ports.SpillFiles."""
+        self.files.pop(number, None)
+
+    def close(self) -> None:
+        """See ports.SpillFiles."""
+        self.files.clear()
+
+    def _failing_write(self) -> str:
+        self.write_failures_planned = max(self.write_failures_planned - 1, 0)
+        return "No space left on the simulated disk"
+
+    def _failing_read(self) -> str:
+        self.read_failures_planned = max(self.read_failures_planned - 1, 0)
+        return "Input/output error of the simulated disk"
+
+    def _later(self, size: int, work: Callable[[], str], then: Callable[[str], None]) -> None:
+        world = self.host.world
+        world.at_host(self.host, world.now + self._rng.uniform(0, SEEK_MAX_S) + size / BYTES_PER_S, lambda: then(work()))
