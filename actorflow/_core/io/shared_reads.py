@@ -15,6 +15,8 @@ loops may watch:
     SR-4  Nobody ticks while nothing happens: after PAUSE_TICKS without a turn of the reader the protocol's loop watches again.
     SR-5  Nobody reads where Ctrl-C may raise in the middle of it: messages that were read and not handled would be lost. So the main
           thread is no reader while its SIGINT handler is Python's own; that of asyncio.run, af.run and of workers is another.
+    SR-6  One stream that has little to say each time is read without asking which ones are ready, as calls that are made one after the
+          other come: after HOT_TURNS such reads the others have their turn.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ PAUSE_TICKS = 50
 HAND_BACK_S = 10 * TICK_S
 """How long the protocol's loop watches beside a reader before it tries again to leave the reading to it: what comes next may then wait two
 ticks, if the reader is still busy. When both are woken for the same bytes and this thread always wins, nothing else would tell."""
+HOT_TURNS = 8
+HOT_BYTES_MAX = 4096
 MISSED_TICKS_MAX = 2
 """After so many ticks that found the lock taken, the next one waits for it."""
 
@@ -54,7 +58,9 @@ class SharedReads:
         self._loop = loop
         self.lock = lock
         self._epoll = select.epoll()
-        self._streams: dict[int, Callable[[], None]] = {}
+        self._streams: dict[int, Callable[[], int]] = {}
+        self._hot: Callable[[], int] | None = None
+        self._hot_turns = 0
         self._reader: asyncio.AbstractEventLoop | None = None
         self._reader_thread = 0
         self._lent_to: list[asyncio.AbstractEventLoop] = []
@@ -73,8 +79,8 @@ class SharedReads:
 
     # -- streams
 
-    def add(self, fd: int, read: Callable[[], None]) -> None:
-        """Call `read`, on any thread and under the lock, when there is something to be read from `fd`."""
+    def add(self, fd: int, read: Callable[[], int]) -> None:
+        """Call `read`, on any thread and under the lock, when there may be something to be read from `fd`. It returns how many bytes came."""
         with self.lock:
             self._streams[fd] = read
             self._epoll.register(fd, select.EPOLLIN)
@@ -83,16 +89,26 @@ class SharedReads:
         """Forget `fd`, before it is closed (SR-3)."""
         with self.lock:
             if self._streams.pop(fd, None) is not None:
+                self._hot = None
                 self._epoll.unregister(fd)
 
     def _read_ready(self) -> None:
         with self.lock:
             if self._closed:
                 return
-            for fd, _ in self._epoll.poll(0):
+            hot = self._hot
+            if hot is not None:
+                self._hot_turns -= 1
+                if not self._hot_turns:
+                    self._hot = None
+                if 0 < hot() <= HOT_BYTES_MAX:
+                    return
+                self._hot = None
+            ready = self._epoll.poll(0)
+            for fd, _ in ready:
                 read = self._streams.get(fd)
-                if read is not None:
-                    read()
+                if read is not None and 0 < read() <= HOT_BYTES_MAX and len(ready) == 1 and fd in self._streams:
+                    self._hot, self._hot_turns = read, HOT_TURNS
 
     # -- the reader
 
@@ -224,6 +240,7 @@ class SharedReads:
                 return
             self._closed = True
             self._streams.clear()
+            self._hot = None
             self._unwatch()
             reader = self._reader if self._has_reader() else None
             if reader is None:

@@ -199,28 +199,29 @@ class UnixStream:
 
     # -- on the loop, or where shared reads are done
 
-    def _on_readable(self, reads: int = READS_PER_EVENT) -> None:
-        """Deliver what has arrived."""
+    def _on_readable(self, reads: int = READS_PER_EVENT) -> int:
+        """Deliver what has arrived. Returns how much that was, in bytes."""
         if self._gone:
-            return
+            return 0
         try:
             data = self._recv(RECV_BYTES)
         except WOULD_BLOCK:
-            return
+            return 0
         except OSError as error:
             self._end_reading(_in_words(error))
-            return
+            return 0
         if not data:
             self._end_reading("closed by the peer")
-            return
+            return 0
         if not self._no_read:
             try:
                 self._data_received(data)
             except Exception as error:
                 self._handler_failed(error)
-                return
+                return 0
         if len(data) == RECV_BYTES and reads > 1 and not self._gone:
-            self._on_readable(reads - 1)
+            return RECV_BYTES + self._on_readable(reads - 1)
+        return len(data)
 
     def _end_reading(self, reason: str) -> None:
         if self._shared:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from actorflow._core.io.blocking import block_on, close_thread_loop
-from actorflow._core.io.shared_reads import HAND_BACK_S, TICK_S, SharedReads
+from actorflow._core.io.shared_reads import HAND_BACK_S, HOT_TURNS, TICK_S, SharedReads
 from actorflow._core.io.unix_stream import HangupWatch, UnixStream
 from tests.conformance.leaks import open_fds
 from tests.integration.leaks import until
@@ -437,6 +437,61 @@ def test_sr_2_a_lock_that_is_taken_at_each_tick_is_waited_for(runner: asyncio.Ru
         assert until(lambda: left)
     finally:
         protocol.close()
+
+
+# -- SR-6
+
+
+def test_sr_6_a_stream_that_is_read_without_asking_leaves_the_others_their_turn(protocol: ProtocolSide) -> None:
+    reads, order = protocol.reads, list[str]()
+    protocol.do(reads._unwatch)
+    ends = {name: socket.socketpair(socket.AF_UNIX) for name in ("hot", "other")}
+
+    def reader(name: str) -> Callable[[], int]:
+        ours = ends[name][0]
+        ours.setblocking(False)
+
+        def read() -> int:
+            try:
+                data = ours.recv(100)
+            except BlockingIOError:
+                return 0
+            order.append(name)
+            return len(data)
+
+        return read
+
+    for name, (ours, _) in ends.items():
+        reads.add(ours.fileno(), reader(name))
+    for number in range(100):
+        ends["hot"][1].send(b"x")
+        if number == 50:
+            ends["other"][1].send(b"x")
+        reads._read_ready()
+    assert order.count("hot") == 100
+    assert 50 <= order.index("other") <= 50 + HOT_TURNS + 1
+    ends["other"][1].send(b"x")
+    reads._read_ready()
+    assert order[-1] == "other", "where the hot one has nothing to say the others are asked at once"
+    for ours, theirs in ends.values():
+        reads.discard(ours.fileno())
+        ours.close()
+        theirs.close()
+
+
+def test_sr_6_a_hot_stream_that_is_forgotten_is_not_read(protocol: ProtocolSide) -> None:
+    reads = protocol.reads
+    protocol.do(reads._unwatch)
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    reads.add(ours.fileno(), lambda: len(ours.recv(100)))
+    theirs.send(b"x")
+    reads._read_ready()
+    assert reads._hot is not None
+    reads.discard(ours.fileno())
+    ours.close()
+    theirs.close()
+    reads._read_ready()
 
 
 # -- SR-4
