@@ -9,6 +9,7 @@ the scenarios with one seed after the other until one of them fails; without the
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,12 +104,33 @@ def _keeps_the_first(original: Any) -> Any:
     return save
 
 
+def _leaves_under_a_reader(original: Any) -> Any:
+    def written(self: Any, number: int, now: float) -> Any:
+        extent = self._extents[number]
+        pins, extent.pins = extent.pins, 0
+        freed = original(self, number, now)
+        extent.pins = pins
+        return freed
+
+    return written
+
+
+def _forgets_the_file(original: Any) -> Any:
+    def free_if_unused(self: Any, extent: Any, now: float) -> Any:
+        freed = original(self, extent, now)
+        return None if freed is None or not freed.size else dataclasses.replace(freed, on_disk=False)
+
+    return free_if_unused
+
+
 MUTANTS = [
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first),
     Mutant("ownership counts", "OW-4: a borrower is counted once, however often it was lent to", ownership.Ownership, "_count", _one_loan),
     Mutant("lease granted twice", "LE-2: what a lease has taken is granted again", leases.LeaseBook, "_grant", _takes_nothing),
     Mutant("worker for two", "WP-1: a leased worker is still idle, and is leased again", worker_pool.WorkerPool, "_fulfil", _stays_idle),
     Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins),
+    Mutant("leaves under a reader", "ST-7: it leaves while somebody reads it", object_store.ExtentBook, "written", _leaves_under_a_reader),
+    Mutant("file left", "ST-8: its file is not deleted", object_store.ExtentBook, "_free_if_unused", _forgets_the_file),
     Mutant("checkpoint lost", "CP-2: an accepted checkpoint is not kept", checkpoints.CheckpointStore, "save", _keeps_the_first),
 ]
 

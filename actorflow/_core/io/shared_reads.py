@@ -80,7 +80,10 @@ class SharedReads:
     # -- streams
 
     def add(self, fd: int, read: Callable[[], int]) -> None:
-        """Call `read`, on any thread and under the lock, when there may be something to be read from `fd`. It returns how many bytes came."""
+        """Call `read`, on any thread and under the lock, when there may be something to be read from `fd`.
+
+        It returns how many bytes came.
+        """
         with self.lock:
             self._streams[fd] = read
             self._epoll.register(fd, select.EPOLLIN)

@@ -1,8 +1,8 @@
 """Where a node puts what its arena has no room for: one file for each extent, in the directory of the session.
 
-    SF-1  A file is there whole, or it is not there: what could not be written to its end is deleted.
-    SF-2  The disk is never filled: the last DISK_FREE_SHARE_MIN of it is left to others.
-    SF-3  Nothing is left behind: `close` deletes the directory, and of a node that was killed the session directory is swept.
+    DI-1  A file is there whole, or it is not there: what could not be written to its end is deleted.
+    DI-2  The disk is never filled: the last DISK_FREE_SHARE_MIN of it is left to others.
+    DI-3  Nothing is left behind: `close` deletes the directory, and of a node that was killed the session directory is swept.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DirectorySpill:
                 self._check_open()
                 done += os.pwrite(fd, view[done : done + CHUNK_BYTES], done)
         except BaseException:
-            os.unlink(path)  # SF-1
+            os.unlink(path)  # DI-1
             raise
         finally:
             os.close(fd)

@@ -46,7 +46,7 @@ LEAVING_SHARE_MAX = 0.25
 """So much of the arena is on its way to disk at most."""
 REFUSED_S = 1.0
 """What its owner would not let go is not asked for again before that."""
-DISK_FAILED_S = 5.0
+DISK_FAILED_S = 1.0
 """After the disk has failed nothing is sent there for so long."""
 
 

@@ -95,7 +95,7 @@ def prepare(stage: Stage, *, disk_fails: bool = True) -> Main:
 
         async def break_disk() -> None:
             if disk_fails:
-                stage.cluster.spill.write_failures_planned += rng.randrange(3)
+                stage.cluster.spill.write_failures_planned += rng.randrange(2)
 
         actions = [new, new, new, look, look_slowly, look_there, look_there_slowly, drop, break_disk]
         for _ in range(rng.randrange(30, 70)):
