@@ -26,6 +26,8 @@ class SimSpill:
         self.write_failures_planned = 0
         """So many of the next writes fail."""
         self.read_failures_planned = 0
+        self.lost: set[int] = set()
+        """What was there, and somebody has deleted."""
         self.writes = 0
         self.reads = 0
         self._rng = host.world.rng(f"spill disk of {host.name}")
@@ -37,6 +39,7 @@ class SimSpill:
             if self.capacity_bytes is not None and sum(map(len, self.files.values())) + size > self.capacity_bytes:
                 return "No space left on the simulated disk"
             self.files[number] = bytes(self.arena.view(offset, size))
+            self.lost.discard(number)
             self.writes += 1
             return ""
 
@@ -46,6 +49,8 @@ class SimSpill:
         """See ports.SpillFiles."""
 
         def work() -> str:
+            if number in self.lost:
+                return "No such file on the simulated disk"
             if number not in self.files:
                 raise SimulationMisuse(f"extent {number} is read from disk, and was never written there, or deleted")
             self.arena.write(offset, self.files[number])
@@ -58,9 +63,15 @@ class SimSpill:
         """The next `count` reads fail."""
         self.read_failures_planned += count
 
+    def lose_files(self) -> None:
+        """Somebody deletes all that is there."""
+        self.lost.update(self.files)
+        self.files.clear()
+
     def delete(self, number: int) -> None:
         """See ports.SpillFiles."""
         self.files.pop(number, None)
+        self.lost.discard(number)
 
     def close(self) -> None:
         """See ports.SpillFiles."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from actorflow.testing import at_most_once, errors_allowed, values_match
-from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, memory, streams, tasks
+from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, losses, memory, streams, tasks
 from tests.sim.scenarios.stage import LIMIT_S, Main, Stage
 
 FAULTS_PER_SEED = 4
 """Steps that are tried with each seed: together the seeds cover them all."""
 Prepare = Callable[[Stage], Main]
-OPTIONS: dict[Prepare, dict[str, Any]] = {memory.prepare: memory.OPTIONS}
+OPTIONS: dict[Prepare, dict[str, Any]] = {memory.prepare: memory.OPTIONS, losses.prepare: losses.OPTIONS}
 """What a scenario needs to be what it is."""
 Faulty = Callable[[int, int], None]
 """Runs a scenario with a seed, and a fault at a step."""
@@ -70,6 +70,13 @@ def run_memory(seed: int) -> None:
         stage.run(memory.prepare(stage))
         stage.judge()
         memory.all_went_to_disk(stage)
+
+
+def run_losses(seed: int) -> None:
+    """Scenario 10."""
+    with Stage(seed, **losses.OPTIONS) as stage:
+        stage.run(losses.prepare(stage))
+        stage.judge()
 
 
 # -- with a fault at a step
@@ -158,6 +165,14 @@ def memory_is_short(seed: int, step: int) -> None:
         stage.judge_the_rest()
 
 
+def losses_and_a_death(seed: int, step: int) -> None:
+    """Scenario 10, while a worker dies: what it owned is gone with it."""
+    with Stage(seed, **losses.OPTIONS) as stage:
+        stage.at(step, stage.kill_a_worker)
+        stage.run_among_faults(losses.prepare(stage))
+        stage.judge_the_rest()
+
+
 FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "a worker dies": (worker_dies, crashes.prepare),
     "the owner dies": (owner_dies, crashes.prepare),
@@ -170,6 +185,7 @@ FAULTS: dict[str, tuple[Faulty, Prepare]] = {
     "a worker dies among streams": (chaos(streams.prepare), streams.prepare),
     "a worker dies among cancels": (chaos(prepare_cancels), prepare_cancels),
     "a worker dies among objects on disk": (memory_is_short, memory.prepare),
+    "a worker dies among lost objects": (losses_and_a_death, losses.prepare),
 }
 SCENARIOS: dict[str, Prepare] = {
     "tasks": tasks.prepare,
@@ -212,6 +228,7 @@ RUNS: dict[str, Callable[[int], None]] = {
     "borrowers": run_borrowers,
     "streams": run_streams,
     "memory": run_memory,
+    "losses": run_losses,
     "a worker dies": lambda seed: with_some_faults("a worker dies", seed),
     "a call is cancelled": lambda seed: with_some_faults("a call is cancelled", seed),
 }

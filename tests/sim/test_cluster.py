@@ -29,6 +29,10 @@ def test_memory(sim_seed: int) -> None:
     judged.run_memory(sim_seed)
 
 
+def test_losses(sim_seed: int) -> None:
+    judged.run_losses(sim_seed)
+
+
 @pytest.mark.parametrize("fault", judged.FAULTS)
 def test_a_fault_at_some_steps(fault: str, sim_seed: int) -> None:
     judged.with_some_faults(fault, sim_seed)

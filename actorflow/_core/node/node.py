@@ -228,7 +228,8 @@ class Node:
                 )
                 peer.close(abort=True)
                 break
-            handle(peer, message)
+            if self._workers.hears(peer, type(message)):
+                handle(peer, message)
         self._pump()
 
     def peer_lost(self, peer: Peer, reason: str) -> None:

@@ -3,12 +3,15 @@
 NW-1: the end of a worker is told once to its occupant: when the process is reaped, or when it has lost
       its connection and is not reaped within `worker_silence_s`.
 NW-2: tickets of a worker are released when its process is gone.
+NW-3: what a dead worker has said is heard to its end, as far as others rely on it (LAST_WORDS): the news of its death may be
+      faster than its connection, and who has its result believes that the node knows of it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 
 from actorflow._core.base.resources import GPU
 from actorflow._core.io.peers import Peer
@@ -18,12 +21,15 @@ from actorflow._core.node.environment import device_variables, parse_env
 from actorflow._core.node.jobs import Jobs
 from actorflow._core.node.logs import Logs
 from actorflow._core.policy.worker_records import Retire, Spawn, WorkerState
-from actorflow._core.protocol.messages import Leave, Needed, Shutdown
+from actorflow._core.protocol.messages import Carved, FreeExtent, HandOver, Leave, Needed, Shutdown
+from actorflow._core.protocol.messages.base import Message
 
 log = logging.getLogger(__name__)
 
 RETIRED_ASKED_S = 1.0
 """How often a worker that is not used again, and owns what others hold, is asked whether they still do."""
+LAST_WORDS = frozenset({Carved, HandOver, FreeExtent})
+"""Of these others hear by other ways, and rely on them."""
 DEAD_SHOWN = 100
 """Dead workers that the state API still shows, with the reason of their end."""
 
@@ -38,6 +44,8 @@ class Workers:
         self._logs = logs
         self._workers: dict[str, WorkerProcess] = {}
         self.dead: deque[tuple[WorkerProcess, str]] = deque(maxlen=DEAD_SHOWN)
+        self._reaped: dict[str, WorkerProcess] = {}
+        """Their processes are gone, and their connections have not ended (NW-3)."""
 
     # -- birth
 
@@ -142,6 +150,8 @@ class Workers:
 
     def disconnected(self, peer: Peer, worker: WorkerProcess, reason: str) -> None:
         """The connection is gone: most often the process is too, and its end is told in a moment."""
+        if self._reaped.pop(worker.worker_id, None) is not None and worker.timer is not None:
+            worker.timer.cancel()
         if self._workers.get(worker.worker_id) is not worker or worker.peer is not peer:
             return
         self._context.pool.doom(worker.worker_id)
@@ -175,7 +185,15 @@ class Workers:
         worker.owed.clear()
         self.dead.append((worker, death.cause))
         if worker.peer is not None and not worker.peer.lost:
-            worker.peer.close(abort=True)
+            self._reaped[worker.worker_id] = worker
+            # A process that it forked may hold the connection open.
+            worker.timer = self._context.ports.loop.call_later(
+                self._context.config.worker_silence_s, partial(worker.peer.close, abort=True)
+            )
+
+    def hears(self, peer: Peer, message: type[Message]) -> bool:
+        """False for what a process that is gone cannot have meant any more."""
+        return peer.process_id not in self._reaped or message in LAST_WORDS
 
     def _tell(self, worker: WorkerProcess, death: Death) -> None:
         occupant, worker.occupant = worker.occupant, None
@@ -203,7 +221,7 @@ class Workers:
 
     def stop(self) -> None:
         """No timer fires from now on."""
-        for worker in self._workers.values():
+        for worker in [*self._workers.values(), *self._reaped.values()]:
             if worker.timer is not None:
                 worker.timer.cancel()
                 worker.timer = None

@@ -201,11 +201,11 @@ class ExtentBook:
         """
         if now - self._progress_at < self.patience_s:
             return []
-        denied = []
+        denied: list[Denied] = []
         while self._waiters:
             number, waiter = next(iter(self._waiters.items()))
-            if now - waiter.since < self.patience_s:
-                break
+            if now - waiter.since < self.patience_s or (denied and pages(waiter.size) <= self._space.largest()):
+                break  # For this one there is room, now that those before it are gone.
             self._forget_waiter(number)
             if waiter.restores:
                 self._extents[waiter.restores].place = Place.AWAY

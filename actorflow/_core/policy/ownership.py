@@ -26,6 +26,10 @@ class Owned:
     borrowers: dict[str, int] | None = None
     seen = False
     """Somebody has looked at the outcome; an unseen failure is logged when the entry goes (SEMANTICS 1)."""
+    recipe: Any = None
+    """How to make it again, for the results of tasks that are in shared memory."""
+    made_again_as: Any = None
+    """The entry that took its place: it was gone, and something that was made of it is made again."""
 
     def __init__(self, index: int) -> None:
         self.index = index

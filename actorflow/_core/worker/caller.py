@@ -100,6 +100,10 @@ class Caller:
             call.place = actor
         if large is not None:
             self._move_arguments(call, large)
+        self.wait_for_arguments(call)
+
+    def wait_for_arguments(self, call: Call) -> None:
+        """Have `argument_ready` called for each reference among the arguments whose object is not there yet."""
         for entry in unsettled(call.deps or ()):
             call.waiting_for += 1
             self.when_settled(entry, partial(self._one_argument_ready, call))
@@ -121,9 +125,10 @@ class Caller:
         return None
 
     def _one_argument_ready(self, call: Call, _settled: Entry) -> None:
-        self._argument_ready(call)
+        self.argument_ready(call)
 
-    def _argument_ready(self, call: Call) -> None:
+    def argument_ready(self, call: Call) -> None:
+        """One thing less that the call waits for: it goes on its way when that was the last."""
         call.waiting_for -= 1
         if call.waiting_for or call.state is CallState.DONE:
             return
@@ -149,7 +154,7 @@ class Caller:
             else:
                 result.refs = None
                 self.settle_entry(stored, result)
-            self._argument_ready(call)
+            self.argument_ready(call)
 
         self._core.store.write(Pickled(copied.data, copied.buffers, None), moved)
 
@@ -348,8 +353,11 @@ class Caller:
             self._drop_reply(peer, message)
             self.finish(call, m.Inline(b""))
             return
-        if type(outcome) is m.Failed and call.retries_left and self.try_again(call, outcome):
-            return
+        if type(outcome) is m.Failed:
+            if outcome.lost and self._core.recovery.arguments_lost(call, outcome.lost, outcome.why):
+                return
+            if call.retries_left and self.try_again(call, outcome):
+                return
         if outcome.refs or message.more or message.hold:
             self._adopt_reply(peer, call, message)
         else:
@@ -430,6 +438,8 @@ class Caller:
             self._core.cancels.ended(call)
         if call.stream is not None and not call.stream.ended:
             self._core.streams.end(call.stream, outcome)
+        if type(call.place) is Lease and (type(outcome) is m.Stored or more):
+            self._core.recovery.keep(call, [outcome, *(more or ())])
         self.settle_entries(call, outcome, more)
         pins, call.pins = call.pins, ()
         if pins:
@@ -448,6 +458,8 @@ class Caller:
 
     def settle_entry(self, entry: Owned, outcome: m.Outcome) -> None:
         if not self._core.references.owned.settle(entry, outcome):
+            if type(outcome) is m.Stored:
+                self._core.store.free(outcome)  # A result that is there was made again for the sake of another one.
             return
         entry.call = None
         if type(outcome) is m.Stored:

@@ -30,6 +30,7 @@ from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
+from actorflow._core.worker.recovery import Recovery
 from actorflow._core.worker.references import References
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
@@ -92,6 +93,7 @@ class Core:
         self.cancels = Cancels(self)
         self.caller = Caller(self)
         self.objects = Objects(self)
+        self.recovery = Recovery(self)
         self.streams = StreamCalls(self)
         self.directory = Directory(self)
         self.tasks = TaskSubmitter(self)
@@ -156,6 +158,7 @@ class Core:
             m.ReturnSlabs: self.store.on_return_slabs,
             m.WriterLost: self.store.on_writer_lost,
             m.MaySpill: self.store.on_may_spill,
+            m.Rebuild: self.recovery.on_rebuild,
             m.WorkerLog: self._on_worker_log,
             m.Shutdown: self._on_shutdown,
             m.Leave: self._on_leave,

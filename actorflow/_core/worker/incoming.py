@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import TaskCancelledError
+from actorflow._core.base.errors import ObjectLostError, TaskCancelledError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.ownership import Borrowed
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import tracebacks, values
 from actorflow._core.serialization.values import INLINE_BYTES_MAX, Pickled
 from actorflow._core.worker.calls import Slot
+from actorflow._core.worker.store import LostExtent
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -145,6 +146,10 @@ def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
         # The second: what `af.check_cancelled()` raises, and what the code sees of a child that was cancelled with it.
         return core.failed(TaskCancelledError(f"{incoming.name} was cancelled while it ran"))
     message = incoming.message
+    lost, why = None, ""
+    if isinstance(error, LostExtent):
+        # An argument, whose owner may be able to make it again.
+        lost, why, error = [error.extent], error.why, ObjectLostError(str(error))
     data = tracebacks.capture(
         error,
         function_name=incoming.running.name if incoming.running is not None else incoming.name,
@@ -154,7 +159,7 @@ def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
         actor=incoming.actor.label if incoming.actor is not None else "",
         dumps=values.dumps_plain,
     )
-    return m.Failed(b"\1" + data)
+    return m.Failed(b"\1" + data, lost=lost, why=why)
 
 
 Packed = tuple[m.Outcome, list["Entry"]]
@@ -180,18 +185,16 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         then(m.Inline(pickled.data, pickled.buffers, groups), hold)  # type: ignore[arg-type]
         return
 
-    def hand_over(stored: m.Stored) -> list[Entry]:
+    def hand_over(stored: m.Stored) -> None:
         hold = core.references.lend_all(entries, incoming.peer)
         # The extent goes over to the caller, who owns the object: it must outlive this worker.
         core.node.send(m.HandOver(stored.extent, incoming.peer.process_id))
-        core.flush_now(core.node)
-        return hold
+        _when_node_knows(core, lambda: then(stored, hold))
 
     written = core.store.write_now(pickled)
     if written is not None:
         with core.lock:
-            hold = hand_over(written)
-        then(written, hold)
+            hand_over(written)
         return
     # An actor may go on changing what it returned: the copy is made now, the move into shared memory follows.
     copied = values.owned_bytes(pickled)
@@ -200,11 +203,27 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         if isinstance(result, Exception):
             then(core.failed(result), [])
         else:
-            then(result, hand_over(result))
+            hand_over(result)
 
     with core.lock:
         core.store.write(Pickled(copied.data, copied.buffers, pickled.refs), moved)
         core.flush_now(core.node)
+
+
+NODE_RETRY_S = 0.001
+
+
+def _when_node_knows(core: Core, fn: Callable[[], None]) -> None:
+    """Call `fn` when all that was said to the node is in the kernel's hands, whatever becomes of this process. Under the lock.
+
+    Who hears of an extent reads it without asking the node, and the node frees what a dead process has not handed over: so the node's
+    part must be on its way before the other's is.
+    """
+    core.node.flush()
+    if core.node.buffered_bytes():
+        core.later(NODE_RETRY_S, lambda: _when_node_knows(core, fn))
+    else:
+        fn()
 
 
 def still_borrowed(core: Core, incoming: Incoming) -> tuple[list[int], dict[tuple[str, str], list[int]]]:

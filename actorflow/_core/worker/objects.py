@@ -14,7 +14,7 @@ from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.inspect import site_text
 from actorflow._core.worker.object_ref import ObjectRef
-from actorflow._core.worker.store import layout
+from actorflow._core.worker.store import LostExtent, layout
 from actorflow._core.worker.wakers import Countdown, FutureWaiter, Waiter
 
 if TYPE_CHECKING:
@@ -105,7 +105,16 @@ class Objects:
         return opened
 
     async def open(self, entry: Entry) -> Any:
-        """The value of any object, or its error raised."""
+        """The value of any object, or its error raised. What is lost is made again, if that can be."""
+        while True:
+            try:
+                return await self._open(entry)
+            except LostExtent as lost:
+                with self._core.lock:
+                    self._core.recovery.lost(entry, lost.extent, lost.why)
+                await self.wait_settled(entry)
+
+    async def _open(self, entry: Entry) -> Any:
         outcome = entry.outcome
         if type(outcome) is m.Inline:
             return self.open_inline(entry, outcome)
@@ -120,10 +129,7 @@ class Objects:
                 own = None if store.may_be_away(outcome) else store.read_own(outcome)
             if own is not None:
                 return self._load_stored(outcome, *own)
-        return await self.open_stored(outcome)
-
-    async def open_stored(self, outcome: m.Stored) -> Any:
-        """The value of an object in shared memory: its buffers are read-only views of it (SEMANTICS 14)."""
+        # Its buffers are read-only views (SEMANTICS 14).
         return self._load_stored(outcome, *await self._core.store.read(outcome))
 
     def _load_stored(self, outcome: m.Stored, data: bytes | memoryview, buffers: list[memoryview]) -> Any:

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from actorflow._core.worker.core import Core
 
 
+class LostExtent(ObjectLostError):
+    """What a node answers when it cannot give an extent; its owner may be able to make the object again."""
+
+    def __init__(self, extent: int, why: str) -> None:
+        super().__init__(f"an object is lost: {why}")
+        self.extent = extent
+        self.why = why
+
+
 class Gone(Allocated, tag=0):
     """Stands for the answer of a node that is gone; never sent."""
 
@@ -289,8 +298,7 @@ class StoreClient:
             refusal = answer[0] if answer and type(answer[0]) is Pinned else Pinned(token, ok=False)
             if refusal.full:
                 raise ObjectStoreFullError(f"an object cannot be read: {refusal.error}")
-            why = f": {refusal.error}" if refusal.error else ""
-            raise ObjectLostError(f"an object of {stored.size} bytes is not in the object store of node {stored.node} any more{why}")
+            raise LostExtent(stored.extent, refusal.error or f"it is not in the object store of node {stored.node} any more")
         return self._views(stored, answer[0].offset, own=False)
 
     def _unpin_when_pinned(self, token: int, extent: int, answer: list[Any]) -> None:

@@ -695,6 +695,26 @@ def test_a_result_outlives_its_writer_once_it_is_handed_over(cluster: Cluster, w
     assert cluster.node._store.book.used_bytes() == 0
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_nw_3_the_last_words_of_a_worker_are_heard_also_after_the_news_of_its_death(seed: int) -> None:
+    """Its caller may have the result already, and reads it without asking."""
+    with World(seed) as world:
+        cluster = Cluster(world)
+        driver = cluster.driver()
+        worker = cluster.lease(driver, 1)
+        result = allocate(cluster, worker, 1, PAGE)
+        worker.send(HandOver(result.extent, "driver"), RequestLease(77, CPU))
+        assert worker.peer is not None
+        worker.peer.flush()
+        cluster.kill(worker)
+        cluster.settle()
+        assert [extent.number for extent in cluster.node._store.book.extents()] == [result.extent]
+        assert not cluster.node._workers._reaped
+        driver.send(ReturnLease(1))
+        cluster.settle()
+        assert cluster.free()["CPU"] == 2, "what it asked for itself died with it"
+
+
 def slab(cluster: Cluster, client: Speaker, size: int) -> Allocated:
     client.send(Allocate(77, size, slab=True))
     cluster.until(lambda: [answer for answer in client.got(Allocated) if answer.token == 77])

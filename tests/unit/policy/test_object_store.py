@@ -171,6 +171,19 @@ def test_semantics_16_no_progress_for_ten_seconds_is_an_error_that_lists_holder_
     assert book.waiting == 0
 
 
+def test_one_for_whom_there_is_room_is_not_denied_with_the_one_before_it() -> None:
+    book = ExtentBook(10 * PAGE, patience_s=10.0)
+    granted(book, "a", 8 * PAGE)
+    assert book.allocate("b", 1, 5 * PAGE, 0.0) is None
+    assert book.allocate("b", 2, 4 * PAGE, 0.0) is None
+    assert book.allocate("b", 3, 2 * PAGE, 0.0) is None
+    assert book.allocate("b", 4, 3 * PAGE, 0.0) is None
+    assert [denied.token for denied in book.expire(10.0)] == [1, 2]
+    assert [g.token for g in served(book, 10.0)] == [3]
+    assert book.expire(19.9) == [], "and that was progress"
+    assert [denied.token for denied in book.expire(20.0)] == [4]
+
+
 def test_progress_gives_the_waiting_more_time() -> None:
     book = ExtentBook(10 * PAGE, patience_s=10.0)
     first, second = granted(book, "a", PAGE), granted(book, "a", 9 * PAGE)

@@ -55,6 +55,7 @@ from actorflow._core.protocol.messages.object import (
     Fetched,
     Inline,
     Outcome,
+    Rebuild,
     RefGroup,
     Stored,
 )
@@ -85,7 +86,7 @@ AnyMessage = (
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
-    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | CancelObject
+    | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
     | StateQuery | StateReply | WorkerLog
@@ -144,6 +145,7 @@ __all__ = [
     "Pin",
     "Pinned",
     "PlaceActor",
+    "Rebuild",
     "ReclaimLease",
     "RefGroup",
     "Release",

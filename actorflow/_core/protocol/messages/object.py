@@ -32,10 +32,15 @@ class Stored(Message, tag=2):
 
 
 class Failed(Message, tag=3):
-    """An error instead of a value: what `serialization.tracebacks.capture` made of it."""
+    """An error instead of a value: what `serialization.tracebacks.capture` made of it.
+
+    `lost`: extents of arguments that are gone, and why.
+    """
 
     error: bytes
     refs: list[RefGroup] | None = None
+    lost: list[int] | None = None
+    why: str = ""
 
 
 Outcome = Inline | Stored | Failed
@@ -70,6 +75,14 @@ class Fetch(Message, tag=43):
     """borrower -> owner: tell me the outcome of this object when it is there. Answered by `Fetched`."""
 
     index: int
+
+
+class Rebuild(Message, tag=46):
+    """borrower -> owner: I cannot read this object: its bytes, in the extent that I know, are gone. Answered by `Fetched`, as a Fetch."""
+
+    index: int
+    extent: int
+    why: str
 
 
 class CancelObject(Message, tag=45):
