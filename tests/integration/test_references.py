@@ -241,6 +241,26 @@ async def test_14_only_out_of_band_buffers_are_shared() -> None:
     assert np.shares_memory(await result, await result)
 
 
+async def test_14_a_tensor_may_be_written_to_and_nobody_else_sees_that() -> None:
+    import torch
+
+    @af.remote
+    def change(tensor: torch.Tensor) -> float:
+        tensor.add_(1)
+        return float(tensor.float().sum())
+
+    count = 2_000_000
+    ref = await af.put({"weights": torch.ones(count, dtype=torch.bfloat16)})
+    mine = (await ref)["weights"]
+    mine[:10] = 7
+    tensor = await af.put(torch.ones(count, dtype=torch.bfloat16))
+    assert await af.get([change.remote(tensor), change.remote(tensor)]) == [2 * count, 2 * count]
+    assert (await tensor).float().sum() == count
+    assert (await ref)["weights"].float().sum() == count
+    assert (mine[:10] == 7).all()
+    assert (mine[10:] == 1).all()
+
+
 async def test_14_arrow_tables_are_views_and_read_only() -> None:
     pa = pytest.importorskip("pyarrow")
     ref = await af.put(pa.table({"a": pa.array(np.arange(LARGE))}))

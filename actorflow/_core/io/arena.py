@@ -68,6 +68,12 @@ def live_windows() -> list[Any]:
     return [window for watch in list(_watches.values()) if (window := watch()) is not None]
 
 
+class _PrivateMapping(mmap.mmap):
+    """A mapping that keeps what it was made of: of a page that was not written to it shows what is there now."""
+
+    keeps: memoryview
+
+
 class MemfdArena:
     """An Arena over a memory file. It owns the descriptor."""
 
@@ -122,8 +128,27 @@ class MemfdArena:
         # can be watched. Its length is part of its type: powers of two keep the number of types small.
         window = (ctypes.c_ubyte * (1 << max(size - 1, 0).bit_length())).from_address(base + offset)
         window.mapping = mapping  # type: ignore[attr-defined]  # AR-2
+        window.arena = self  # type: ignore[attr-defined]  # For `private`, of whoever gets the view.
         view = memoryview(window).cast("B")[:size]
         return view if writable else view.toreadonly()
+
+    def private(self, view: memoryview) -> tuple[mmap.mmap, int] | None:
+        """A writable mapping of a view's pages that nobody else sees the changes of, and where in it the view begins. It keeps the view.
+
+        None where there is no more: the arena is closed, or the system has no room for one more mapping.
+        """
+        if self._fd < 0:
+            return None
+        with _address_of(view) as address:
+            offset = address - self._mappings[False][1]
+        first = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        size, access = offset + len(view) - first, mmap.PROT_READ | mmap.PROT_WRITE
+        try:
+            private = _PrivateMapping(self._fd, size, mmap.MAP_PRIVATE, access, offset=first)
+        except OSError:
+            return None
+        private.keeps = view
+        return private, offset - first
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Copy `data` to `offset`. Other threads run meanwhile when it is large."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
 from actorflow._core.base.errors import DeserializationError, SerializationError
 from actorflow._core.serialization.diagnose import explain_unpicklable
 from actorflow._core.serialization.duals import describe, text_of
+from actorflow._core.serialization.tensors import reduce_tensor
 
 INLINE_BYTES_MAX = 100 * 1024
 """Values up to this size travel inside messages; larger ones through shared memory (DESIGN, section 4)."""
@@ -73,6 +76,14 @@ def reference_at(position: int) -> Any:
     return _state.table[position]
 
 
+_reducers: dict[type, Callable[[Any], Any]] = {}
+"""How values of libraries are pickled that pickle themselves badly; filled when the library is there."""
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    dispatch_table: ClassVar[ChainMap[Any, Any]] = ChainMap(_reducers, cloudpickle.Pickler.dispatch_table)
+
+
 class _TableUnpickler(pickle.Unpickler):
     """Takes references straight out of the table: for thousands of them a Python call each would cost more than all the rest."""
 
@@ -110,9 +121,11 @@ def _dump(value: Any, name: str) -> Pickled:
     sink: dict[Any, int] = {}
     buffers: list[pickle.PickleBuffer] = []
     previous, _state.sink = _state.sink, sink
+    if not _reducers and (torch := sys.modules.get("torch")) is not None and hasattr(torch, "Tensor"):
+        _reducers[torch.Tensor] = reduce_tensor
     try:
         with io.BytesIO() as file:
-            cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+            _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
             data = file.getvalue()
         views = [buffer.raw() for buffer in buffers] if buffers else None
     except SerializationError:
