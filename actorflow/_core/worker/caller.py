@@ -18,6 +18,7 @@ from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
 from actorflow._core.worker.context import TRACER, declared, declared_values, running_call
 from actorflow._core.worker.context import deadline as deadline_var
+from actorflow._core.worker.large_arguments import Large
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
 from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
@@ -78,7 +79,7 @@ class Caller:
                 pinned.pins += 1
         return entry
 
-    def _start(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
+    def _start(self, call: Call, large: Large | None, actor: ActorClient | None) -> None:
         """Send the call, or wait for what it needs. Under the lock."""
         if call.extra or large is not None or deadline_var.get() is not None or declared.get() is not None or TRACER in sys.modules:
             call.extra = True
@@ -90,7 +91,7 @@ class Caller:
         elif not call.waiting_for:
             self._enqueue_task(call)
 
-    def _start_extra(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> None:
+    def _start_extra(self, call: Call, large: Large | None, actor: ActorClient | None) -> None:
         timeout_s = self._time_left(call.options.timeout)
         if timeout_s is not None:
             self._arm_timeout(call, timeout_s)
@@ -140,23 +141,26 @@ class Caller:
             self.finish(call, failed)
         self._core.actors.pump(call.place)
 
-    def _move_arguments(self, call: Call, large: Pickled) -> None:
-        """Arguments over the inline bound become an object of their own (SEMANTICS 15): copied now, moved when there is room."""
+    def _move_arguments(self, call: Call, large: Large) -> None:
+        """Arguments over the inline bound become an object of their own (SEMANTICS 15)."""
         stored = call.stored = self._core.references.owned.new()
         stored.pins, stored.seen = 1, True
         call.waiting_for += 1
-        copied = values.owned_bytes(large)
 
         def moved(result: m.Stored | Exception) -> None:
             if isinstance(result, Exception):
                 self.settle_entry(stored, self._core.failed(result))
                 call.deps = [*(call.deps or ()), stored]
             else:
-                result.refs = None
                 self.settle_entry(stored, result)
-            self.argument_ready(call)
+            if later:
+                self.argument_ready(call)
+            else:
+                call.waiting_for -= 1
 
-        self._core.store.write(Pickled(copied.data, copied.buffers, None), moved)
+        later = False
+        self._core.large_arguments.move(large, moved)
+        later = True
 
     def context_of(self, call: Call) -> m.CallContext | None:
         """What this call carries beyond its arguments; None for most."""
@@ -215,7 +219,7 @@ class Caller:
             self._prepare(target)
         call = Call(target, options, options.max_retries)
         large = pack(call, args, kwargs) if args or kwargs else None
-        return self._submit(call, large, None, sys._getframe(2))
+        return self._submit(call, self._place(call, large) if large is not None else None, None, sys._getframe(2))
 
     def submit_method(
         self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any
@@ -227,9 +231,12 @@ class Caller:
         retries = options.max_task_retries
         call = Call(method, options, actor.max_task_retries if retries is None else retries)
         large = pack(call, args, kwargs) if args or kwargs else None
-        return self._submit(call, large, actor, sys._getframe(2))
+        return self._submit(call, self._place(call, large) if large is not None else None, actor, sys._getframe(2))
 
-    def _submit(self, call: Call, large: Pickled | None, actor: ActorClient | None, frame: Any) -> Any:
+    def _place(self, call: Call, large: Pickled) -> Large:
+        return self._core.large_arguments.place(large, call.target.name)
+
+    def _submit(self, call: Call, large: Large | None, actor: ActorClient | None, frame: Any) -> Any:
         """Start now, and give a reference, a list of them, or a stream."""
         core = self._core
         with core.lock:
@@ -282,6 +289,7 @@ class Caller:
     async def _run_direct(self, call: Call, large: Pickled | None, actor: ActorClient | None) -> Any:
         """Send and wait: no handle is ever made. Cancelling cancels the call, always (SEMANTICS 1)."""
         core = self._core
+        placed = await core.large_arguments.place_soon(large) if large is not None else None
         waiter = FutureWaiter(core.gates.current())
         with core.lock:
             entry = self._register(call)
@@ -289,7 +297,7 @@ class Caller:
             for result in entries:
                 result.pins, result.seen = 1, True
             entry.waiters = [waiter]
-            self._start(call, large, actor)
+            self._start(call, placed, actor)
         try:
             if entry.outcome is None:
                 if core.host is None:

@@ -28,6 +28,7 @@ from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
 from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
+from actorflow._core.worker.large_arguments import LargeArguments
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
 from actorflow._core.worker.recovery import Recovery
@@ -94,6 +95,7 @@ class Core:
         self.caller = Caller(self)
         self.objects = Objects(self)
         self.recovery = Recovery(self)
+        self.large_arguments = LargeArguments(self)
         self.streams = StreamCalls(self)
         self.directory = Directory(self)
         self.tasks = TaskSubmitter(self)

@@ -12,6 +12,7 @@ from actorflow._core.serialization import values
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, pack, unsettled
 from actorflow._core.worker.context import declared_values
+from actorflow._core.worker.large_arguments import Large
 
 if TYPE_CHECKING:
     from actorflow._core.base.targets import ActorTarget
@@ -29,6 +30,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
     call = Call(_CONSTRUCTOR, options, 0)  # only its arguments and its declared context are used
     call.values = declared_values()
     large = pack(call, args, kwargs)
+    placed = core.large_arguments.place(large, target.name) if large is not None else None
     with core.lock:
         core.actors.versions.made(target.cls, target.class_id)
         client = core.actors.client(core.new_id(), target.name, watch=False)
@@ -45,8 +47,8 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         for pinned in call.pins:
             pinned.pins += 1
         creation = Creation(core, client, target, options, call)
-        if large is not None:
-            creation.move(large)
+        if placed is not None:
+            creation.move(placed)
         for entry in unsettled(call.deps or ()):
             call.waiting_for += 1
             core.caller.when_settled(entry, lambda _settled: creation.ready())
@@ -66,19 +68,23 @@ class Creation:
         self.call = call
         self.stored: m.Stored | None = None
 
-    def move(self, large: values.Pickled) -> None:
+    def move(self, large: Large) -> None:
         """Large arguments go through shared memory. Under the lock."""
         self.call.waiting_for += 1
-        copied = values.owned_bytes(large)
 
         def moved(result: m.Stored | Exception) -> None:
             if isinstance(result, Exception):
                 self.core.actors.fail(self.client, result)
                 return
             self.stored = result
-            self.ready()
+            if later:
+                self.ready()
+            else:
+                self.call.waiting_for -= 1
 
-        self.core.store.write(values.Pickled(copied.data, copied.buffers, None), moved)
+        later = False
+        self.core.large_arguments.move(large, moved)
+        later = True
 
     def ready(self) -> None:
         """One more argument is there. Under the lock."""
