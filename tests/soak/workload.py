@@ -17,12 +17,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
+import numpy as np
+
 import actorflow as af
 
-CALL_S = 20.0
-"""A call that takes longer has hung: everything here takes milliseconds, a restart a few seconds at most."""
+CALL_S = 60.0
+"""A step that takes longer has hung: most take milliseconds, a restart a few seconds; one that waits for room in the store is told after
+ten."""
+STORE = "768MiB"
+BULK_BYTES_MAX = 256 * 1024 * 1024
+"""A few of these at once are more than the store has room for: some go to disk, and some calls are told that it is full."""
 CRASHES = (af.WorkerCrashedError, af.ActorDiedError, af.ActorUnavailableError, af.ObjectLostError)
 """How a call may end when processes die at any moment."""
+FULL = af.ObjectStoreFullError
 
 Step = Callable[[random.Random], Coroutine[Any, Any, str]]
 
@@ -73,6 +80,29 @@ async def count_down(n: int) -> AsyncIterator[int]:
     while n:
         yield n
         n -= 1
+
+
+@af.remote
+def fill(n: int, items: int) -> Any:
+    return np.full(items, n, dtype=np.int64)
+
+
+@af.remote
+def ends(array: Any) -> tuple[int, int, int]:
+    return len(array), int(array[0]), int(array[-1])
+
+
+@af.remote
+def blocks(count: int, size: int) -> Iterator[bytes]:
+    for n in range(count):
+        yield bytes([n % 256]) * size
+
+
+@af.remote
+async def tree(depth: int) -> int:
+    if depth == 0:
+        await asyncio.sleep(600)
+    return sum(await asyncio.gather(tree(depth - 1), tree(depth - 1)))
 
 
 @af.remote
@@ -179,6 +209,48 @@ async def large(rng: random.Random) -> str:
     return "ok"
 
 
+async def bulk(rng: random.Random) -> str:
+    """Up to 256 MiB each: through the arena, to disk when others need the room, and back."""
+    n, items = rng.randrange(1_000), int(2 ** rng.uniform(20, 25))  # 8 to 256 MiB
+    made = fill.remote(n, items)
+    mine = await af.put(np.full(items // 2, n + 1, dtype=np.int64))
+    expect(await ends.remote(made), (items, n, n), "the ends of a result")
+    expect(await ends.remote(mine), (items // 2, n + 1, n + 1), "the ends of a put")
+    if rng.random() < 0.5:
+        more = [fill.remote(n + 2 + i, items // 4) for i in range(4)]
+        await af.wait(more, num_returns=4)
+        expect(await af.get([ends.remote(ref) for ref in more]), [(items // 4, n + 2 + i, n + 2 + i) for i in range(4)], "the ends of more")
+    array = await made
+    expect((len(array), int(array[0]), int(array[-1]), array.flags.writeable), (items, n, n, False), "the array")
+    if rng.random() < 0.3:
+        del mine
+        expect(await ends(array), (items, n, n), "the ends of an argument")
+    return "ok"
+
+
+async def bulk_streams(rng: random.Random) -> str:
+    count, size = rng.randrange(1, 12), rng.randrange(200_000, 10_000_000)
+    leaves_at = rng.randrange(count + 1) if rng.random() < 0.5 else count
+    seen = 0
+    async with blocks.remote(count, size) as stream:
+        while seen < leaves_at:
+            block = await anext(stream)
+            expect((len(block), block[0], block[-1]), (size, seen % 256, seen % 256), "a block")
+            seen += 1
+    return "ok"
+
+
+async def cancelled_trees(rng: random.Random) -> str:
+    ref = tree.remote(rng.randrange(1, 4))
+    await asyncio.sleep(rng.random() * 0.2)
+    ref.cancel()
+    try:
+        await ref
+    except af.TaskCancelledError:
+        return "ok"
+    raise Wrong("a tree of endless calls has ended by itself")
+
+
 async def streams(rng: random.Random) -> str:
     n = rng.randrange(0, 300)
     expect([i async for i in count_up(n)], list(range(n)), "count_up")
@@ -276,7 +348,9 @@ async def groups(rng: random.Random) -> str:
     return "ok"
 
 
-STEPS: list[Step] = [tasks, retried, nesting, large, streams, cancels, actors, checkpoints, holders, shared, groups]
+STEPS: list[Step] = [
+    tasks, retried, nesting, large, streams, cancels, actors, checkpoints, holders, shared, groups, bulk, bulk_streams, cancelled_trees,
+]  # fmt: skip
 
 
 # The run ----------------------------------------------------------------------------------------------------
@@ -294,6 +368,8 @@ async def perform(step: Step, rng: random.Random, counts: Counter[str]) -> None:
         print(f"hung: {name}; under way: {under_way}; leases: {await af.state.list_leases()}; workers: {workers}", flush=True)
     except CRASHES:
         counts["crashed"] += 1
+    except FULL:
+        counts["full"] += 1
     except Wrong as wrong:
         counts["wrong"] += 1
         print(f"wrong: {name}: {wrong}", flush=True)
@@ -318,6 +394,6 @@ async def main(seed: int, seconds: float) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    counts = af.run(main(int(sys.argv[1]), float(sys.argv[2])), num_cpus=2, log_to_driver=False)
+    counts = af.run(main(int(sys.argv[1]), float(sys.argv[2])), num_cpus=2, object_store_memory=STORE, log_to_driver=False)
     print("counts", " ".join(f"{name}={number}" for name, number in sorted(counts.items())), flush=True)
     sys.exit(1 if counts["wrong"] or counts["hung"] else 0)
