@@ -61,6 +61,7 @@ bench-startup: $(STAMP)
 bench-objects: $(STAMP)
 	@$(COMPILE)
 	@$(PY) -m benchmarks.objects $(BENCH_ARGS)
+	@$(PY) -m benchmarks.spilling --check
 
 peers: $(PEERS_STAMP)
 
