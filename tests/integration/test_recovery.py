@@ -137,7 +137,7 @@ def test_a_chain_whose_links_are_gone_is_made_again_from_its_beginning(session: 
     af.sync(main())
 
 
-@pytest.mark.parametrize("why", ["max_retries is 0", "made by a task", "over 100 KiB", "contained references"])
+@pytest.mark.parametrize("why", ["max_retries is 0", "only results of tasks", "over 100 KiB", "contained references"])
 def test_what_cannot_be_made_again_says_why(session: Any, home: Path, why: str) -> None:
     @af.remote
     def copy(value: Any) -> Any:

@@ -42,6 +42,7 @@ ALIASING_BYTES = 4096
 """Addresses that differ by a multiple of this look the same to a processor's check of loads against stores, whatever a page is."""
 
 _MADV_POPULATE_WRITE = 23
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _SIZE = struct.Struct("<Q")
@@ -66,12 +67,6 @@ def _window_gone(watch: weakref.ref[Any], watches: dict[int, _Watch] = _watches)
 def live_windows() -> list[Any]:
     """Every window that is watched and in use in this process, whatever arena it is of. They stay while somebody has the list."""
     return [window for watch in list(_watches.values()) if (window := watch()) is not None]
-
-
-class _PrivateMapping(mmap.mmap):
-    """A mapping that keeps what it was made of: of a page that was not written to it shows what is there now."""
-
-    keeps: memoryview
 
 
 class MemfdArena:
@@ -132,7 +127,7 @@ class MemfdArena:
         view = memoryview(window).cast("B")[:size]
         return view if writable else view.toreadonly()
 
-    def private(self, view: memoryview) -> tuple[mmap.mmap, int] | None:
+    def private(self, view: memoryview) -> tuple[Any, int] | None:
         """A writable mapping of a view's pages that nobody else sees the changes of, and where in it the view begins. It keeps the view.
 
         None where there is no more: the arena is closed, or the system has no room for one more mapping.
@@ -143,12 +138,19 @@ class MemfdArena:
             offset = address - self._mappings[False][1]
         first = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         size, access = offset + len(view) - first, mmap.PROT_READ | mmap.PROT_WRITE
-        try:
-            private = _PrivateMapping(self._fd, size, mmap.MAP_PRIVATE, access, offset=first)
-        except OSError:
+        # Not Python's mmap: that keeps a descriptor for each.
+        libc = _libc()
+        libc.mmap.restype = ctypes.c_void_p
+        length = ctypes.c_size_t(size)
+        start = libc.mmap(None, length, access, mmap.MAP_PRIVATE, self._fd, ctypes.c_long(first))
+        if start is None or start == _MAP_FAILED:
             return None
-        private.keeps = view
-        return private, offset - first
+        window = (ctypes.c_ubyte * (1 << max(size - 1, 0).bit_length())).from_address(start)
+        window.keeps = view  # type: ignore[attr-defined]  # A page that was not written to shows what is there now.
+        watch = _Watch(window, _window_gone)
+        watch.on_gone = lambda: libc.munmap(ctypes.c_void_p(start), length)
+        _watches[id(watch)] = watch
+        return window, offset - first
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Copy `data` to `offset`. Other threads run meanwhile when it is large."""

@@ -76,7 +76,9 @@ class DirectorySpill:
         except Exception as error:
             # Also what is no OSError: whoever waits for this must be told.
             problem = _in_words(error)
-        with contextlib.suppress(RuntimeError):  # The loop has just been closed: nobody waits any more.
+        if self._closed:
+            return  # Nobody waits any more.
+        with contextlib.suppress(RuntimeError):  # The loop has just been closed.
             self._loop.call_soon_threadsafe(then, problem)
 
     def _path(self, number: int) -> str:

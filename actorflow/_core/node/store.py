@@ -141,7 +141,7 @@ class Store:
     def spillable(self, peer: Peer, message: Spillable) -> None:
         """An owner's answer."""
         now = self._context.now()
-        self._carry_out(self.book.owner_says(message.yes, message.no, now), now)
+        self._carry_out(self.book.owner_says(peer.process_id, message.yes, message.no, now), now)
         self._make_room(now)
 
     def _make_room(self, now: float) -> None:
@@ -159,7 +159,7 @@ class Store:
                 if owner is not None:
                     owner.send(MaySpill(list(step.extents)))
                 else:
-                    self._carry_out(self.book.owner_says([], list(step.extents), now), now)
+                    self._carry_out(self.book.owner_says(step.owner, [], step.extents, now), now)
 
     def _written(self, number: int, problem: str) -> None:
         now = self._context.now()

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,6 +44,8 @@ SPILL_SHARE = 0.8
 """From here on what nobody reads goes to disk."""
 LEAVING_SHARE_MAX = 0.25
 """So much of the arena is on its way to disk at most."""
+ANSWER_S = 0.5
+"""An owner that does not answer for so long does not keep others from being asked."""
 REFUSED_S = 1.0
 """What its owner would not let go is not asked for again before that."""
 DISK_FAILED_S = 1.0
@@ -77,7 +79,7 @@ class ExtentBook:
     """All extents of a node's arena."""
 
     __slots__ = (
-        "_asked_bytes", "_clients", "_disk_fails_until", "_disk_problem", "_extents", "_idle", "_leaving_bytes", "_number",
+        "_charged", "_clients", "_disk_fails_until", "_disk_problem", "_extents", "_idle", "_leaving_bytes", "_number",
         "_progress_at", "_refused", "_space", "_wait_number", "_waiters", "patience_s", "size", "spilled_bytes", "spills",
         "waiting_max",
     )  # fmt: skip
@@ -102,7 +104,8 @@ class ExtentBook:
         """What could leave memory, longest unused first."""
         self._refused: OrderedDict[int, float] = OrderedDict()
         """What its owner would not let go, and when to ask again."""
-        self._asked_bytes = 0
+        self._charged: dict[int, float] = {}
+        """What owners were asked for, and when: as long as they may still answer."""
         self._leaving_bytes = 0
         self._disk_problem = ""
         self._disk_fails_until = float("-inf")
@@ -232,6 +235,9 @@ class ExtentBook:
             self._forget_client(client)
             extent.owner, extent.writer = owner, client
             self._client(owner).owned[number] = None
+            if extent.asked:
+                self._answered(extent)
+                self._rest(extent)
         return True
 
     def written_by(self, client: str) -> dict[str, list[int]]:
@@ -302,7 +308,9 @@ class ExtentBook:
         if not self.spills or now < self._disk_fails_until:
             return []
         self._ask_again(now)
-        under_way = self._leaving_bytes + self._asked_bytes
+        self._charged = {number: at for number, at in self._charged.items() if now - at < ANSWER_S}
+        asked_bytes = sum(self._extents[number].size for number in self._charged)
+        under_way = self._leaving_bytes + asked_bytes
         wanted = self.used_bytes() - int(self.size * SPILL_SHARE)
         if self._waiters:
             first = next(iter(self._waiters.values()))
@@ -319,17 +327,17 @@ class ExtentBook:
                 steps.append(self._leave(extent, now))
             else:
                 extent.asked = True
-                self._asked_bytes += extent.size
+                self._charged[number] = now
                 questions.setdefault(extent.owner, []).append(number)
         return steps + [AskOwner(owner, tuple(numbers)) for owner, numbers in questions.items()]
 
-    def owner_says(self, yes: list[int], no: list[int], now: float) -> list[WriteOut | Freed]:
+    def owner_says(self, owner: str, yes: Sequence[int], no: Sequence[int], now: float) -> list[WriteOut | Freed]:
         """The answer to AskOwner, as a whole or in parts."""
         steps: list[WriteOut | Freed] = []
         for numbers, may in ((yes, True), (no, False)):
             for number in numbers:
                 extent = self._extents.get(number)
-                if extent is None or not extent.asked:
+                if extent is None or not extent.asked or extent.owner != owner:
                     continue
                 self._answered(extent)
                 extent.asks = extent.asks or may
@@ -435,7 +443,7 @@ class ExtentBook:
 
     def _answered(self, extent: Extent) -> None:
         extent.asked = False
-        self._asked_bytes -= extent.size
+        self._charged.pop(extent.number, None)
 
     def _ask_again(self, now: float) -> None:
         while self._refused:
@@ -450,7 +458,7 @@ class ExtentBook:
     @property
     def asks_again(self) -> bool:
         """True while `spill` is to be called again in time."""
-        return bool(self._refused) and (bool(self._waiters) or self.used_bytes() > self.size * SPILL_SHARE)
+        return bool(self._refused or self._charged) and (bool(self._waiters) or self.used_bytes() > self.size * SPILL_SHARE)
 
     def size_of(self, number: int) -> int:
         """What was asked for it, in bytes."""
@@ -578,6 +586,6 @@ class ExtentBook:
             assert extent.freed or (owner is not None and number in owner.owned), "ST-1: everything is owned"
         extents = self._extents.values()
         assert self._leaving_bytes == sum(e.size for e in extents if e.place is Place.LEAVING), "ST-7: bytes on their way to disk"
-        assert self._asked_bytes == sum(e.size for e in extents if e.asked), "ST-7: bytes that owners were asked for"
+        assert all(self._extents[number].asked for number in self._charged), "ST-7: what owners were asked for"
         away = [e for e in extents if e.place in (Place.AWAY, Place.COMING)]
         assert self.spilled_bytes == sum(e.size for e in away), "ST-7: bytes on disk"

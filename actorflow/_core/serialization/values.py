@@ -104,6 +104,24 @@ def dumps(value: Any, name: str = "value") -> Pickled:
     return _dump(value, name)
 
 
+def dumps_code(value: Any, name: str) -> bytes:
+    """Pickle a function or a class with all that it refers to, in one piece. Raises SerializationError, also for references in it."""
+    try:
+        with io.BytesIO() as file:
+            _pickler(file).dump(value)
+            return file.getvalue()
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise SerializationError(f"cannot send {_explain(value, name, error)}") from error
+
+
+def _pickler(file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> Any:
+    if not _reducers and (torch := sys.modules.get("torch")) is not None and hasattr(torch, "Tensor"):
+        _reducers[torch.Tensor] = reduce_tensor
+    return _Pickler(file, protocol=5, buffer_callback=buffer_callback)
+
+
 def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
     """Pickle the arguments of a call as one `(args, kwargs)` pair; EMPTY_ARGUMENTS when there are none."""
     if not kwargs:
@@ -121,11 +139,9 @@ def _dump(value: Any, name: str) -> Pickled:
     sink: dict[Any, int] = {}
     buffers: list[pickle.PickleBuffer] = []
     previous, _state.sink = _state.sink, sink
-    if not _reducers and (torch := sys.modules.get("torch")) is not None and hasattr(torch, "Tensor"):
-        _reducers[torch.Tensor] = reduce_tensor
     try:
         with io.BytesIO() as file:
-            _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+            _pickler(file, buffers.append).dump(value)
             data = file.getvalue()
         views = [buffer.raw() for buffer in buffers] if buffers else None
     except SerializationError:

@@ -159,6 +159,8 @@ class ActorCalls:
     def submit(self, client: ActorClient, call: Call) -> None:
         """Send the call, or queue it behind those before it (SEMANTICS 20)."""
         client = call.place = client.same_as or client
+        if call.extra and not call.waiting_for:
+            self._core.caller.lacks_arguments(call)
         if client.state == "alive" and not client.queue and not (call.extra and call.waiting_for):
             self._push(client, call)
         elif client.state == "dead":
@@ -178,7 +180,7 @@ class ActorCalls:
                 if client.waiters:
                     self._wake(client, "room")
                 continue
-            if call.waiting_for:
+            if call.waiting_for or (call.extra and self._core.caller.lacks_arguments(call)):
                 return
             queue.popleft()
             self._push(client, call)

@@ -53,7 +53,7 @@ class Caller:
     @staticmethod
     def _prepare(target: FunctionTarget) -> None:
         """Pickle a function at its first use."""
-        target.pickle = values.dumps(target.fn, f"function {target.name}").data
+        target.pickle = values.dumps_code(target.fn, f"function {target.name}")
         target.function_id = hashlib.sha256(target.pickle).hexdigest()[:24]
 
     def _pack(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled | None:
@@ -125,6 +125,13 @@ class Caller:
                 return entry.outcome
         return None
 
+    def lacks_arguments(self, call: Call) -> bool:
+        """True when an argument has been lost since it was there: the call waits for it once more, and must not be sent yet."""
+        if not call.deps or not unsettled(call.deps):
+            return False
+        self.wait_for_arguments(call)
+        return True
+
     def _one_argument_ready(self, call: Call, _settled: Entry) -> None:
         self.argument_ready(call)
 
@@ -133,7 +140,7 @@ class Caller:
         call.waiting_for -= 1
         if call.waiting_for or call.state is CallState.DONE:
             return
-        if type(call.place) is not ActorClient:
+        if not isinstance(call.place, ActorClient):
             self._enqueue_task(call)
             return
         failed = self._failed_argument(call)
@@ -292,6 +299,8 @@ class Caller:
         placed = await core.large_arguments.place_soon(large) if large is not None else None
         waiter = FutureWaiter(core.gates.current())
         with core.lock:
+            if core.closed is not None:
+                raise core.closed
             entry = self._register(call)
             entries = (entry, *call.more) if call.more else (entry,)
             for result in entries:

@@ -199,6 +199,7 @@ class Core:
         self.tasks.fail_all(error)
         self.actors.fail_all(error)
         self.store.fail_all(str(error))
+        self.large_arguments.wake()
         for entry in list(self.references.owned.entries.values()):
             if entry.outcome is None and entry.call is not None:
                 self.caller.settle_error(entry.call, error)

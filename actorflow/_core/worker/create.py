@@ -25,7 +25,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
     """See Runtime.create_actor. Raises SerializationError for a class or arguments that cannot travel."""
     core.check_open()
     if not target.class_id:
-        target.pickle = values.dumps(target.cls, f"class {target.name}").data
+        target.pickle = values.dumps_code(target.cls, f"class {target.name}")
         target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
     call = Call(_CONSTRUCTOR, options, 0)  # only its arguments and its declared context are used
     call.values = declared_values()
@@ -47,6 +47,9 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         for pinned in call.pins:
             pinned.pins += 1
         creation = Creation(core, client, target, options, call)
+        if call.pins or placed is not None:
+            # Not a method of the creation's: whoever waits for the end of the actor must not keep it alive by a handle.
+            core.actors.at_death(client, partial(_let_go, core, call, creation.stored))
         if placed is not None:
             creation.move(placed)
         for entry in unsettled(call.deps or ()):
@@ -66,7 +69,8 @@ class Creation:
         self.target = target
         self.options = options
         self.call = call
-        self.stored: m.Stored | None = None
+        self.stored: list[m.Stored] = []
+        """Where its arguments are, when they were large."""
 
     def move(self, large: Large) -> None:
         """Large arguments go through shared memory. Under the lock."""
@@ -76,7 +80,10 @@ class Creation:
             if isinstance(result, Exception):
                 self.core.actors.fail(self.client, result)
                 return
-            self.stored = result
+            if self.client.state == "dead":
+                self.core.store.free(result)
+                return
+            self.stored.append(result)
             if later:
                 self.ready()
             else:
@@ -89,12 +96,18 @@ class Creation:
     def ready(self) -> None:
         """One more argument is there. Under the lock."""
         self.call.waiting_for -= 1
-        if not self.call.waiting_for:
+        if not self.call.waiting_for and self.client.state != "dead":
             self.send()
 
     def send(self) -> None:
         """Tell the head. The arguments stay pinned as long as the actor may be restarted: until it is dead."""
         core, call, options, client = self.core, self.call, self.options, self.client
+        lost = unsettled(call.deps or ())
+        call.waiting_for += len(lost)
+        for entry in lost:
+            core.caller.when_settled(entry, lambda _settled: self.ready())
+        if lost:
+            return
         for entry in call.deps or ():
             if type(entry.outcome) is m.Failed:
                 core.actors.fail(client, core.error_of(entry.outcome))
@@ -113,7 +126,7 @@ class Creation:
             buffers=call.buffers,
             deps=[entry.outcome for entry in call.deps] if call.deps else None,  # type: ignore[misc]  # all are settled
             refs=core.references.groups(call.refs) if call.refs else None,
-            stored=self.stored,
+            stored=self.stored[0] if self.stored else None,
             resources=options.resources,
             priority=options.priority,
             env=options.env,
@@ -127,15 +140,12 @@ class Creation:
             checkpoint_every=options.checkpoint_every,
             values=call.values,
         )
-        if call.pins or self.stored is not None:
-            # Not a method: whoever waits for the end of the actor must not keep it alive by a handle.
-            core.actors.at_death(client, partial(_let_go, core, call, self.stored))
         core.push(core.head, m.CreateActor(spec, options.get_if_exists), urgent=False)
 
 
-def _let_go(core: Core, call: Call, stored: m.Stored | None) -> None:
+def _let_go(core: Core, call: Call, stored: list[m.Stored]) -> None:
     """The actor is dead: its arguments are not needed for a restart any more. Under the lock."""
     pins, call.pins = call.pins, ()
     core.references.unpin_all(pins)
-    if stored is not None:
-        core.store.free(stored)
+    while stored:
+        core.store.free(stored.pop())

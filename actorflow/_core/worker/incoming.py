@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, TaskCancelledError
@@ -111,14 +112,35 @@ async def load_arguments_async(core: Core, incoming: Incoming) -> tuple[tuple[An
     table = _table(core, incoming, context.refs)
     args, kwargs = values.load_arguments(data, buffers, table)
     resolved = []
+    contents = await _read_all(core, [outcome for outcome in context.deps or () if type(outcome) is m.Stored])
     for outcome in context.deps or ():
         if type(outcome) is m.Stored:
-            data, buffers = await core.store.read(outcome)
+            data, buffers = contents.popleft()
             resolved.append(values.loads(data, buffers, _table(core, incoming, outcome.refs)))
         else:
             assert type(outcome) is m.Inline
             resolved.append(values.loads(outcome.data, outcome.buffers, _table(core, incoming, outcome.refs)))
     return _fill(args, kwargs, resolved)
+
+
+HOLD_S = 2.0
+"""So long a call waits for an argument while it holds others, which take the room that somebody else waits for, and that one's its own."""
+
+
+async def _read_all(core: Core, stored: Sequence[m.Stored]) -> deque[tuple[Any, Any]]:
+    """Pin and map arguments. Those that come from disk may have to wait for room: then none is held meanwhile."""
+    while True:
+        contents: deque[tuple[Any, Any]] = deque()
+        try:
+            for outcome in stored:
+                async with asyncio.timeout(HOLD_S if contents else None):
+                    contents.append(await core.store.read(outcome))
+            return contents
+        except TimeoutError:
+            contents.clear()
+            with core.lock:
+                core.store.drain()
+            await asyncio.sleep(core.ports.rng.uniform(0.0, HOLD_S))
 
 
 def _table(core: Core, incoming: Incoming, groups: list[m.RefGroup] | None) -> list[Any]:

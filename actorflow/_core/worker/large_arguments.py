@@ -55,6 +55,7 @@ class LargeArguments:
             return stored
         while True:
             with self._core.lock:
+                self._core.check_open()
                 if self._take(large.size()):
                     return values.owned_bytes(large)
                 waiter = FutureWaiter(self._core.gates.current())
@@ -70,12 +71,16 @@ class LargeArguments:
 
         def moved(result: m.Stored | Exception) -> None:
             self.bytes -= size
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.settled(None)
+            self.wake()
             then(result)
 
         self._core.store.write(Pickled(large.data, large.buffers, None), moved)
+
+    def wake(self) -> None:
+        """There may be room for those who wait, or the runtime has ended. Under the lock."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.settled(None)
 
     def _take(self, size: int) -> bool:
         """One that is larger than all of it may pass when nothing else is there."""

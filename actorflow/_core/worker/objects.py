@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ObjectFreedError, ObjectStoreFullError, TaskCancelledError
+from actorflow._core.base.errors import ObjectFreedError, TaskCancelledError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -106,31 +106,33 @@ class Objects:
 
     async def open(self, entry: Entry) -> Any:
         """The value of any object, or its error raised. What is lost is made again, if that can be."""
+        core, store = self._core, self._core.store
         while True:
+            outcome = entry.outcome
+            if outcome is None:
+                # It was lost, by whoever found that out. To give up waiting does not end what makes it again: others have it, too.
+                await self.wait_many([entry], 1)
+                continue
+            if type(outcome) is m.Inline:
+                return self.open_inline(entry, outcome)
+            if type(outcome) is m.Failed:
+                if type(entry) is Owned:
+                    entry.seen = True
+                raise core.error_of(outcome)
+            assert type(outcome) is m.Stored
+            with core.lock:
+                if entry.outcome is not outcome:
+                    continue
+                here = type(entry) is Owned and not store.may_be_away(outcome)
+                content: Any = store.read_own(outcome) if here else None
             try:
-                return await self._open(entry)
+                # Its buffers are read-only views (SEMANTICS 14).
+                data, buffers = content or await store.read(outcome)
             except LostExtent as lost:
-                with self._core.lock:
-                    self._core.recovery.lost(entry, lost.extent, lost.why)
-                await self.wait_settled(entry)
-
-    async def _open(self, entry: Entry) -> Any:
-        outcome = entry.outcome
-        if type(outcome) is m.Inline:
-            return self.open_inline(entry, outcome)
-        if type(outcome) is m.Failed:
-            if type(entry) is Owned:
-                entry.seen = True
-            raise self._core.error_of(outcome)
-        assert type(outcome) is m.Stored
-        if type(entry) is Owned:
-            store = self._core.store
-            with self._core.lock:
-                own = None if store.may_be_away(outcome) else store.read_own(outcome)
-            if own is not None:
-                return self._load_stored(outcome, *own)
-        # Its buffers are read-only views (SEMANTICS 14).
-        return self._load_stored(outcome, *await self._core.store.read(outcome))
+                with core.lock:
+                    core.recovery.lost(entry, lost.extent, lost.why)
+                continue
+            return self._load_stored(outcome, data, buffers)
 
     def _load_stored(self, outcome: m.Stored, data: bytes | memoryview, buffers: list[memoryview]) -> Any:
         with self._core.lock:
@@ -181,7 +183,7 @@ class Objects:
         try:
             await waiter.future
             if answer[0].error:
-                raise ObjectStoreFullError(answer[0].error)
+                raise core.store.error_of(answer[0])
             stored = core.store.fill(answer[0], pickled)
         except BaseException:
             with core.lock:

@@ -61,6 +61,8 @@ class Recovery:
             return "the arguments of its call contained references"
         if any(type(entry) is Borrowed for entry in call.deps or ()):
             return "an argument of its call belongs to another process"
+        if any(type(entry.outcome) is m.Inline and entry.outcome.refs for entry in call.deps or ()):
+            return "an argument of its call was a value with references inside"
         if not call.retries_left:
             return "its call may not be repeated: max_retries is 0, or has been used up"
         return ""
@@ -75,6 +77,13 @@ class Recovery:
         entry.outcome = None
         if outcome.refs:
             self._core.references.unpin_all(self._core.references.entries_of(outcome.refs))
+        if self._core.closed is not None:
+            error = self._core.failed(self._core.closed)
+            if type(entry) is Owned:
+                self._core.caller.settle_entry(entry, error)
+            else:
+                self._core.caller.settled_borrow(entry, error)  # type: ignore[arg-type]  # it is the other kind
+            return
         if type(entry) is Owned:
             self._core.store.free(outcome)
             self._make_again(entry, outcome.size, why)
@@ -92,12 +101,14 @@ class Recovery:
 
     def arguments_lost(self, call: Call, extents: Sequence[int], why: str) -> bool:
         """The worker could not read these arguments: the call goes there again when they are back. False: nothing can be done."""
+        stored = call.stored.outcome if call.stored is not None else None
+        if call.cancelled or not call.deps or (type(stored) is m.Stored and stored.extent in extents):
+            return False
+        # None at all: another call has found the loss before, and what was lost is being made again, or was already.
         found = [
             (entry, entry.outcome.extent)
-            for entry in call.deps or () if type(entry.outcome) is m.Stored and entry.outcome.extent in extents
+            for entry in call.deps if type(entry.outcome) is m.Stored and entry.outcome.extent in extents
         ]  # fmt: skip
-        if not found or call.cancelled:
-            return False
         core = self._core
         call.attempt += 1
         call.state = CallState.WAITING
@@ -105,7 +116,7 @@ class Recovery:
         for entry, extent in found:
             self.lost(entry, extent, why)
         core.caller.wait_for_arguments(call)
-        if type(call.place) is ActorClient:
+        if isinstance(call.place, ActorClient):
             core.actors.submit(call.place, call)
         else:
             call.place = None
@@ -164,6 +175,8 @@ class Recovery:
             # The others are as they were: what comes for them again goes at once.
             new = self._core.references.owned.new
             results = [entry if position == recipe.position else new() for position in range(recipe.returns)]
+            for result in results:
+                result.seen = result.seen or result is not entry
             call.entry, call.more = results[0], results[1:]
         else:
             call.entry = entry
@@ -175,7 +188,7 @@ class Recovery:
 
 def _lost_error(recipe: Recipe | None, size: int, why: str) -> ObjectLostError:
     what = f"the result of {recipe.target.name}" if recipe is not None else "an object"
-    problem = recipe.problem if recipe is not None else "it was not made by a task, and only those can be repeated"
+    problem = recipe.problem if recipe is not None else "only results of tasks are made again, and not what af.put, actors and streams gave"
     return ObjectLostError(f"{what} ({format_bytes(size)}) is lost: {why}. It cannot be made again: {problem}")
 
 

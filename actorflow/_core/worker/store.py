@@ -213,8 +213,13 @@ class StoreClient:
         self._waiting[self._token] = then
         self._core.node.send(Allocate(self._token, size))
 
+    def error_of(self, message: Allocated) -> Exception:
+        """What the error in an answer means: no room, or nobody who could give any."""
+        gone = type(message) is Gone and isinstance(self._core.closed, Exception)
+        return self._core.closed if gone else ObjectStoreFullError(message.error)  # type: ignore[return-value]  # checked above
+
     def _fill_then(self, message: Allocated, pickled: Pickled, then: Callable[[Stored | Exception], None]) -> None:
-        result = ObjectStoreFullError(message.error) if message.error else self.fill(message, pickled)
+        result = self.error_of(message) if message.error else self.fill(message, pickled)
         with self._core.batch():
             then(result)
 
@@ -295,6 +300,8 @@ class StoreClient:
                 self._unpin_when_pinned(token, stored.extent, answer)
             raise
         if not answer or not answer[0].ok or self.arena is None:
+            if answer and type(answer[0]) is Gone:
+                raise self.error_of(answer[0])
             refusal = answer[0] if answer and type(answer[0]) is Pinned else Pinned(token, ok=False)
             if refusal.full:
                 raise ObjectStoreFullError(f"an object cannot be read: {refusal.error}")

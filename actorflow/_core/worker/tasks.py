@@ -106,6 +106,10 @@ class TaskSubmitter:
             if call.state is not CallState.QUEUED:
                 queue.popleft()
                 continue
+            if call.extra and self._core.caller.lacks_arguments(call):
+                queue.popleft()
+                call.state = CallState.WAITING
+                continue
             lease = self._pick(klass, call)
             if lease is None:
                 klass.full = bool(klass.leases)

@@ -140,6 +140,6 @@ def prepare(stage: Stage) -> Main:
             try:
                 assert (await ref).is_all(byte), "SC-15"
             except af.ObjectLostError as error:
-                assert "it was not made by a task" in str(error), "SC-16"
+                assert "only results of tasks" in str(error), "SC-16"
 
     return main

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actorflow._core.policy.extent_records import AskOwner, Denied, Freed, Granted, ReadIn, WriteOut
 from actorflow._core.policy.extents import PAGE_BYTES, FreeSpace
-from actorflow._core.policy.object_store import DISK_FAILED_S, REFUSED_S, ExtentBook
+from actorflow._core.policy.object_store import ANSWER_S, DISK_FAILED_S, REFUSED_S, ExtentBook
 
 PAGE = PAGE_BYTES
 
@@ -290,8 +290,12 @@ def full_book(count: int = 10) -> tuple[ExtentBook, list[int]]:
     return book, [granted(book, "a", PAGE).extent for _ in range(count)]
 
 
+def owner_of(book: ExtentBook, number: int) -> str:
+    return next(extent.owner for extent in book.extents() if extent.number == number)
+
+
 def gone_to_disk(book: ExtentBook, number: int, now: float = 0.0) -> None:
-    [write] = book.owner_says([number], [], now)
+    [write] = book.owner_says(owner_of(book, number), [number], [], now)
     assert isinstance(write, WriteOut)
     freed = book.written(number, now)
     assert freed is not None
@@ -306,7 +310,7 @@ def test_st_7_from_eighty_percent_on_owners_are_asked_for_what_was_unused_longes
     assert book.unpin("x", numbers[0], 0.0) is None
     assert book.spill(0.0) == [AskOwner("a", (numbers[1],))], "the first was read since"
     assert book.spill(0.0) == [], "asked already"
-    assert book.owner_says([numbers[1]], [], 0.0) == [WriteOut(numbers[1], PAGE, PAGE)]
+    assert book.owner_says("a", [numbers[1]], [], 0.0) == [WriteOut(numbers[1], PAGE, PAGE)]
     assert book.used_bytes() == 9 * PAGE
     assert book.written(numbers[1], 0.0) == Freed(numbers[1], PAGE, PAGE)
     assert (book.used_bytes(), book.spilled_bytes) == (8 * PAGE, PAGE)
@@ -318,10 +322,10 @@ def test_st_7_from_eighty_percent_on_owners_are_asked_for_what_was_unused_longes
 def test_st_7_what_its_owner_reads_stays_and_is_asked_for_later() -> None:
     book, numbers = full_book(9)
     assert book.spill(0.0) == [AskOwner("a", (numbers[0],))]
-    assert book.owner_says([], [numbers[0]], 0.0) == []
+    assert book.owner_says("a", [], [numbers[0]], 0.0) == []
     assert book.spill(0.1) == [AskOwner("a", (numbers[1],))]
     for number in numbers[1:]:
-        book.owner_says([], [number], 0.1)
+        book.owner_says("a", [], [number], 0.1)
         book.spill(0.2)
     assert book.asks_again
     assert book.spill(0.3) == []
@@ -333,7 +337,7 @@ def test_st_7_what_is_pinned_before_it_has_left_stays_and_its_file_is_good_for_t
     book, numbers = full_book(9)
     first = numbers[0]
     book.spill(0.0)
-    book.owner_says([first], [], 0.0)
+    book.owner_says("a", [first], [], 0.0)
     assert book.pin("b", first), "the disk only reads it"
     assert book.written(first, 0.0) is None
     assert not book.is_away(first)
@@ -385,7 +389,7 @@ def begin_to_leave(book: ExtentBook, number: int) -> None:
         book.pin("x", other)
     [asks] = book.spill(0.0)
     assert asks == AskOwner("a", (number,))
-    assert book.owner_says([number], [], 0.0) == [WriteOut(number, book.offset(number), PAGE)]
+    assert book.owner_says("a", [number], [], 0.0) == [WriteOut(number, book.offset(number), PAGE)]
     for other in others:
         book.unpin("x", other, 0.0)
 
@@ -422,7 +426,7 @@ def test_a_full_disk_is_tried_again_later_and_the_error_of_a_full_store_names_it
     [asks] = book.spill(0.0)
     assert isinstance(asks, AskOwner)
     assert len(asks.extents) == 2, "as much as the first one who waits needs"
-    book.owner_says(list(asks.extents), [], 0.0)
+    book.owner_says("a", list(asks.extents), [], 0.0)
     for number in asks.extents:
         assert book.disk_failed(number, "No space left on device", 0.0) is None
     assert book.spill(0.9) == []
@@ -453,8 +457,21 @@ def test_a_result_on_its_way_to_its_owner_is_not_taken_from_it() -> None:
         book.pin("x", number)
     assert book.spill(0.0) == [AskOwner("w", (result,))]
     assert book.hand_over("w", result, "a")
-    assert book.owner_says([], [result], 0.0) == []
-    assert book.spill(REFUSED_S) == [AskOwner("a", (result,))]
+    assert book.spill(0.0) == [AskOwner("a", (result,))], "also when the writer never answers"
+    assert book.owner_says("w", [], [result], 0.0) == [], "it is not the writer's to say any more"
+    assert book.owner_says("a", [result], [], 0.0) == [WriteOut(result, book.offset(result), PAGE)]
+    book.check()
+
+
+def test_an_owner_that_does_not_answer_keeps_nobody_else_from_being_asked() -> None:
+    book = ExtentBook(10 * PAGE, spills=True)
+    silent = [granted(book, "silent", PAGE).extent for _ in range(3)]
+    others = [granted(book, "a", PAGE).extent for _ in range(7)]
+    assert book.allocate("b", 1, 4 * PAGE, 0.0) is None
+    assert book.spill(0.0) == [AskOwner("silent", tuple(silent))]
+    assert book.spill(0.1) == [], "about a quarter of the arena at a time"
+    assert book.spill(ANSWER_S) == [AskOwner("a", tuple(others[:3]))]
+    assert book.owner_says("silent", [silent[0]], [], 2.0) == [WriteOut(silent[0], 0, PAGE)], "a late answer is one, too"
     book.check()
 
 
@@ -595,6 +612,8 @@ class Store(RuleBasedStateMachine):
         may = before in (client, owner) and number not in self.freed
         assert self.book.hand_over(client, number, owner) == may
         if may:
+            if before != owner:
+                self.asked.pop(number, None)
             self.owner[number] = owner
 
     @precondition(lambda self: self.place)
@@ -670,10 +689,10 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data(), may=st.booleans())
     def owner_says(self, data: st.DataObject, may: bool) -> None:
         number = data.draw(st.sampled_from(sorted(self.asked)))
-        del self.asked[number]
+        owner = self.asked.pop(number)
         if may:
             self.agreed.add(number)
-        steps = self.book.owner_says([number] if may else [], [] if may else [number], self.now)
+        steps = self.book.owner_says(owner, [number] if may else [], [] if may else [number], self.now)
         self.carry_out(list(steps))
 
     @precondition(lambda self: self.writing)
