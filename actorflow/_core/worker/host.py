@@ -636,6 +636,8 @@ class Host:
             self.calls.pop(incoming.key, None)
             if type(outcome) is m.Failed:
                 self.tidying.call_failed()
+                if incoming.cancelled and incoming.actor is not None and incoming.actor.killed:
+                    return  # Its caller hears of the actor's end, which is why it was cancelled.
             reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
             if hold:
                 reply.hold = self._next_hold

@@ -46,7 +46,7 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "leaving", "mailbox",
+        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox",
         "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
@@ -68,6 +68,7 @@ class HostedActor:
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
         self.leaving = False
+        self.killed = False
         self.on_quiet: Callable[[], None] | None = None
         """Called once, under the lock, when no call runs."""
         self.watched = False
@@ -157,6 +158,7 @@ class HostedActor:
     def _abandon(self, host: Host) -> None:
         """It was killed. On the user's loop."""
         with host.core.lock:
+            self.killed = True
             host.actors.pop(self.spec.actor_id, None)
             for group in self.mailbox.groups():
                 for waiting in self.mailbox.take_waiting(group):
