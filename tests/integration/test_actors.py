@@ -1056,3 +1056,29 @@ async def test_22_def_methods_and_cpus_are_refused_for_shared_actors() -> None:
     for demand in ({"num_cpus": 1}, {"num_gpus": 1}, {"num_gpus": 0.5}):
         with pytest.raises(af.OptionError, match="shared"):
             Light.options(**demand)
+
+
+async def test_who_waits_for_an_actor_and_is_held_by_nobody_else_is_not_collected() -> None:
+    """asyncio holds tasks weakly, and the table of actors its handles: something must hold both."""
+
+    class Plain(af.Actor):
+        async def ping(self) -> str:
+            return "pong"
+
+    gone: list[str] = []
+
+    def let_go() -> None:
+        async def end(actor: Any) -> None:
+            gone.append(await af.wait_dead(actor))
+
+        actor = Plain.options(name="to be waited for").remote()
+        task = asyncio.get_running_loop().create_task(end(actor))
+        task.add_done_callback(lambda _: None)
+
+    let_go()
+    await (await af.get_actor("to be waited for")).ping()
+    for _ in range(3):
+        gc.collect()
+        await asyncio.sleep(0.01)
+    await af.kill(await af.get_actor("to be waited for"))
+    assert await asyncio.to_thread(leaks.until, lambda: gone)

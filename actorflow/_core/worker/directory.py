@@ -33,6 +33,8 @@ class Directory:
         self._core = core
         self._tokens = 0
         self._answers: dict[int, Callable[[Any], None]] = {}
+        self._awaited: dict[FutureWaiter, ActorClient] = {}
+        """Actors that somebody waits for."""
 
     def fail_all(self, error: BaseException) -> None:
         """The cluster is gone: no answer will come."""
@@ -77,7 +79,13 @@ class Directory:
         with self._core.lock:
             if not self._core.actors.wait(actor, what, waiter):
                 return
-        await self._core.caller.blocked(waiter.future)
+            # The table of actors holds weakly: who waits and what it waits for would hold only each other, and be collected together.
+            self._awaited[waiter] = actor
+        try:
+            await self._core.caller.blocked(waiter.future)
+        finally:
+            with self._core.lock:
+                del self._awaited[waiter]
 
     async def wait_room(self, actor: ActorClient | None, options: Any) -> None:
         """See Runtime. Tasks have no bound of their own: there is always room."""
