@@ -1,13 +1,14 @@
 """The directory of one local cluster: its sockets, its logs, and the lock that says whether it lives.
 
 <temporary directory>/actorflow-<uid>/<session id>/
-    node.sock  arena.sock  <worker id>.sock    only this user may connect
+    node.sock  arena.sock                      only this user may connect
+    w/<worker id>.sock                         a link to /dev/shm/actorflow-<uid>-<session id>, if that can be
     spill/                                     objects for which there was no room in memory
     logs/                                      what the processes of the cluster wrote
     lock                                       held (flock) by the node process for as long as it lives
     session.json                               pid, address and start; there once the node can be reached
 
-SD-1  Both directories are 0700 and ours, and neither is a symbolic link: nobody else can put a socket there.
+SD-1  All directories are 0700 and ours, and what leads to them only we can change: nobody else can put a socket there.
 SD-2  A directory is swept only by who holds its lock. The lock dies with the node process, however that ends.
 
 A driver imports this before it can start its node process, so it imports little itself: no pathlib, tempfile or shutil.
@@ -32,8 +33,10 @@ SWEEP_AGE_S = 10.0
 LOCK_TIMEOUT_S = 2.0
 """How long the node waits for its lock: somebody who looks for clusters may hold it for a moment."""
 LOCK_RETRY_S = 0.005
-SOCKET_NAME_BYTES_MAX = 24
-"""Room for `<worker id>.sock`."""
+SOCKET_NAME_BYTES_MAX = 26
+"""Room for `w/<worker id>.sock`."""
+MEMORY_DIR = "/dev/shm"
+"""Where the sockets of workers are: ext4 takes several times as long to make one where others were deleted a moment ago."""
 REMOVE_ATTEMPTS = 5
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -105,7 +108,7 @@ class SessionDir:
 
     def worker_address(self, worker_id: str) -> str:
         """Where the worker `worker_id` listens."""
-        return f"{SCHEME}{self.path}/{worker_id}.sock"
+        return f"{SCHEME}{self.path}/w/{worker_id}.sock"
 
     def hold_lock(self) -> None:
         """Take the lock until this process ends. After the zygote has been forked: a child would share it."""
@@ -151,7 +154,27 @@ def create_session_dir(session_id: str, directories: Sequence[str] | None = None
         # With content, so that a full disk is noticed here and not by whoever writes next.
         _write(f"{session.path}/lock", f"made by process {os.getpid()}\n")
         os.mkdir(session.logs, 0o700)
+        _make_socket_dir(session)
     return session
+
+
+def _make_socket_dir(session: SessionDir) -> None:
+    """Make `w`. What the user has chosen as the place for all is taken as it is."""
+    link = f"{session.path}/w"
+    if not os.environ.get("ACTORFLOW_TMPDIR"):
+        in_memory = _in_memory(session.path)
+        try:
+            os.symlink(in_memory, link)  # First, so that whoever sweeps finds what it leads to.
+            os.mkdir(in_memory, 0o700)
+            return
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+    os.mkdir(link, 0o700)
+
+
+def _in_memory(path: str) -> str:
+    return f"{MEMORY_DIR}/actorflow-{os.geteuid()}-{os.path.basename(path)}"
 
 
 def find_current(directories: Sequence[str] | None = None) -> SessionInfo | None:
@@ -294,6 +317,8 @@ def _remove_tree(path: str) -> None:
     """Delete a directory whose processes may still be removing their own sockets from it."""
     import shutil
 
+    if os.path.islink(f"{path}/w"):
+        shutil.rmtree(_in_memory(path), ignore_errors=True)
     problem: OSError | None = None
     for _ in range(REMOVE_ATTEMPTS):
         try:

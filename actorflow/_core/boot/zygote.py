@@ -27,13 +27,16 @@ from typing import NoReturn, cast
 
 from actorflow._core.boot.forked_child import THREAD_VARIABLES, Birth, Entry, live
 from actorflow._core.boot.process_title import set_process_title
+from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.io.zygote_link import (
+    FDS_MAX,
     REASON_CHARS_MAX,
     Exited,
     Fork,
     Forked,
     FromZygote,
     NotForked,
+    Signal,
     ZygoteHandle,
     decode_command,
     link_pair,
@@ -53,6 +56,9 @@ MODULES = (
 )
 """What is imported before the first fork, beside the entry's own module."""
 
+FORKS_AT_ONCE = 8
+"""Workers that are forked before the node hears of the first of them: some ten milliseconds."""
+NO_DESCRIPTOR = "the zygote has no file descriptor left for the worker's output"
 END_TIMEOUT_S = 5.0
 """How long the zygote waits for the workers it has killed: only one stuck in the kernel takes time."""
 
@@ -66,7 +72,8 @@ def start_zygote(modules: Sequence[str] = MODULES, *, entry: str = ENTRY, keep_f
     """
     if sys.platform != "linux":
         raise OSError(f"worker processes need Linux, and this is {sys.platform}")
-    _check_single_threaded()
+    if problem := _why_not_to_fork():
+        raise RuntimeError(problem)
     # What waits in these buffers would be written twice.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -152,47 +159,80 @@ class _Zygote:
                     os.read(self._wakeups, 4096)
                     self._reap()
                     continue
-                data, fds = receive_packet(self._link)
-                if not data:
+                forks, then = self._receive()
+                if forks and (birth := self._fork_all(forks)) is not None:
+                    return birth
+                if isinstance(then, Signal):
+                    self._signal(then)
+                elif then:
                     self._kill_all()
                     return None
-                command = decode_command(data)
-                if isinstance(command, Fork):
-                    if (birth := self._fork(command, fds)) is not None:
-                        return birth
-                elif (pid := self._pids.get(command.worker_id)) is not None:
-                    with contextlib.suppress(PermissionError):  # It runs under another user by now.
-                        os.kill(pid, command.signal)  # ZY-1
 
-    def _fork(self, command: Fork, fds: list[int]) -> Birth | None:
-        """Fork. Returns a Birth in the child; in the zygote, tells the node how it went."""
-        spec = command.spec
-        try:
-            if self._failure:
-                raise RuntimeError(self._failure)
-            if len(fds) != 2:
-                raise OSError("the zygote has no file descriptor left for the worker's output")
-            _check_single_threaded()
-            pid = os.fork()
-        except (OSError, RuntimeError) as error:
-            self._tell(NotForked(spec.worker_id, str(error)[-REASON_CHARS_MAX:]))
-        else:
-            if pid == 0:
-                return Birth(
-                    spec=spec,
-                    zygote_pid=self._pid,
-                    stdout_fd=fds[0],
-                    stderr_fd=fds[1],
-                    foreign_fds=self._foreign_fds,
-                    handled_signals=self._handled_signals,
-                    thread_env=self._thread_env,
-                )
-            self._worker_ids[pid] = spec.worker_id
-            self._pids[spec.worker_id] = pid
-            self._tell(Forked(spec.worker_id, pid))
-        for fd in fds:
-            os.close(fd)
+    def _receive(self) -> tuple[list[tuple[Fork, list[int]]], Signal | bool]:
+        """The forks that are asked for by now, and what comes behind them: a signal, or True when the node is gone."""
+        forks: list[tuple[Fork, list[int]]] = []
+        flags = 0
+        while len(forks) < FORKS_AT_ONCE:
+            try:
+                data, fds = receive_packet(self._link, flags=flags)
+            except BlockingIOError:
+                break
+            if not data:
+                return forks, True
+            command = decode_command(data)
+            if isinstance(command, Signal):
+                return forks, command
+            forks.append((command, fds))
+            flags = socket.MSG_DONTWAIT
+        return forks, False
+
+    def _fork_all(self, forks: list[tuple[Fork, list[int]]]) -> Birth | None:
+        """Fork. Returns a Birth in each child; in the zygote, tells the node how it went.
+
+        Little happens between two forks: whatever the zygote writes to is copied, as its last child shares it, and it would be hundreds
+        of pages for each.
+        """
+        problem = self._failure or _why_not_to_fork()
+        outcomes: list[int | str] = []
+        for command, fds in forks:
+            outcome: int | str
+            try:
+                outcome = problem or (os.fork() if len(fds) == FDS_MAX else NO_DESCRIPTOR)
+            except OSError as error:
+                outcome = str(error)
+            if outcome == 0:
+                return self._birth(command.spec, fds, forks)
+            outcomes.append(outcome)
+        for (command, fds), outcome in zip(forks, outcomes, strict=True):
+            worker_id = command.spec.worker_id
+            if isinstance(outcome, int):
+                self._worker_ids[outcome] = worker_id
+                self._pids[worker_id] = outcome
+                self._tell(Forked(worker_id, outcome))
+            else:
+                self._tell(NotForked(worker_id, outcome[-REASON_CHARS_MAX:]))
+            for fd in fds:
+                os.close(fd)
         return None
+
+    def _birth(self, spec: WorkerSpec, fds: list[int], forks: list[tuple[Fork, list[int]]]) -> Birth:
+        """What the child knows of itself. In the child."""
+        others = [fd for _, of_other in forks if of_other is not fds for fd in of_other]
+        return Birth(
+            spec=spec,
+            zygote_pid=self._pid,
+            stdout_fd=fds[0],
+            stderr_fd=fds[1],
+            foreign_fds=(*self._foreign_fds, *others),
+            handled_signals=self._handled_signals,
+            thread_env=self._thread_env,
+        )
+
+    def _signal(self, command: Signal) -> None:
+        pid = self._pids.get(command.worker_id)
+        if pid is not None:
+            with contextlib.suppress(PermissionError):  # It runs under another user by now.
+                os.kill(pid, command.signal)  # ZY-1
 
     def _reap(self) -> bool:
         """Reap who has died; True while children are left."""
@@ -232,14 +272,16 @@ class _Zygote:
             send_packet(self._link, report)
 
 
-def _check_single_threaded() -> None:
+def _why_not_to_fork() -> str:
+    """Empty when this process has one thread."""
     # The kernel counts a task as a link to this directory, beside the usual two.
     threads = os.stat("/proc/self/task").st_nlink - 2
-    if threads != 1:
-        raise RuntimeError(
-            f"cannot fork safely: process {os.getpid()} has {threads} threads and must have one. "
-            "A module it has imported starts threads; import it in the worker instead"
-        )
+    if threads == 1:
+        return ""
+    return (
+        f"cannot fork safely: process {os.getpid()} has {threads} threads and must have one. "
+        "A module it has imported starts threads; import it in the worker instead"
+    )
 
 
 def _open_fds() -> set[int]:

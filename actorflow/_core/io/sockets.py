@@ -73,19 +73,20 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def receive_fds(sock: socket.socket, bytes_max: int, fds_max: int) -> tuple[bytes, list[int]]:
+def receive_fds(sock: socket.socket, bytes_max: int, fds_max: int, *, flags: int = 0) -> tuple[bytes, list[int]]:
     """Receive bytes and the descriptors that came with them; those are not inherited by what this process starts.
 
     `socket.recv_fds` ignores its flags up to Python 3.11, and so leaves a moment in which they are. When this
     process is out of descriptors, none comes. Raises OSError.
     """
     item = array.array("i")
-    data, ancillary, flags, _ = sock.recvmsg(bytes_max, socket.CMSG_LEN(fds_max * item.itemsize), socket.MSG_CMSG_CLOEXEC)
+    space = socket.CMSG_LEN(fds_max * item.itemsize)
+    data, ancillary, happened, _ = sock.recvmsg(bytes_max, space, flags | socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             item.frombytes(content[: len(content) - len(content) % item.itemsize])
     fds = list(item)
-    if flags & socket.MSG_CTRUNC:
+    if happened & socket.MSG_CTRUNC:
         for fd in fds:
             os.close(fd)
         fds = []

@@ -102,9 +102,9 @@ def send_packet(link: socket.socket, message: ToZygote | FromZygote, fds: tuple[
         link.send(data)
 
 
-def receive_packet(link: socket.socket, bytes_max: int = PACKET_BYTES_MAX) -> tuple[bytes, list[int]]:
+def receive_packet(link: socket.socket, bytes_max: int = PACKET_BYTES_MAX, *, flags: int = 0) -> tuple[bytes, list[int]]:
     """Receive one packet with its descriptors; no bytes: the other side is gone. Raises BlockingIOError."""
     try:
-        return receive_fds(link, bytes_max, FDS_MAX)
+        return receive_fds(link, bytes_max, FDS_MAX, flags=flags)
     except ConnectionResetError:
         return b"", []

@@ -41,7 +41,7 @@ class NodeConfig:
     idle_timeout_s: float = 1.0
     """Idle workers over `idle_keep` leave after this time."""
     starting_max: int | None = None
-    """Workers that start at one time; None for twice the CPUs, and 4 at least."""
+    """Workers that start at one time; None for four times the CPUs, and 8 at least."""
     workers_max: int = 4096
     actors_per_host_max: int = 50_000
     extra_workers_max: int | None = None
@@ -88,7 +88,7 @@ class NodeConfig:
             idle_keep=self.idle_keep if self.idle_keep is not None else self.cpus(),
             idle_timeout_s=self.idle_timeout_s,
             register_timeout_s=self.worker_register_timeout_s,
-            starting_max=self.starting_max if self.starting_max is not None else max(4, 2 * self.cpus()),
+            starting_max=self.starting_max if self.starting_max is not None else max(8, 4 * self.cpus()),
             workers_max=self.workers_max,
             actors_per_host_max=self.actors_per_host_max,
         )

@@ -50,6 +50,7 @@ DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
 DRAIN_IDLE_S = 1.0
 """The same where there is no reference: a thousand idle actors must cost no more than the looking."""
+Handler = Callable[[Peer, Any], None]
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
 
@@ -104,7 +105,8 @@ class Core:
         self.peers = Peers(ports, identity, self, self._schedule)
         self.host: Host | None = None
         self.node: Peer
-        self.head: Peer
+        self._head: Peer | None = None
+        self._head_address = ""
         self.node_id = ""
         self.closed: BaseException | None = None
         self.on_lost: Callable[[str], None] | None = None
@@ -133,38 +135,7 @@ class Core:
         self.wait_dead = self.directory.wait_dead
         self.outcome = self.directory.outcome
         self.state = self.directory.state
-        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
-            m.Reply: self.caller.on_reply,
-            m.StreamItem: self.streams.on_item,
-            m.StreamEnd: self.streams.on_end,
-            m.AddBorrow: self.references.on_add_borrow,
-            m.BorrowAck: self.references.on_borrow_ack,
-            m.DropBorrow: self.references.on_drop_borrow,
-            m.Fetch: self.references.on_fetch,
-            m.Fetched: self.references.on_fetched,
-            m.LeaseGranted: self.tasks.on_granted,
-            m.LeaseRefused: self.tasks.on_refused,
-            m.LeaseLost: self.tasks.on_lost,
-            m.ReclaimLease: self.tasks.on_reclaim,
-            m.GaveBack: self.tasks.on_gave_back,
-            m.WornOut: self.tasks.on_worn_out,
-            m.NotListening: self.cancels.on_not_listening,
-            m.CancelObject: self.cancels.on_cancel_object,
-            m.ActorState: self.actors.on_state,
-            m.CreateActorReply: self.actors.on_create_reply,
-            m.FindActorReply: self.directory.on_answer,
-            m.StateReply: self.directory.on_answer,
-            m.StateQuery: self.directory.on_state_query,
-            m.Allocated: self.store.on_allocated,
-            m.Pinned: self.store.on_pinned,
-            m.ReturnSlabs: self.store.on_return_slabs,
-            m.WriterLost: self.store.on_writer_lost,
-            m.MaySpill: self.store.on_may_spill,
-            m.Rebuild: self.recovery.on_rebuild,
-            m.WorkerLog: self._on_worker_log,
-            m.Shutdown: self._on_shutdown,
-            m.Leave: self._on_leave,
-        }
+        self._handlers: dict[type, Handler] = {}
 
     # -- life
 
@@ -177,10 +148,6 @@ class Core:
         await self._ready
         self._ready = None
         loop.call_later(DRAIN_IDLE_S, self._drain_timer)
-
-    def handle(self, message: type, handler: Callable[[Peer, Any], None]) -> None:
-        """Let the host take a kind of message."""
-        self._handlers[message] = handler
 
     def close(self, *, abort: bool = False) -> None:
         """Say goodbye to everybody. On the protocol's loop. What still waits here fails."""
@@ -310,6 +277,13 @@ class Core:
             loop.call_soon_threadsafe(loop.call_later, delay_s, later.run)
         return later
 
+    @property
+    def head(self) -> Peer:
+        """The connection to the head. A worker makes it when it has something to say: most have not, and a cluster has many of them."""
+        if self._head is None:
+            self._head = self.peers.connect(self._head_address)
+        return self._head
+
     def peer(self, process_id: str, address: str) -> Peer:
         """The connection to a process; made when there is none."""
         peer = self._by_process.get(process_id)
@@ -319,7 +293,7 @@ class Core:
 
     def all_peers(self) -> list[Peer]:
         """Every connection of this process, to flush them before it ends."""
-        return list(dict.fromkeys([self.node, self.head, *self._by_process.values()]))
+        return list(dict.fromkeys([self.node, *filter(None, [self._head]), *self._by_process.values()]))
 
     def known_peer(self, process_id: str) -> Peer | None:
         """The connection to a process if there is one."""
@@ -330,9 +304,13 @@ class Core:
         if self._ready is not None and not self._ready.done():
             if peer is self.node:
                 self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
-                self.head = self.peers.connect(peer.welcome_info["head"])
+                self._head_address = peer.welcome_info["head"]
                 self._know_cluster(peer.process_id)
-            elif peer is getattr(self, "head", None):
+                if self.identity.role == "driver":
+                    self._head = self.peers.connect(self._head_address)  # It makes the job known.
+                else:
+                    self._ready.set_result(None)
+            elif peer is self._head:
                 self._ready.set_result(None)
         with self.batch():
             known = self._by_process.get(peer.process_id)
@@ -363,7 +341,7 @@ class Core:
             try:
                 for message in messages:
                     handler = handlers.get(type(message))
-                    if handler is None:
+                    if handler is None and (handler := self._route(type(message))) is None:
                         log.error("%s sent %s, which a %s does not take", peer, type(message).__name__, self.identity.role)
                         peer.close(abort=True)
                         return
@@ -372,9 +350,17 @@ class Core:
             finally:
                 self._in_batch = False
 
+    def _route(self, kind: type) -> Handler | None:
+        """Who takes this kind of message; found once, when the first of them is here."""
+        find = _ROUTES.get(kind)
+        handler = find(self) if find is not None else self.host.route(kind) if self.host is not None else None
+        if handler is not None:
+            self._handlers[kind] = handler
+        return handler
+
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """See PeerHandler."""
-        joining = self._ready is not None and (peer is self.node or peer is getattr(self, "head", None))
+        joining = self._ready is not None and (peer is self.node or peer is self._head)
         if joining and self._ready is not None and not self._ready.done():
             self._ready.set_exception(ClusterConnectionError(f"cannot join the cluster at {peer.address}: {reason}"))
             return
@@ -383,7 +369,7 @@ class Core:
                 del self._by_process[peer.process_id]
             if self.closed is not None:
                 return
-            if peer is getattr(self, "node", None) or peer is getattr(self, "head", None):
+            if peer is getattr(self, "node", None) or peer is self._head:
                 self._cluster_lost(reason)
                 return
             self.tasks.peer_lost(peer)
@@ -477,3 +463,38 @@ class Core:
     def new_id(self) -> str:
         """A fresh random id."""
         return new_id(self.ports.rng)
+
+
+_ROUTES: dict[type, Callable[[Core], Handler]] = {
+    m.Reply: lambda core: core.caller.on_reply,
+    m.StreamItem: lambda core: core.streams.on_item,
+    m.StreamEnd: lambda core: core.streams.on_end,
+    m.AddBorrow: lambda core: core.references.on_add_borrow,
+    m.BorrowAck: lambda core: core.references.on_borrow_ack,
+    m.DropBorrow: lambda core: core.references.on_drop_borrow,
+    m.Fetch: lambda core: core.references.on_fetch,
+    m.Fetched: lambda core: core.references.on_fetched,
+    m.LeaseGranted: lambda core: core.tasks.on_granted,
+    m.LeaseRefused: lambda core: core.tasks.on_refused,
+    m.LeaseLost: lambda core: core.tasks.on_lost,
+    m.ReclaimLease: lambda core: core.tasks.on_reclaim,
+    m.GaveBack: lambda core: core.tasks.on_gave_back,
+    m.WornOut: lambda core: core.tasks.on_worn_out,
+    m.NotListening: lambda core: core.cancels.on_not_listening,
+    m.CancelObject: lambda core: core.cancels.on_cancel_object,
+    m.ActorState: lambda core: core.actors.on_state,
+    m.CreateActorReply: lambda core: core.actors.on_create_reply,
+    m.FindActorReply: lambda core: core.directory.on_answer,
+    m.StateReply: lambda core: core.directory.on_answer,
+    m.StateQuery: lambda core: core.directory.on_state_query,
+    m.Allocated: lambda core: core.store.on_allocated,
+    m.Pinned: lambda core: core.store.on_pinned,
+    m.ReturnSlabs: lambda core: core.store.on_return_slabs,
+    m.WriterLost: lambda core: core.store.on_writer_lost,
+    m.MaySpill: lambda core: core.store.on_may_spill,
+    m.Rebuild: lambda core: core.recovery.on_rebuild,
+    m.WorkerLog: lambda core: core._on_worker_log,
+    m.Shutdown: lambda core: core._on_shutdown,
+    m.Leave: lambda core: core._on_leave,
+}
+"""Who takes which message. A worker looks up what it is sent, and no more: each entry would cost its start two copied pages."""

@@ -29,6 +29,7 @@ from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
 from actorflow._core.worker.producer import produce
 from actorflow._core.worker.tidying import Tidying
+from actorflow._core.worker.waiting_tasks import WaitingTasks
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
-LONG_CALL_S = 0.02
-"""A task that runs longer, or blocks, gives back those that wait behind it (SEMANTICS 25)."""
 RUN_S = 0.002
 """How long calls are run one after another before the user's loop gets a turn."""
 
@@ -55,7 +54,8 @@ class Host:
         self.on_exit = on_exit
         self.functions: dict[str, Any] = {}
         self.names: dict[str, str] = {}
-        self.tasks: Mailbox[Incoming] = Mailbox({"": 1})
+        self.waiting_tasks = WaitingTasks(self)
+        self.tasks = self.waiting_tasks.mailbox
         self.actors: dict[str, HostedActor] = {}
         self.calls: dict[tuple[str, int], Incoming] = {}
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
@@ -65,8 +65,6 @@ class Host:
         self.stepping: Incoming | None = None
         """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
-        self.worn_out = False
-        """A task was interrupted here: no other one is run (IR-6)."""
         self._monotonic = core.ports.monotonic
         self._create_task = executor.loop.create_task
         self._first_steps = FirstSteps(executor.loop, self._carried)
@@ -75,43 +73,32 @@ class Host:
         self._next_hold = 1
         self.lending = Lending(self)
         self.tidying = Tidying(self)
-        self._watching = False
         self.checkpoints: dict[str, Checkpoints] = {}
         self.interrupts = Interrupts(self)
         self._kept: set[asyncio.Task[Any]] = set()
         self._classes: dict[str, type] = {}
-        handlers: dict[type, Callable[[Peer, Any], None]] = {
-            m.TaskCall: self._on_task,
-            m.ActorCall: self._on_actor_call,
-            m.Cancel: self._on_cancel,
-            m.Define: self._on_define,
-            m.Release: self._on_release,
-            m.StreamCredit: self._on_stream_credit,
-            m.StreamClose: self._on_stream_close,
-            m.HostActor: self._on_host_actor,
-            m.ActorExit: self._on_actor_exit,
-            m.CheckpointSaved: self._on_checkpoint_saved,
-        }
-        for kind, handler in handlers.items():
-            core.handle(kind, handler)
 
     # -- messages
+
+    def route(self, kind: type) -> Callable[[Peer, Any], None] | None:
+        """Who takes this kind of message here."""
+        find = _ROUTES.get(kind)
+        return find(self) if find is not None else None
 
     def _on_define(self, peer: Peer, message: m.Define) -> None:
         self.names[message.function] = message.name
         self.functions.setdefault(message.function, message.pickle)
 
     def _on_task(self, peer: Peer, message: m.TaskCall) -> None:
-        if self.worn_out:
+        if self.waiting_tasks.worn_out:
             peer.send(m.GaveBack(message.lease, [message.seq]))
             return
         incoming = Incoming(peer, message, None)
         self.calls[incoming.key] = incoming
         if self.tasks.offer(incoming.key, incoming):
             self._start_soon(self.tasks, incoming)
-        elif not self._watching:
-            self._watching = True
-            self.core.later(LONG_CALL_S, self._watch_long_call)
+        else:
+            self.waiting_tasks.one_waits()
 
     def _on_actor_call(self, peer: Peer, message: m.ActorCall) -> None:
         actor = self.actors.get(message.actor)
@@ -262,38 +249,6 @@ class Host:
         self._kept.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
-
-    # -- long calls and blocked ones
-
-    def _watch_long_call(self) -> None:
-        self._watching = False
-        if not self.tasks.waiting():
-            return
-        now = self.core.ports.monotonic()
-        running = [incoming for incoming in self.calls.values() if incoming.actor is None and incoming.started]
-        if any(now - incoming.started >= LONG_CALL_S for incoming in running):
-            self.give_back()
-        else:
-            self._watching = True
-            self.core.later(LONG_CALL_S, self._watch_long_call)
-
-    def wear_out(self, incoming: Incoming) -> None:
-        """A task was interrupted: its owner retires this worker, and what waits here goes back (IR-6). On the user's thread."""
-        assert isinstance(incoming.message, m.TaskCall)
-        with self.core.lock:
-            self.worn_out = True
-            incoming.peer.send(m.WornOut(incoming.message.lease))
-            self.give_back()
-
-    def give_back(self) -> None:
-        """Tasks that have not started go back to their owners (SEMANTICS 25). Under the lock."""
-        by_lease: dict[tuple[Peer, int], list[int]] = {}
-        for incoming in self.tasks.take_waiting():
-            del self.calls[incoming.key]
-            assert isinstance(incoming.message, m.TaskCall)
-            by_lease.setdefault((incoming.peer, incoming.message.lease), []).append(incoming.message.seq)
-        for (peer, lease), seqs in by_lease.items():
-            peer.send(m.GaveBack(lease, seqs))
 
     # -- running
 
@@ -500,10 +455,7 @@ class Host:
             self._end(incoming, arguments.failure(self.core, incoming, error), [])
         else:
             self._deliver(incoming, value)
-        mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
-        following = self._take_next(mailbox, incoming)
-        if following is not None:
-            self._start_soon(mailbox, following)
+        self._next(incoming)
 
     async def _run_async(self, incoming: Incoming, fn: Callable[..., Any]) -> None:
         self._enter(incoming)
@@ -698,3 +650,17 @@ def _coroutine_of(incoming: Incoming) -> Any:
         return incoming.fn()
     args, kwargs = values.loads(message.args, message.buffers)
     return incoming.fn(*args, **kwargs)
+
+
+_ROUTES: dict[type, Callable[[Host], Callable[[Peer, Any], None]]] = {
+    m.TaskCall: lambda host: host._on_task,
+    m.ActorCall: lambda host: host._on_actor_call,
+    m.Cancel: lambda host: host._on_cancel,
+    m.Define: lambda host: host._on_define,
+    m.Release: lambda host: host._on_release,
+    m.StreamCredit: lambda host: host._on_stream_credit,
+    m.StreamClose: lambda host: host._on_stream_close,
+    m.HostActor: lambda host: host._on_host_actor,
+    m.ActorExit: lambda host: host._on_actor_exit,
+    m.CheckpointSaved: lambda host: host._on_checkpoint_saved,
+}

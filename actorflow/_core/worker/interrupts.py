@@ -137,7 +137,7 @@ class Interrupts:
         if sys.gettrace() is _trace_nothing:
             sys.settrace(None)
         if incoming.torn and incoming.actor is None:
-            self._host.wear_out(incoming)
+            self._host.waiting_tasks.wear_out(incoming)
 
     def blocking(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         """`af.sync` is about to run this on a loop of its own."""

@@ -84,4 +84,4 @@ class Lending:
         else:
             self.told = True
             core.node.send(m.Blocked())
-            self._host.give_back()
+            self._host.waiting_tasks.give_back()

@@ -29,6 +29,16 @@ from actorflow._core.io.sockets import unix_path
 OLD = 3_600.0
 
 
+@pytest.fixture(autouse=True)
+def memory(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What /dev/shm is elsewhere."""
+    place = short_dir / "memory"
+    place.mkdir()
+    monkeypatch.setattr(module, "MEMORY_DIR", str(place))
+    monkeypatch.delenv("ACTORFLOW_TMPDIR", raising=False)
+    return place
+
+
 def create(short_dir: Path, session_id: str = "a1b2c3d4e5f6") -> SessionDir:
     return create_session_dir(session_id, [str(short_dir)])
 
@@ -71,7 +81,7 @@ def test_a_new_directory_is_for_this_user_only(short_dir: Path) -> None:
     session = create(short_dir)
     assert place(session) == root(short_dir) / "a1b2c3d4e5f6"
     assert session.session_id == "a1b2c3d4e5f6"
-    for path in (place(session), place(session).parent, Path(session.logs)):
+    for path in (place(session), place(session).parent, Path(session.logs), place(session) / "w"):
         assert path.is_dir()
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
@@ -88,7 +98,7 @@ def test_the_umask_does_not_open_it(short_dir: Path) -> None:
 def test_its_addresses_can_be_bound(short_dir: Path) -> None:
     session = create(short_dir)
     assert session.node_address == f"unix:{session.path}/node.sock"
-    assert session.worker_address("0123456789ab") == f"unix:{session.path}/0123456789ab.sock"
+    assert session.worker_address("0123456789ab") == f"unix:{session.path}/w/0123456789ab.sock"
     assert session.arena_path == f"{session.path}/arena.sock"
     assert unix_path(session.worker_address("0123456789ab"))
 
@@ -97,6 +107,41 @@ def test_the_same_session_twice_is_an_error(short_dir: Path) -> None:
     create(short_dir)
     with pytest.raises(ClusterStartError):
         create(short_dir)
+
+
+# -- where the sockets of workers are
+
+
+def test_sockets_of_workers_are_in_memory_and_go_with_the_session(short_dir: Path, memory: Path) -> None:
+    session = create(short_dir)
+    (place(session) / "w" / "0123456789ab.sock").touch()
+    assert [path.name for path in memory.glob("*/*")] == ["0123456789ab.sock"]
+    session.remove()
+    assert not place(session).exists()
+    assert list(memory.iterdir()) == []
+
+
+def test_sockets_of_a_dead_session_are_swept(short_dir: Path, memory: Path) -> None:
+    session = create(short_dir)
+    (place(session) / "w" / "0123456789ab.sock").touch()
+    make_old(place(session))
+    assert sweep_stale([str(short_dir)]) == [session.path]
+    assert list(memory.iterdir()) == []
+
+
+@pytest.mark.parametrize("why", ["chosen", "missing", "taken"])
+def test_sockets_are_with_the_rest_where_there_is_no_place_in_memory(
+    short_dir: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "chosen":
+        monkeypatch.setenv("ACTORFLOW_TMPDIR", str(short_dir))
+    elif why == "missing":
+        memory.rmdir()
+    else:
+        (memory / f"actorflow-{os.geteuid()}-a1b2c3d4e5f6").mkdir()  # By somebody who knew what we would be called.
+    sockets = place(create(short_dir)) / "w"
+    assert sockets.is_dir() and not sockets.is_symlink()
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
 
 
 # -- where it is
@@ -276,13 +321,15 @@ def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "made"), [("lock", set()), ("logs", {"lock"}), ("done", {"lock", "logs"})], ids=["lock", "logs", "done"]
+    ("step", "made"), [("lock", set()), ("logs", {"lock"}), ("done", {"lock", "logs", "w"})], ids=["lock", "logs", "done"]
 )
-def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(short_dir: Path, step: str, made: set[str]) -> None:
+def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swept(
+    short_dir: Path, memory: Path, step: str, made: set[str]
+) -> None:
     """Before the lock was written, before the logs had a place, and before there was a node."""
     code = (
         "import os, signal, sys; from actorflow._core.boot import session_dir\n"
-        "step, directory = sys.argv[1:]\n"
+        "step, directory, session_dir.MEMORY_DIR = sys.argv[1:]\n"
         "def fatal_at(original, path_at):\n"
         "    def call(*args, **kwargs):\n"
         "        if args[path_at].endswith('/' + step):\n"
@@ -293,14 +340,14 @@ def test_what_a_process_left_that_was_killed_while_it_made_its_directory_is_swep
         "session_dir.create_session_dir('a1b2c3', [directory])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, step, str(short_dir)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, step, str(short_dir), str(memory)], check=False)
     assert done.returncode == -signal.SIGKILL
     [left] = root(short_dir).iterdir()
     assert {path.name for path in left.iterdir()} == made
     assert sweep_stale([str(short_dir)]) == [], "it may be one whose node is about to start"
     make_old(left)
     assert sweep_stale([str(short_dir)]) == [str(left)]
-    assert list(root(short_dir).iterdir()) == []
+    assert list(root(short_dir).iterdir()) == list(memory.iterdir()) == []
 
 
 def test_nothing_to_sweep(short_dir: Path) -> None:

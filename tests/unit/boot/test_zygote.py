@@ -13,6 +13,7 @@ import pytest
 
 from actorflow._core.boot.forked_child import THREAD_VARIABLES
 from actorflow._core.boot.process_title import COMM_BYTES_MAX
+from actorflow._core.boot.zygote import FORKS_AT_ONCE
 from actorflow._core.io import processes as module
 from actorflow._core.io.zygote_link import PACKET_BYTES_MAX
 from tests.unit.boot.conftest import node
@@ -61,6 +62,17 @@ async def test_a_worker_inherits_no_descriptor() -> None:
     async with node("facts") as here:
         await here.life_of()
         assert here.said()["fds"] == [0, 1, 2]
+
+
+async def test_workers_that_are_forked_together_inherit_nothing_of_each_other() -> None:
+    async with node("facts") as here:
+        names = [f"w{number}" for number in range(2 * FORKS_AT_ONCE + 1)]
+        for name in names:
+            here.spawn(name)
+        for name in names:
+            assert (await here.end_of(name)).exit_code == 0
+            assert here.said(name)["fds"] == [0, 1, 2]
+            assert here.said(name)["pid"] == here.events.pids[name]
 
 
 async def test_a_worker_keeps_what_it_was_given() -> None:

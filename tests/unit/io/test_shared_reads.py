@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from actorflow._core.io import shared_reads
 from actorflow._core.io.blocking import block_on, close_thread_loop
 from actorflow._core.io.shared_reads import HAND_BACK_S, HOT_TURNS, TICK_S, SharedReads
 from actorflow._core.io.unix_stream import HangupWatch, UnixStream
@@ -318,8 +319,11 @@ def test_sr_1_data_is_delivered_under_the_lock_and_in_nobody_s_context(runner: a
     runner.run(scenario())
 
 
-def test_the_protocol_thread_leaves_the_reading_to_a_reader_after_a_while_and_takes_it_back_soon(protocol: ProtocolSide) -> None:
+def test_the_protocol_thread_leaves_the_reading_to_a_reader_after_a_while_and_takes_it_back_soon(
+    protocol: ProtocolSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When it always wins the race for the bytes, it never sees that the reader is awake: so it tries."""
+    monkeypatch.setattr(shared_reads, "PAUSE_TICKS", 50)  # It is to be seen that it tries: not too short a while.
     reads = protocol.reads
 
     def long_ago() -> bool:

@@ -40,7 +40,7 @@ def test_pe_1_early_messages_of_a_peer_are_not_overtaken_by_its_later_ones(runne
                 handled.append(message.hold)
                 begun.set()
 
-            core.handle(m.Release, handler)
+            core._handlers[m.Release] = handler
 
             def read_on(core: Core = core, caller: Peer = caller, begun: threading.Event = begun) -> None:
                 assert begun.wait(10)

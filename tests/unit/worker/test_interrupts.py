@@ -42,6 +42,7 @@ class Worker:
         )
         self.calls: dict[Any, Incoming] = {}
         self.worn: list[Incoming] = []
+        self.waiting_tasks = self
         self.interrupts = Interrupts(self)  # type: ignore[arg-type]
         self.seq = 0
 
