@@ -63,6 +63,7 @@ bench-objects: $(STAMP)
 	@$(COMPILE)
 	@$(PY) -m benchmarks.objects $(BENCH_ARGS)
 	@$(PY) -m benchmarks.spilling --check
+	@$(PY) -m benchmarks.new_memory --check
 
 peers: $(PEERS_STAMP)
 

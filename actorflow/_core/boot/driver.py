@@ -68,6 +68,7 @@ class Driver:
         from actorflow._core.io.real import real_ports
         from actorflow._core.protocol.session import Identity
         from actorflow._core.worker.core import Core
+        from actorflow._core.worker.store import WARM_AFTER_S
 
         loop = asyncio.get_running_loop()
         local = self.local
@@ -101,6 +102,8 @@ class Driver:
         user_forks.watch(core)
         core.on_log = self.on_log
         await core.start(self.node_address)
+        if local is not None and local.has_process:
+            loop.call_later(WARM_AFTER_S, core.store.warm_up)
         self.core = core
         return core
 

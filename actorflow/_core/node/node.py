@@ -210,6 +210,8 @@ class Node:
         if peer.role == "driver" or worker is not None:
             peer.state = Client(peer, worker)
             self._clients[peer.process_id] = peer
+        if peer.process_id == self.config.owner:
+            self._store.owner_ready()
         if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart:
             self._pool.prestart(WorkerKey(peer.job_id), self.config.prestart)
         self._pump()

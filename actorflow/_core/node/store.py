@@ -235,11 +235,18 @@ class Store:
             self._spill.delete(freed.extent)
         if not freed.size:
             return
+        if not self._keep_warm(now):
+            self._arena.release(freed.offset, freed.size)
+
+    def owner_ready(self) -> None:
+        """The driver whose cluster this is makes its first pages warm (see StoreClient.warm_up): they go back when nobody uses them."""
+        self._keep_warm(self._context.now())
+
+    def _keep_warm(self, now: float) -> bool:
         keep_s = self._context.config.warm_pages_s
         if keep_s:
             self._release_at = now + keep_s
-        else:
-            self._arena.release(freed.offset, freed.size)
+        return keep_s > 0
 
     @property
     def has_deadlines(self) -> bool:

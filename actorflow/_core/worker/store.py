@@ -78,6 +78,10 @@ SLAB_OBJECT_SHARE = 8
 """Objects over this part of a slab have an extent of their own."""
 PREFAULT_AHEAD_BYTES = 16 * 1024 * 1024
 """So much of a slab is made resident before it is written."""
+WARM_BYTES_MAX = 64 * 1024 * 1024
+WARM_AFTER_S = 0.5
+"""A driver that has its own cluster for so long gets the first pages of the arena made resident, whether or not it will need them: a first
+copy into new shared memory is ten times slower. A short script is over before that, and the node takes back what nobody uses."""
 
 
 class Slab:
@@ -120,6 +124,11 @@ class StoreClient:
         """Those that may be on disk: they are pinned before they are read (ST-7)."""
 
     # -- writing
+
+    def warm_up(self) -> None:
+        """Make what the first objects of a new arena will lie in resident, in the background, within some tenths of a second."""
+        if self.arena is not None and self._core.closed is None:
+            self.arena.prefault(0, min(WARM_BYTES_MAX, self._slab_bytes))
 
     def write_now(self, pickled: Pickled) -> Stored | None:
         """Write a pickle into our slab; None when there is no room in it. Any thread, not under the lock: the copy may take long."""
