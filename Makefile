@@ -36,9 +36,10 @@ export PIP_NO_INPUT := 1
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
 
+# Two runners: one for what looks at the machine's processes and clocks, one for the simulation and the policies.
 # The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
 test: $(STAMP)
-	@$(PY) -m pytest -m "not slow and not soak"
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "not slow and not soak"
 
 demo: $(STAMP)
 	@$(COMPILE)

@@ -58,11 +58,18 @@ def files(directory: str | Path) -> list[str]:
     return sorted(str(path) for path in Path(directory).glob("actorflow-*/*"))
 
 
-def shared_memory() -> set[str]:
-    """The names in /dev/shm."""
+def shared_memory(directory: str | Path) -> set[str]:
+    """The names in /dev/shm, those aside that clusters under another ACTORFLOW_TMPDIR have there."""
     with contextlib.suppress(FileNotFoundError):
-        return set(os.listdir("/dev/shm"))
+        return {name for name in os.listdir("/dev/shm") if not _is_foreign(name, str(directory))}
     return set()
+
+
+def _is_foreign(name: str, directory: str) -> bool:
+    try:
+        return not os.readlink(f"/dev/shm/{name}/session").startswith(f"{directory}/")
+    except OSError:
+        return False
 
 
 def open_fds() -> dict[int, str]:
@@ -88,11 +95,11 @@ def leftovers(directory: str | Path) -> list[str]:
 @contextlib.contextmanager
 def nothing_is_left(directory: str | Path) -> Iterator[None]:
     """Fail when the block leaves a process, a session directory, shared memory, a thread of ours, or descriptors."""
-    memory, fds, running = shared_memory(), open_fds(), threads()
+    memory, fds, running = shared_memory(directory), open_fds(), threads()
     yield
     gc.collect()
     assert until(lambda: not leftovers(directory)), leftovers(directory)
-    assert until(lambda: shared_memory() <= memory), shared_memory() - memory
+    assert until(lambda: shared_memory(directory) <= memory), shared_memory(directory) - memory
     assert until(lambda: threads() <= running), threads() - running
     assert until(lambda: len(open_fds()) <= len(fds) + FDS_GROWTH_MAX), {
         fd: what for fd, what in open_fds().items() if fds.get(fd) != what

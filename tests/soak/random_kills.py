@@ -74,8 +74,8 @@ def run_once(seed: int) -> Outcome:
     rng = random.Random(seed)
     seconds = 0.3 + rng.random() * 0.7
     outcome = Outcome()
-    memory = leaks.shared_memory()
     with tempfile.TemporaryDirectory(prefix="afk-") as directory:
+        memory = leaks.shared_memory(directory)
         out, err = Path(directory, "out"), Path(directory, "err")
         with open(out, "wb") as out_file, open(err, "wb") as err_file:
             driver = subprocess.Popen(
@@ -104,7 +104,7 @@ def run_once(seed: int) -> Outcome:
             for pid in leaks.processes(directory):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        outcome.leaked += [f"/dev/shm/{name}" for name in leaks.shared_memory() - memory]
+        outcome.leaked += [f"/dev/shm/{name}" for name in leaks.shared_memory(directory) - memory]
     return outcome
 
 

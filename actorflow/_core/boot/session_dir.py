@@ -2,7 +2,8 @@
 
 <temporary directory>/actorflow-<uid>/<session id>/
     node.sock  arena.sock                      only this user may connect
-    w/<worker id>.sock                         a link to /dev/shm/actorflow-<uid>-<session id>, if that can be
+    w/<worker id>.sock                         a link to /dev/shm/actorflow-<uid>-<session id>, if that can be;
+                                               `session` in there leads back
     spill/                                     objects for which there was no room in memory
     logs/                                      what the processes of the cluster wrote
     lock                                       held (flock) by the node process for as long as it lives
@@ -159,18 +160,18 @@ def create_session_dir(session_id: str, directories: Sequence[str] | None = None
 
 
 def _make_socket_dir(session: SessionDir) -> None:
-    """Make `w`. What the user has chosen as the place for all is taken as it is."""
-    link = f"{session.path}/w"
-    if not os.environ.get("ACTORFLOW_TMPDIR"):
-        in_memory = _in_memory(session.path)
-        try:
-            os.symlink(in_memory, link)  # First, so that whoever sweeps finds what it leads to.
-            os.mkdir(in_memory, 0o700)
-            return
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(link)
-    os.mkdir(link, 0o700)
+    """Make `w`, in memory if that can be."""
+    link, in_memory = f"{session.path}/w", _in_memory(session.path)
+    try:
+        os.symlink(in_memory, link)  # First, so that whoever sweeps finds what it leads to.
+        os.mkdir(in_memory, 0o700)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
+        os.mkdir(link, 0o700)
+    else:
+        with contextlib.suppress(OSError):
+            os.symlink(session.path, f"{in_memory}/session")  # For whoever finds it there.
 
 
 def _in_memory(path: str) -> str:

@@ -35,7 +35,6 @@ def memory(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = short_dir / "memory"
     place.mkdir()
     monkeypatch.setattr(module, "MEMORY_DIR", str(place))
-    monkeypatch.delenv("ACTORFLOW_TMPDIR", raising=False)
     return place
 
 
@@ -115,7 +114,8 @@ def test_the_same_session_twice_is_an_error(short_dir: Path) -> None:
 def test_sockets_of_workers_are_in_memory_and_go_with_the_session(short_dir: Path, memory: Path) -> None:
     session = create(short_dir)
     (place(session) / "w" / "0123456789ab.sock").touch()
-    assert [path.name for path in memory.glob("*/*")] == ["0123456789ab.sock"]
+    assert {path.name for path in memory.glob("*/*")} == {"0123456789ab.sock", "session"}
+    assert [os.readlink(path) for path in memory.glob("*/session")] == [session.path]
     session.remove()
     assert not place(session).exists()
     assert list(memory.iterdir()) == []
@@ -129,13 +129,9 @@ def test_sockets_of_a_dead_session_are_swept(short_dir: Path, memory: Path) -> N
     assert list(memory.iterdir()) == []
 
 
-@pytest.mark.parametrize("why", ["chosen", "missing", "taken"])
-def test_sockets_are_with_the_rest_where_there_is_no_place_in_memory(
-    short_dir: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, why: str
-) -> None:
-    if why == "chosen":
-        monkeypatch.setenv("ACTORFLOW_TMPDIR", str(short_dir))
-    elif why == "missing":
+@pytest.mark.parametrize("why", ["missing", "taken"])
+def test_sockets_are_with_the_rest_where_there_is_no_place_in_memory(short_dir: Path, memory: Path, why: str) -> None:
+    if why == "missing":
         memory.rmdir()
     else:
         (memory / f"actorflow-{os.geteuid()}-a1b2c3d4e5f6").mkdir()  # By somebody who knew what we would be called.
