@@ -122,7 +122,7 @@ def path_of(value: object, name: str = "value") -> str:
 # The path ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [1, "x", [1, {2: (3,)}], len, Box, Box(a=1), lambda: 1, None], ids=repr)
+@pytest.mark.parametrize("value", [1, "x", [1, {2: (3,)}], len, Box, Box(a=1), lambda: 1, None], ids=lambda value: type(value).__name__)
 def test_what_pickles_needs_no_explanation(value: object) -> None:
     assert explain_unpicklable(value) == ""
 
