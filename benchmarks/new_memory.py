@@ -51,30 +51,43 @@ def copy_into_new_memory(data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> fl
     return took
 
 
-def copy(data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> float:
-    """Seconds of a copy between pages that are all there; the median of several."""
+async def after_2_s(size: int, floor_first: bool) -> dict[str, float]:
+    """GB/s of one put and of one copy, each after the program has slept: a core that wakes up is slow for both."""
+    data = np.ones(size, dtype=np.uint8)
     into = np.zeros_like(data)
     into[:] = data
-    samples = []
-    for _ in range(5):
+    await af.put(b"")
+    found: dict[str, float] = {}
+
+    async def one_put() -> None:
+        await asyncio.sleep(WARM_AFTER_S)
+        begun = time.perf_counter()
+        await af.put(data)
+        found["put"] = size / 1e9 / (time.perf_counter() - begun)
+
+    async def one_copy() -> None:
+        await asyncio.sleep(WARM_AFTER_S)
         begun = time.perf_counter()
         into[:] = data
-        samples.append(time.perf_counter() - begun)
-    return statistics.median(samples)
+        found["floor"] = size / 1e9 / (time.perf_counter() - begun)
+
+    for step in (one_copy, one_put) if floor_first else (one_put, one_copy):
+        await step()
+    return found
 
 
-async def sample(what: str, size: int, floor_first: bool) -> dict[str, float]:
-    """GB/s of one put and of its floor."""
+async def at_once(size: int, floor_first: bool) -> dict[str, float]:
+    """GB/s of one put and of one bare copy, both into new memory."""
     data = np.ones(size, dtype=np.uint8)
-    floor = copy_into_new_memory if what == "at once" else copy
     await af.put(b"")
-    if what == "after 2 s":
-        await asyncio.sleep(WARM_AFTER_S)
-    floor_s = floor(data) if floor_first else 0.0
+    floor_s = copy_into_new_memory(data) if floor_first else 0.0
     begun = time.perf_counter()
     await af.put(data)
     put_s = time.perf_counter() - begun
-    return {"put": size / 1e9 / put_s, "floor": size / 1e9 / (floor_s or floor(data))}
+    return {"put": size / 1e9 / put_s, "floor": size / 1e9 / (floor_s or copy_into_new_memory(data))}
+
+
+SAMPLES = {"at once": at_once, "after 2 s": after_2_s}
 
 
 def main() -> int:
@@ -89,7 +102,7 @@ def main() -> int:
     sizes = {"at once": options.large_mib * MIB, "after 2 s": options.warm_mib * MIB}
     if options.sample:
         what, floor_first = options.sample
-        print(json.dumps(af.run(sample(what, sizes[what], floor_first == "yes"))))
+        print(json.dumps(af.run(SAMPLES[what](sizes[what], floor_first == "yes"))))
         return 0
     rows: dict[str, list[dict[str, float]]] = {what: [] for what in sizes}
     for number in range(options.rounds):
