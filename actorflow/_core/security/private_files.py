@@ -1,0 +1,130 @@
+"""Files that nobody else may read: written at once and whole, and looked at before they are believed.
+
+PV-1: a private file is a file of its own (no symbolic link), ours, with no right for anybody else, in a directory of which the same is
+      true. Otherwise nothing of it is used.
+PV-2: a private file is there with all its content, or not at all. It never has another mode, not for a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+
+from actorflow._core.security.errors import CredentialError
+
+_HAS_OWNERS = hasattr(os, "geteuid")
+"""Not on Windows, where a home directory is what keeps others out."""
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | _NO_FOLLOW
+_NON_BLOCK = getattr(os, "O_NONBLOCK", 0)
+
+Signature = tuple[int, int, int, int]
+
+
+def make_private_dir(path: str) -> None:
+    """Make the directory with mode 0700, or see that the one there is private. Raises CredentialError."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)
+    except OSError as error:
+        raise _cannot(path, "cannot be made", error) from error
+    _check_dir(path)
+
+
+def write_private(path: str, data: bytes, *, replace: bool = False) -> None:
+    """Write a file with mode 0600. Raises CredentialError; also when it exists, unless `replace`."""
+    _check_dir(os.path.dirname(os.path.abspath(path)))
+    new = f"{path}.{secrets.token_hex(6)}.new"
+    try:
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+            with open(fd, "wb") as file:
+                if _HAS_OWNERS:
+                    os.fchmod(file.fileno(), 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace or not _HAS_OWNERS:
+                os.replace(new, path)
+            else:
+                os.link(new, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)
+    except FileExistsError as error:
+        why = "it exists, and may be in use by a cluster"
+        raise _unusable(path, "will not be written", why, "choose another directory, or remove it") from error
+    except OSError as error:
+        raise _cannot(path, "cannot be written", error) from error
+
+
+def read_private(path: str, bytes_max: int) -> tuple[bytes, Signature]:
+    """Return the content, and a signature that changes when the file does. Raises CredentialError (PV-1)."""
+    _check_dir(os.path.dirname(os.path.abspath(path)))
+    try:
+        fd = os.open(path, os.O_RDONLY | _FLAGS | _NON_BLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unusable(path, "will not be used", "it is a symbolic link", "name the file itself, or copy it") from error
+        raise _cannot(path, "cannot be read", error) from error
+    with open(fd, "rb", buffering=0) as file:
+        found = os.fstat(fd)
+        _check_file(path, found, bytes_max)
+        # A file may grow while it is read: one byte more than allowed tells.
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise _too_large(path, len(data), bytes_max)
+    return data, signature_of(found)
+
+
+def signature_of(found: os.stat_result) -> Signature:
+    """What differs between two versions of a file that was replaced or written to."""
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _check_dir(path: str) -> None:
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise _cannot(path, "cannot be entered", error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        why = "it is not a directory of its own (a file, or a symbolic link)"
+        raise _unusable(path, "will not be used", why, "name the directory itself")
+    _check_rights(path, found, "0700")
+
+
+def _check_file(path: str, found: os.stat_result, bytes_max: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _unusable(path, "will not be used", "it is not a regular file", "name the file itself")
+    _check_rights(path, found, "0600")
+    if found.st_size > bytes_max:
+        raise _too_large(path, found.st_size, bytes_max)
+
+
+def _check_rights(path: str, found: os.stat_result, mode: str) -> None:
+    if not _HAS_OWNERS:
+        return
+    if found.st_uid != os.geteuid():
+        why = f"it belongs to user {found.st_uid}, and we are user {os.geteuid()}"
+        raise _unusable(path, "will not be used", why, "copy it to a directory of this user")
+    if found.st_mode & 0o077:
+        why = f"others have rights on it (mode {stat.S_IMODE(found.st_mode):04o}) and may have read it"
+        advice = f"`chmod {mode} {path}`, and replace the secret if anybody else uses this machine"
+        raise _unusable(path, "will not be used", why, advice)
+
+
+def _too_large(path: str, size: int, bytes_max: int) -> CredentialError:
+    return _unusable(path, "will not be used", f"it has {size} bytes, at most {bytes_max} are expected", "see that it is the right file")
+
+
+def _cannot(path: str, what: str, error: OSError) -> CredentialError:
+    return _unusable(path, what, error.strerror or str(error), "see that the path is right and that this user may use it")
+
+
+def _unusable(path: str, what: str, why: str, advice: str) -> CredentialError:
+    return CredentialError.explain(which=path, what=what, why=why, next_step=advice)
