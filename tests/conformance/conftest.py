@@ -26,6 +26,7 @@ from tests.conformance.simulated_worlds import (
     SimulatedProcessWorld,
     SimulatedSpillWorld,
 )
+from tests.conformance.tcp_world import TcpNetworkWorld
 from tests.conformance.worlds import ArenaWorld, ExecutorWorld, NetworkWorld, ProcessWorld, SpillWorld
 
 SEEDS = (1, 2, 3)
@@ -40,6 +41,13 @@ def real_network(loop_factory: LoopFactory) -> Iterator[NetworkWorld]:
 
 
 @contextmanager
+def tcp_network(loop_factory: LoopFactory, *, tls: bool, handed_over: bool = False) -> Iterator[NetworkWorld]:
+    with tempfile.TemporaryDirectory(prefix="af-") as directory:
+        with closing(TcpNetworkWorld(loop_factory, tls=tls, directory=Path(directory) if handed_over else None)) as world:
+            yield world
+
+
+@contextmanager
 def real_spill(loop_factory: LoopFactory) -> Iterator[SpillWorld]:
     with tempfile.TemporaryDirectory(prefix="af-") as directory:
         with closing(RealSpillWorld(loop_factory, Path(directory))) as world:
@@ -49,6 +57,11 @@ def real_spill(loop_factory: LoopFactory) -> Iterator[SpillWorld]:
 NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
     "asyncio": lambda: real_network(asyncio.new_event_loop),
     "uvloop": lambda: real_network(uvloop.new_event_loop),
+    "tcp-asyncio": lambda: tcp_network(asyncio.new_event_loop, tls=False),
+    "tcp-uvloop": lambda: tcp_network(uvloop.new_event_loop, tls=False),
+    "tls-asyncio": lambda: tcp_network(asyncio.new_event_loop, tls=True),
+    "tls-uvloop": lambda: tcp_network(uvloop.new_event_loop, tls=True),
+    "tls-handed-over": lambda: tcp_network(uvloop.new_event_loop, tls=True, handed_over=True),
     "local": lambda: closing(LocalNetworkWorld(asyncio.new_event_loop)),
     **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedNetworkWorld(seed)) for seed in SEEDS},
 }

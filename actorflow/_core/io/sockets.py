@@ -18,7 +18,7 @@ from actorflow._core.base.addresses import PATH_BYTES_MAX, SCHEME
 from actorflow._core.io import forks
 from actorflow._core.io.ports import Listener, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
-from actorflow._core.io.unix_stream import WOULD_BLOCK, HangupWatch, UnixStream
+from actorflow._core.io.socket_stream import WOULD_BLOCK, HangupWatch, SocketStream
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def unix_path(address: str) -> str:
     return path
 
 
-def bind_unix(path: str) -> socket.socket:
+def bind_unix(path: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Return a listening non-blocking socket at `path` that only this user may connect to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
         # On Linux the file takes the mode of the socket: no change of the umask, which all threads share.
         os.fchmod(listener.fileno(), stat.S_IRUSR | stat.S_IWUSR)
@@ -172,7 +172,7 @@ class UnixNetwork:
         """Bind `address`. Raises OSError."""
 
         def accepted(sock: socket.socket) -> None:
-            stream = UnixStream(self._loop, sock, self._hangups, self._reads)
+            stream = SocketStream(self._loop, sock, self._hangups, self._reads)
             try:
                 handler = accept(stream)
             except BaseException:
@@ -195,7 +195,7 @@ class UnixNetwork:
         except BaseException:
             sock.close()
             raise
-        stream = UnixStream(self._loop, sock, self._hangups, self._reads)
+        stream = SocketStream(self._loop, sock, self._hangups, self._reads)
         stream.start(handler)
         return stream
 

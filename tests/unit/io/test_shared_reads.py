@@ -25,7 +25,7 @@ import pytest
 from actorflow._core.io import shared_reads
 from actorflow._core.io.blocking import block_on, close_thread_loop
 from actorflow._core.io.shared_reads import HAND_BACK_S, HOT_TURNS, TICK_S, SharedReads
-from actorflow._core.io.unix_stream import HangupWatch, UnixStream
+from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from tests.conformance.leaks import open_fds
 from tests.integration.leaks import until
 from tests.unit.io.conftest import LOOPS
@@ -151,7 +151,7 @@ class ProtocolSide:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE_S)
 
-    def stream(self, handler: Any = None) -> tuple[UnixStream, socket.socket, Heard]:
+    def stream(self, handler: Any = None) -> tuple[SocketStream, socket.socket, Heard]:
         """A stream that is shared, and at its other end a plain socket."""
         handler = handler or Heard()
         ours, peer = socket.socketpair(socket.AF_UNIX)
@@ -159,8 +159,8 @@ class ProtocolSide:
         peer.settimeout(PATIENCE_S)
         self._pairs.append((peer, handler))
 
-        def start() -> UnixStream:
-            stream = UnixStream(self.loop, ours, self.hangups, self.reads)
+        def start() -> SocketStream:
+            stream = SocketStream(self.loop, ours, self.hangups, self.reads)
             stream.start(handler)
             stream.share_reads()
             return stream
@@ -217,7 +217,7 @@ def spawn(fn: Callable[[], object]) -> threading.Thread:
 class Echo:
     """A process to talk to."""
 
-    def __init__(self, protocol: ProtocolSide, stream: UnixStream, heard: Heard) -> None:
+    def __init__(self, protocol: ProtocolSide, stream: SocketStream, heard: Heard) -> None:
         self._protocol = protocol
         self._stream = stream
         self.heard = heard
@@ -717,7 +717,7 @@ def test_so_4_what_follows_is_not_delivered_while_the_first_is_still_being_taken
     second = threading.Event()
 
     class Shares(Heard):
-        stream: UnixStream
+        stream: SocketStream
 
         def data_received(self, data: bytes) -> None:
             if data == b"first":
@@ -733,7 +733,7 @@ def test_so_4_what_follows_is_not_delivered_while_the_first_is_still_being_taken
         ours, peer = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
         heard = Shares()
-        stream = heard.stream = UnixStream(protocol.loop, ours, protocol.hangups, protocol.reads)
+        stream = heard.stream = SocketStream(protocol.loop, ours, protocol.hangups, protocol.reads)
         peer.send(b"first")
         protocol.loop.call_soon_threadsafe(stream.start, heard)
         assert until(lambda: bool(protocol.reads._streams) or bool(heard.chunks))
@@ -769,7 +769,7 @@ def test_sr_3_thousands_of_connections_share_a_few_descriptors(runner: asyncio.R
             ours, peer = socket.socketpair(socket.AF_UNIX)
             ours.setblocking(False)
             numbers.add(ours.fileno())
-            stream = UnixStream(protocol.loop, ours, protocol.hangups, protocol.reads)
+            stream = SocketStream(protocol.loop, ours, protocol.hangups, protocol.reads)
             stream.start(Counts(number))
             stream.share_reads()
             peer.send(b"%08d" % number)

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from actorflow._core.io import sockets, unix_stream
+from actorflow._core.io import socket_stream, sockets
 from actorflow._core.io.ports import Stream
+from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from actorflow._core.io.sockets import UnixListener, UnixNetwork, unix_path
-from actorflow._core.io.unix_stream import HangupWatch, UnixStream
 from tests.conformance.leaks import open_fds
 from tests.conformance.worlds import Recorder, Watcher, pattern, settle
 
@@ -28,14 +28,14 @@ FOREIGNER = os.geteuid() + 1
 
 
 class Pair:
-    """A UnixStream, and at its other end a plain socket that does only what the test says."""
+    """A SocketStream, and at its other end a plain socket that does only what the test says."""
 
     def __init__(self) -> None:
         ours, self.peer = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
         self.handler = Recorder()
         loop = asyncio.get_running_loop()
-        self.stream = UnixStream(loop, ours, HangupWatch(loop))
+        self.stream = SocketStream(loop, ours, HangupWatch(loop))
         self.stream.start(self.handler)
 
     async def end(self) -> None:
@@ -43,7 +43,7 @@ class Pair:
         await self.handler.until(lambda: self.handler.lost)
 
 
-def fill(stream: UnixStream) -> bytes:
+def fill(stream: SocketStream) -> bytes:
     """Write until the kernel takes no more, and then some; return all that was written."""
     written = b""
     while stream.buffered_bytes() < 500_000:
@@ -116,7 +116,7 @@ def test_two_threads_under_one_lock_never_mix(runner: asyncio.Runner) -> None:
     count, size = 300, 5_000
     lock = threading.Lock()
 
-    def send(stream: UnixStream, mark: int) -> None:
+    def send(stream: SocketStream, mark: int) -> None:
         for _ in range(count):
             with lock:
                 stream.write(bytes([mark]) * size)
@@ -140,7 +140,7 @@ def test_a_thread_may_write_while_the_stream_ends(runner: asyncio.Runner) -> Non
             pair = Pair()
             stop = threading.Event()
 
-            def send(stream: UnixStream = pair.stream, stop: threading.Event = stop) -> None:
+            def send(stream: SocketStream = pair.stream, stop: threading.Event = stop) -> None:
                 while not stop.is_set():
                     if stream.buffered_bytes() < 100_000:
                         stream.write(b"x" * 1000)
@@ -197,7 +197,7 @@ def test_what_the_kernel_does_not_take_is_sent_later(runner: asyncio.Runner) -> 
 
 
 def test_close_does_not_wait_for_ever(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unix_stream, "CLOSE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(socket_stream, "CLOSE_TIMEOUT_S", 0.02)
 
     async def scenario() -> None:
         pair = Pair()
@@ -528,7 +528,7 @@ def test_a_closed_loop_is_not_an_error_for_a_late_writer() -> None:
     loop = asyncio.new_event_loop()
     ours, peer = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
-    stream = UnixStream(loop, ours, HangupWatch(loop))
+    stream = SocketStream(loop, ours, HangupWatch(loop))
     loop.close()
     steps: list[Callable[[], object]] = [lambda: fill(stream), stream.close, stream.abort]
     for step in steps:

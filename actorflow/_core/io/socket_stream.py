@@ -1,4 +1,4 @@
-"""One connected unix socket: a Stream whose `write` sends at once, from whichever thread calls it.
+"""One connected socket: a Stream whose `write` sends at once, from whichever thread calls it.
 
 Not asyncio's transports, for one reason: those may only be written to on their loop, and the way from a
 user's thread over the loop to the kernel costs more than the call itself.
@@ -86,7 +86,7 @@ class HangupWatch:
                 callback()
 
 
-class UnixStream:
+class SocketStream:
     """One connected socket. `write` is the call path; everything else may take its time."""
 
     __slots__ = (
@@ -108,7 +108,7 @@ class UnixStream:
         self._sock = sock
         self._fd = sock.fileno()
         self._send = sock.send
-        self._recv = sock.recv
+        self._recv: Callable[[int], bytes] = sock.recv
         self._backlog: deque[bytes | memoryview] = deque()
         self._queued_bytes = 0
         self._drained_bytes = 0
@@ -122,14 +122,23 @@ class UnixStream:
 
     def __repr__(self) -> str:
         state = "lost" if self._gone else f"{self.buffered_bytes()} bytes buffered"
-        return f"UnixStream(fd={self._fd}, {state})"
+        return f"SocketStream(fd={self._fd}, {state})"
 
-    def start(self, handler: StreamHandler) -> None:
-        """Begin to read, on the loop."""
+    def start(self, handler: StreamHandler, early: bytes = b"") -> None:
+        """Begin to read, on the loop. `early`: what has been read already."""
         self._handler = handler
         self._data_received = handler.data_received
+        if early:
+            self._loop.call_soon(self._deliver_early, early)  # Before the loop looks at the socket.
         self._loop.add_reader(self._fd, self._on_readable)
         self._hangups.add(self._fd, self._on_hangup)
+
+    def _deliver_early(self, data: bytes) -> None:
+        if not self._gone and not self._no_read:
+            try:
+                self._data_received(data)
+            except Exception as error:
+                self._handler_failed(error)
 
     def share_reads(self) -> None:
         """See ports.Stream. On the loop."""
