@@ -5,8 +5,8 @@
        | <----------------------------- 1 byte ----  |   from now on it is known, or another is by that name
        | <---- preface, 64 bytes, and a socket ----  |   for each connection that names it
 
-    HO-1  A socket is with one process at a time: the node closes its own descriptor when the other has it, or cannot have it.
-    HO-2  When the node is gone nobody new comes; connections that are there stay.
+    HD-1  A socket is with one process at a time: the node closes its own descriptor when the other has it, or cannot have it.
+    HD-2  When the node is gone nobody new comes; connections that are there stay.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class HandoverClient:
             except OSError:
                 data, fds = b"", []
             if not data:
-                self.close()  # HO-2
+                self.close()  # HD-2
                 return
             for fd in fds:
                 self._take(forks.own_socket(socket.socket(fileno=fd)), Preface.decode(data))
