@@ -1,0 +1,170 @@
+"""Several hosts on one Linux machine: network namespaces on a bridge, whose cables can be cut. For tests with real processes and real cuts.
+
+    with Lan(3) as lan:
+        server = lan.hosts[0].start([sys.executable, "server.py", lan.hosts[0].address])
+        client = lan.hosts[1].start([sys.executable, "client.py", lan.hosts[0].address])
+        lan.cut(lan.hosts[1], lan.hosts[0])         # packets of 1 do not reach 0; those of 0 still reach 1
+        lan.part([lan.hosts[2]])                    # 2 and all others do not hear each other
+        lan.heal()
+
+Each host has an address of its own, its own loopback and ports; files, processes and the clock are the machine's. It needs root, `ip`
+(iproute2) and `nft` (nftables): `problem()` says what is missing.
+
+    LA-1  Packets that are cut are dropped without a word, as where a cable is out: no reset, no ICMP.
+    LA-2  `close` ends what was started here and removes every namespace, cable and bridge, also after an error on the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from actorflow.testing.errors import SimulationMisuse
+
+HOSTS_MAX = 100
+COMMAND_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 5.0
+_TABLE = "actorflow_cuts"
+
+_numbers = iter(range(1, 1 << 20))
+
+
+def problem() -> str:
+    """Why there can be no Lan here, and what to do; empty when there can."""
+    if sys.platform != "linux":
+        return f"network namespaces need Linux, and this is {sys.platform}"
+    missing = [tool for tool in ("ip", "nft") if shutil.which(tool) is None]
+    if missing:
+        return f"{' and '.join(missing)} cannot be found: install iproute2 and nftables"
+    if os.geteuid() != 0:
+        return "making network namespaces needs root"
+    return ""
+
+
+class LanHost:
+    """One host."""
+
+    def __init__(self, namespace: str, address: str) -> None:
+        self.namespace = namespace
+        self.address = address
+        """Its IP address, which the other hosts reach it by."""
+        self._processes: list[subprocess.Popen[Any]] = []
+
+    def __repr__(self) -> str:
+        return f"LanHost({self.address})"
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs `arguments` on this host."""
+        return ["ip", "netns", "exec", self.namespace, *arguments]
+
+    def start(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process here; options as for subprocess.Popen. It ends with the Lan."""
+        process = subprocess.Popen(self.command(arguments), start_new_session=True, **options)
+        self._processes.append(process)
+        return process
+
+    def run(self, arguments: Sequence[str], *, timeout_s: float = 60.0, env: Mapping[str, str] | None = None) -> str:
+        """Run a command here and return what it printed. Raises subprocess.CalledProcessError, TimeoutExpired."""
+        done = subprocess.run(self.command(arguments), check=True, capture_output=True, text=True, timeout=timeout_s, env=env)
+        return done.stdout
+
+    def end(self) -> None:
+        """Kill what was started here, with all that it has started in its session."""
+        for process in self._processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(END_TIMEOUT_S)
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                pipe.close()
+        self._processes.clear()
+
+
+class Lan:
+    """See the module. Raises SimulationMisuse where there can be none."""
+
+    def __init__(self, hosts: int) -> None:
+        if why := problem():
+            raise SimulationMisuse(f"cannot make hosts: {why}")
+        if not 1 <= hosts <= HOSTS_MAX:
+            raise SimulationMisuse(f"cannot make {hosts} hosts: 1 to {HOSTS_MAX} are possible")
+        # Names of devices have 15 characters at most, and must differ from those of other test runs.
+        self._name = f"af{os.getpid() % 1_000_000:x}{next(_numbers):x}"
+        self._bridge = f"{self._name}br"
+        self.hosts: list[LanHost] = []
+        try:
+            _run("ip", "link", "add", self._bridge, "type", "bridge")
+            _run("ip", "link", "set", self._bridge, "up")
+            for number in range(hosts):
+                self._add_host(number)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_host(self, number: int) -> None:
+        namespace, cable = f"{self._name}n{number}", f"{self._name}c{number}"
+        _run("ip", "netns", "add", namespace)
+        host = LanHost(namespace, f"10.77.0.{number + 1}")
+        self.hosts.append(host)
+        _run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _run("ip", "link", "set", cable, "master", self._bridge, "up")
+        _run("ip", "-n", namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        for device in ("eth0", "lo"):
+            _run("ip", "-n", namespace, "link", "set", device, "up")
+        chain = "chain in { type filter hook input priority 0; ip saddr @cut drop; }"
+        _run(*host.command(["nft", f"table ip {_TABLE} {{ set cut {{ type ipv4_addr; }}; {chain}; }}"]))
+
+    # -- cuts
+
+    def cut(self, sender: LanHost, receiver: LanHost) -> None:
+        """What `sender` sends does not reach `receiver` any more; the other way is as it was."""
+        _run(*receiver.command(["nft", f"add element ip {_TABLE} cut {{ {sender.address} }}"]))
+
+    def part(self, some: Iterable[LanHost]) -> None:
+        """Those and all others do not hear each other any more."""
+        here = list(some)
+        for host in here:
+            for other in self.hosts:
+                if other not in here:
+                    self.cut(host, other)
+                    self.cut(other, host)
+
+    def heal(self) -> None:
+        """All cables are whole again."""
+        for host in self.hosts:
+            _run(*host.command(["nft", f"flush set ip {_TABLE} cut"]))
+
+    # -- the end
+
+    def close(self) -> None:
+        """See LA-2."""
+        problems = []
+        for host in self.hosts:
+            host.end()
+            problems.append(_try("ip", "netns", "delete", host.namespace))  # Its end of the cable goes with it, and so the other.
+        problems.append(_try("ip", "link", "delete", self._bridge))
+        self.hosts.clear()
+        if any(problems):
+            raise SimulationMisuse("some hosts could not be removed: " + "; ".join(filter(None, problems)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _run(*command: str) -> None:
+    if why := _try(*command):
+        raise SimulationMisuse(f"`{' '.join(command)}` failed: {why}")
+
+
+def _try(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"

@@ -1,0 +1,108 @@
+"""Hosts in network namespaces: they reach each other, cuts are silent and may go one way, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from actorflow.testing.errors import SimulationMisuse
+from actorflow.testing.lan import Lan, LanHost, problem
+
+pytestmark = pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts")
+
+ECHO = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.bind((sys.argv[1], 4711))
+    print("ready", flush=True)
+    while True:
+        data, sender = sock.recvfrom(100)
+        print(data.decode(), flush=True)
+        sock.sendto(data, sender)
+"""
+ASK = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.settimeout(float(sys.argv[3]))
+    sock.sendto(sys.argv[2].encode(), (sys.argv[1], 4711))
+    try:
+        print(sock.recvfrom(100)[0].decode())
+    except TimeoutError:
+        print("nothing")
+"""
+
+
+def traces() -> set[str]:
+    """Namespaces and devices of ours."""
+    devices = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+    spaces = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+    names = [line.split(":")[1].strip() for line in devices.splitlines()]
+    return {name for name in [*spaces, *names] if name.startswith("af")}
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    before = traces()
+    with Lan(3) as lan:
+        yield lan
+    assert traces() == before
+
+
+def echo_on(host: LanHost) -> "subprocess.Popen[str]":
+    process = host.start([sys.executable, "-c", ECHO, host.address], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def ask(host: LanHost, other: LanHost, word: str, wait_s: float = 10.0) -> str:
+    return host.run([sys.executable, "-c", ASK, other.address, word, str(wait_s)]).strip()
+
+
+def test_hosts_reach_each_other_until_they_are_cut_one_way_or_both(lan: Lan) -> None:
+    a, b, c = lan.hosts
+    echo = echo_on(a)
+    assert echo.stdout is not None
+    assert ask(b, a, "first") == "first"
+    assert echo.stdout.readline() == "first\n"
+    lan.cut(a, b)  # The answer does not arrive, the question does.
+    assert ask(b, a, "second", 0.3) == "nothing"
+    assert echo.stdout.readline() == "second\n"
+    assert ask(c, a, "of another") == "of another"
+    assert echo.stdout.readline() == "of another\n"
+    lan.heal()
+    lan.cut(b, a)
+    assert ask(b, a, "lost", 0.3) == "nothing"
+    lan.heal()
+    assert ask(b, a, "third") == "third"
+    assert echo.stdout.readline() == "third\n", "what was lost on the way is lost"
+
+
+def test_a_part_of_the_hosts_is_cut_off(lan: Lan) -> None:
+    a, b, c = lan.hosts
+    echo_on(a)
+    echo_on(b)
+    lan.part([a])
+    assert ask(b, a, "x", 0.3) == ask(c, a, "x", 0.3) == "nothing"
+    assert ask(c, b, "x") == "x"
+    lan.heal()
+    assert ask(c, a, "x") == "x"
+
+
+def test_what_was_started_ends_with_the_hosts() -> None:
+    with Lan(1) as lan:
+        process = echo_on(lan.hosts[0])
+        assert process.poll() is None
+    assert process.returncode is not None
+
+
+@pytest.mark.parametrize("number", [0, 101])
+def test_too_many_or_none(number: int) -> None:
+    before = traces()
+    with pytest.raises(SimulationMisuse, match="1 to 100 are possible"):
+        Lan(number)
+    assert traces() == before
