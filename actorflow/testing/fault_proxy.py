@@ -97,7 +97,8 @@ class FaultProxy:
         Raises ValueError for what no line is.
         """
         if delay_s < 0 or jitter_s < 0 or (bytes_per_s is not None and bytes_per_s <= 0):
-            raise ValueError(f"delay_s={delay_s}, jitter_s={jitter_s}, bytes_per_s={bytes_per_s}: delays are 0 or more, a rate is more than 0")
+            given = f"delay_s={delay_s}, jitter_s={jitter_s}, bytes_per_s={bytes_per_s}"
+            raise ValueError(f"{given}: delays are 0 or more, a rate is more than 0")
         for line in self._of(direction):
             line.delay_s, line.jitter_s, line.bytes_per_s = delay_s, jitter_s, bytes_per_s
 

@@ -52,7 +52,7 @@ def lan() -> Iterator[Lan]:
     assert traces() == before
 
 
-def echo_on(host: LanHost) -> "subprocess.Popen[str]":
+def echo_on(host: LanHost) -> subprocess.Popen[str]:
     process = host.start([sys.executable, "-c", ECHO, host.address], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
