@@ -1,0 +1,114 @@
+"""Why no node can hold some work: which one comes nearest, and what is missing there. Pure.
+
+This looks at every node, and costs milliseconds for thousands of them. Who asks often keeps the answer for as long as
+no node joins, leaves, or has other totals or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from actorflow._core.base.resources import UNIT, format_amount, nearest_name
+from actorflow._core.policy.label_selectors import Condition, Selector
+from actorflow._core.policy.node_records import ACCELERATOR_PREFIX, NodeRecord
+from actorflow._core.policy.work_class import Infeasible, WorkClass
+
+
+def explain_infeasible(work: WorkClass, nodes: Collection[NodeRecord]) -> Infeasible:
+    """Say what no node can hold, and what the nearest lacks. There is a node, and none holds it."""
+    candidates = ((node, selector) for node in nodes for selector in work.selectors)
+    node, selector = min(candidates, key=lambda candidate: _distance(work, *candidate))  # of equals the first
+    reason = (
+        f"it asks for {_asked(work)}, and no node can ever hold that: "
+        f"the nearest is node {node.node_id}, {_what_is_wrong(work, node, selector)}{_hint(work, nodes)}"
+    )
+    return Infeasible(reason, node.node_id, missing_resources(work, node))
+
+
+def explain_node(work: WorkClass, node: NodeRecord) -> Infeasible:
+    """Say why the one node that was asked for can never hold the work."""
+    selector = min(work.selectors, key=lambda selector: _distance(work, node, selector))
+    reason = f"it asks for {_asked(work)} on node {node.node_id} and nowhere else, {_what_is_wrong(work, node, selector)}"
+    return Infeasible(reason, node.node_id, missing_resources(work, node))
+
+
+def missing_resources(work: WorkClass, node: NodeRecord) -> dict[str, int]:
+    """What a node has too little of even when it is idle."""
+    total = node.total
+    return {name: units - total.get(name, 0) for name, units in work.resources.items() if units > total.get(name, 0)}
+
+
+def _distance(work: WorkClass, node: NodeRecord, selector: Selector) -> int:
+    """How far a node is from holding the work: the missing shares of each resource, and one for each wrong label."""
+    missing = sum(units * UNIT // work.resources[name] for name, units in missing_resources(work, node).items())
+    wrong = sum(not condition.holds(node.labels) for condition in selector.conditions)
+    return 2 * (missing + wrong * UNIT) + node.draining
+
+
+def _what_is_wrong(work: WorkClass, node: NodeRecord, selector: Selector) -> str:
+    wrong = [*_shortages(work, node), *_labels(node, selector)]
+    if node.draining:
+        wrong.append("it is being drained")
+    return "where " + ", ".join(wrong[:-1]) + (" and " if len(wrong) > 1 else "") + wrong[-1]
+
+
+def _shortages(work: WorkClass, node: NodeRecord) -> Iterator[str]:
+    for name, units in missing_resources(work, node).items():
+        if name.startswith(ACCELERATOR_PREFIX):
+            yield f"there is no {_amount(name, 0)}"
+        elif name in node.total:
+            yield f"{format_amount(name, units)} of {format_amount(name, work.resources[name])} are missing"
+        else:
+            yield f"there is no {name}"
+
+
+def _labels(node: NodeRecord, selector: Selector) -> Iterator[str]:
+    for condition in selector.conditions:
+        if not condition.holds(node.labels):
+            value = node.labels.get(condition.key)
+            yield f"the label {condition.key} is {value!r}" if value is not None else f"there is no label {condition.key}"
+
+
+def _asked(work: WorkClass) -> str:
+    text = " and ".join(_amount(name, units) for name, units in work.resources.items())
+    labels = " or ".join(str(selector) for selector in work.selectors if selector.conditions)
+    if not labels:
+        return text or "nothing"
+    return f"{text} and the labels {labels}" if text else f"the labels {labels}"
+
+
+def _amount(name: str, units: int) -> str:
+    if name.startswith(ACCELERATOR_PREFIX):
+        return f"accelerator of the type {name.removeprefix(ACCELERATOR_PREFIX)}"
+    return format_amount(name, units)
+
+
+def _hint(work: WorkClass, nodes: Iterable[NodeRecord]) -> str:
+    """What a name that no node knows was probably meant to be."""
+    resources = dict.fromkeys(name for node in nodes for name in node.total)
+    for name in work.resources:
+        if name not in resources:
+            prefix = ACCELERATOR_PREFIX if name.startswith(ACCELERATOR_PREFIX) else ""
+            alike = [known.removeprefix(prefix) for known in resources if known.startswith(prefix)]
+            if hint := _meant(name.removeprefix(prefix), alike):
+                return hint
+    for selector in work.selectors:
+        for condition in selector.conditions:
+            if not condition.negated and (hint := _label_hint(condition, nodes)):
+                return hint
+    return ""
+
+
+def _label_hint(condition: Condition, nodes: Iterable[NodeRecord]) -> str:
+    values = dict.fromkeys(node.labels[condition.key] for node in nodes if condition.key in node.labels)
+    if not values:
+        return _meant(condition.key, dict.fromkeys(key for node in nodes for key in node.labels))
+    for value in condition.values:
+        if value not in values and (hint := _meant(value, values)):
+            return hint
+    return ""
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = nearest_name(name, known)
+    return f". Did you mean {near!r} instead of {name!r}?" if near else ""
