@@ -39,34 +39,38 @@ def missing_resources(work: WorkClass, node: NodeRecord) -> dict[str, int]:
 
 
 def _distance(work: WorkClass, node: NodeRecord, selector: Selector) -> int:
-    """How far a node is from holding the work: the missing shares of each resource, and one for each wrong label."""
-    missing = sum(units * UNIT // work.resources[name] for name, units in missing_resources(work, node).items())
+    """How far a node is from holding the work.
+
+    The missing share of each resource, twice as much for one that is not there at all, and one for each wrong label.
+    """
+    missing = 0
+    for name, units in missing_resources(work, node).items():
+        missing += units * UNIT // work.resources[name] if node.total.get(name) else 2 * UNIT
     wrong = sum(not condition.holds(node.labels) for condition in selector.conditions)
     return 2 * (missing + wrong * UNIT) + node.draining
 
 
 def _what_is_wrong(work: WorkClass, node: NodeRecord, selector: Selector) -> str:
-    wrong = [*_shortages(work, node), *_labels(node, selector)]
+    has = [*_shortages(work, node), *_labels(node, selector)]
+    parts = [f"has {', '.join(has[:-1])}{' and ' if len(has) > 1 else ''}{has[-1]}"] if has else []
     if node.draining:
-        wrong.append("it is being drained")
-    return "where " + ", ".join(wrong[:-1]) + (" and " if len(wrong) > 1 else "") + wrong[-1]
+        parts.append("is being drained")
+    return "which " + " and ".join(parts)
 
 
 def _shortages(work: WorkClass, node: NodeRecord) -> Iterator[str]:
     for name, units in missing_resources(work, node).items():
-        if name.startswith(ACCELERATOR_PREFIX):
-            yield f"there is no {_amount(name, 0)}"
-        elif name in node.total:
-            yield f"{format_amount(name, units)} of {format_amount(name, work.resources[name])} are missing"
+        if total := node.total.get(name, 0):
+            yield f"{_amount(name, total)} in all ({_amount(name, units)} too few)"
         else:
-            yield f"there is no {name}"
+            yield f"no {_kind(name)}"
 
 
 def _labels(node: NodeRecord, selector: Selector) -> Iterator[str]:
     for condition in selector.conditions:
         if not condition.holds(node.labels):
             value = node.labels.get(condition.key)
-            yield f"the label {condition.key} is {value!r}" if value is not None else f"there is no label {condition.key}"
+            yield f"the label {condition.key}={value}" if value is not None else f"no label {condition.key}"
 
 
 def _asked(work: WorkClass) -> str:
@@ -78,9 +82,12 @@ def _asked(work: WorkClass) -> str:
 
 
 def _amount(name: str, units: int) -> str:
-    if name.startswith(ACCELERATOR_PREFIX):
-        return f"accelerator of the type {name.removeprefix(ACCELERATOR_PREFIX)}"
-    return format_amount(name, units)
+    """One amount; that of a kind of accelerator says nothing, see ACCELERATOR_PREFIX."""
+    return f"an {_kind(name)}" if name.startswith(ACCELERATOR_PREFIX) else format_amount(name, units)
+
+
+def _kind(name: str) -> str:
+    return f"accelerator of the type {name.removeprefix(ACCELERATOR_PREFIX)}" if name.startswith(ACCELERATOR_PREFIX) else name
 
 
 def _hint(work: WorkClass, nodes: Iterable[NodeRecord]) -> str:
