@@ -213,14 +213,12 @@ def at_least(slices: Sequence[int], units: int, among: int) -> int:
     more, equal = 0, among
     # Below the last bit of `units` that is set, whoever is equal so far has enough.
     for position in range(len(slices) - 1, (units & -units).bit_length() - 2, -1):
-        set_here = equal & slices[position]
         if units >> position & 1:
-            equal = set_here
-        elif set_here:
-            more |= set_here
-            equal ^= set_here
-        if not equal:
-            break
+            equal &= slices[position]
+            if not equal:
+                break
+        else:
+            more |= equal & slices[position]  # they may stay among the equal: enough is enough
     return more | equal
 
 

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actorflow._core.base.resources import UNIT
 from actorflow._core.policy.cluster_view import DEBIT_S, SETTLE_S, ClusterView
@@ -122,13 +122,13 @@ def test_among_the_least_used_the_near_one_wins() -> None:
 
 def test_the_draw_is_over_a_fifth_of_the_nodes_and_those_used_as_little() -> None:
     cluster = Cluster()
-    for number in range(20):
-        cluster.node(f"n{number}", {"CPU": 32}, {"CPU": 15 - number // 2 % 8})  # levels 17, 17, 18, 18 ...
-    counts = Counter(cluster.choose(cpus(1)) for _ in range(400))
-    levels = [17 + number // 2 % 8 for number in range(20)]
-    allowed = {Chosen(f"n{number}") for number, level in enumerate(levels) if level <= sorted(levels)[20 // DRAWN_SHARE - 1]}
-    assert set(counts) == allowed
-    assert min(counts.values()) > 400 / len(allowed) / 3
+    levels = {f"n{number}": PACKED_BELOW + 1 + (number + 1) // 3 for number in range(20)}  # 2 at the lowest, then 3 and 3 ...
+    for node_id, level in levels.items():
+        cluster.node(node_id, {"CPU": LEVELS}, {"CPU": LEVELS - level})
+    for local in ("", "n3", "n19"):  # near is no reason unless a node is among the least used of all
+        counts = Counter(cluster.choose(cpus(1), local=local) for _ in range(400))
+        assert set(counts) == {Chosen(node_id) for node_id in ("n0", "n1", "n2", "n3", "n4")}, "20 / 5 are 4, and n4 is as n3"
+        assert min(counts.values()) > 400 / 5 / 2
 
 
 def test_utilisation_is_that_of_the_scarcest_resource_asked_for() -> None:
@@ -305,6 +305,7 @@ def test_labels_that_change_are_seen() -> None:
 def test_hard_affinity_is_there_or_nowhere() -> None:
     cluster = of_cpus(2, 2)
     there = cpus(2, strategy=NodeAffinity("n1"))
+    assert cluster.choose(there, excluded=["n1"]) == Queued("n1", "it asks for node n1, which has no room now")
     assert cluster.send(there, local="n0", locality={"n0": MANY}) == "n1"
     assert cluster.choose(there) == Queued("n1", "it asks for node n1, which has no room now")
     cluster.view.remove("n1")
@@ -539,7 +540,9 @@ class ModelNode:
         return {**self.report.labels, NODE_ID_LABEL: self.report.node_id, **accelerator}
 
 
-NODE_IDS = [f"n{number}" for number in range(9)]
+NODE_IDS = [f"n{number}" for number in range(14)]
+AT_FIRST = 11
+"""More than twice DRAWN_SHARE, so that a draw may be among two levels."""
 RESOURCES = ["CPU", "GPU", "disk", A100]
 SELECTORS = [{}, {"zone": "a"}, {"zone": "!a"}, {"zone": "in(a,b)"}, {"zone": "!in(a,c)", "rack": "r"}, {NODE_ID_LABEL: "in(n1,n2)"}]
 
@@ -585,6 +588,12 @@ class SchedulingMachine(RuleBasedStateMachine):
         self.turns: dict[WorkClass, list[str]] = {}
 
     # -- what happens
+
+    @initialize(free=st.lists(st.integers(0, 4), min_size=AT_FIRST, max_size=AT_FIRST), zones=st.booleans())
+    def join(self, free: list[int], zones: bool) -> None:
+        for number, units in enumerate(free):
+            labels = {"zone": "abc"[number % 3]} if zones else {}
+            self.report(NodeReport(f"n{number}", 1, {"CPU": 8, "disk": 8}, {"CPU": units, "disk": 8}, labels))
 
     @rule(report=reports(st.integers(1, 6)))
     def report(self, report: NodeReport) -> None:
@@ -742,4 +751,4 @@ class SchedulingMachine(RuleBasedStateMachine):
 
 
 TestSchedulingMachine = SchedulingMachine.TestCase
-TestSchedulingMachine.settings = settings(max_examples=100, stateful_step_count=50)
+TestSchedulingMachine.settings = settings(max_examples=50, stateful_step_count=40)
