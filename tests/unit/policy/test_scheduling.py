@@ -379,6 +379,23 @@ def test_who_finds_no_room_waits_near_or_where_least_is_used() -> None:
     assert near.node_id == "n1", "and not before a GPU that others need"
 
 
+def test_who_waits_does_so_at_a_node_that_has_not_sent_it_on() -> None:
+    cluster = of_cpus(4, 4, 4)
+    for node_id in ("n0", "n1", "n2"):
+        cluster.node(node_id, {"CPU": 4}, {"CPU": 0})
+    waits = cluster.choose(cpus(1), local="n1", excluded=["n0", "n1"])
+    assert isinstance(waits, Queued)
+    assert waits.node_id == "n2"
+
+
+def test_a_choice_sees_that_what_was_sent_long_ago_is_not_on_its_way() -> None:
+    cluster = of_cpus(1)
+    cluster.send(cpus(1))
+    request = Request(cpus(1))
+    assert isinstance(cluster.scheduler.choose(request, DEBIT_S / 2, cluster.rng), Queued)
+    assert cluster.scheduler.choose(request, DEBIT_S, cluster.rng) == Chosen("n0")
+
+
 def test_without_a_node_everything_waits() -> None:
     assert Cluster().choose(cpus(1)) == Queued(None, "the cluster has no node at the moment")
     assert isinstance(Cluster().choose(cpus(1, strategy=NodeAffinity("n1"))), Infeasible)
@@ -446,6 +463,19 @@ def test_the_nearest_node_and_what_is_missing_there(asked: WorkClass, reason: st
     decision = cluster.choose(asked)
     assert decision == Infeasible(reason, nearest, units(missing))
     assert cluster.choose(asked) is decision, "the search is made once"
+
+
+def test_a_node_that_stays_is_nearer_than_one_that_drains() -> None:
+    cluster = Cluster()
+    cluster.node("n0", {"CPU": 8}, draining=True)
+    cluster.node("n1", {"CPU": 8})
+    decision = cluster.choose(cpus(9))
+    assert isinstance(decision, Infeasible)
+    assert decision.nearest == "n1"
+    cluster.view.remove("n1")
+    decision = cluster.choose(cpus(9))
+    assert isinstance(decision, Infeasible)
+    assert decision.reason.endswith("node n0, which has 8 CPU in all (1 CPU too few) and is being drained")
 
 
 def test_what_was_infeasible_goes_to_a_node_that_joins() -> None:
