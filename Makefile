@@ -5,7 +5,7 @@
 #   make test            the tests, without the slow and the soak ones
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
-#   make sim             the simulated scenarios, SEEDS of them each; PART=1/2 and PART=2/2 for two processes at once
+#   make sim             the simulated scenarios, SEEDS of them each, FROM on; PART=1/2 and PART=2/2 for two processes
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make cancel-test     CANCELS cancels at random moments
@@ -14,6 +14,7 @@
 
 PYTHON ?= python3
 SEEDS ?= 1000
+FROM ?= 0
 PART ?= 1/1
 RUNS ?= 200
 CANCELS ?= 10000
@@ -69,7 +70,7 @@ bench-objects: $(STAMP)
 peers: $(PEERS_STAMP)
 
 sim: $(STAMP)
-	@$(PY) -m pytest tests/sim --seeds $(SEEDS) --seeds-part $(PART) --timeout 0
+	@$(PY) -m pytest tests/sim --seeds-from $(FROM) --seeds $(SEEDS) --seeds-part $(PART) --timeout 0
 
 # Bugs planted one at a time; each must be found by the simulated scenarios.
 mutants: $(STAMP)

@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=SEEDS_DEFAULT, help="seeds for each simulated scenario")
+    parser.addoption("--seeds-from", type=int, default=0, help="the first of them: those before have passed")
     parser.addoption("--seeds-part", default="1/1", help="of these, every n-th from the k-th on, as k/n: for several processes at once")
 
 
@@ -43,5 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "sim_seed" in metafunc.fixturenames:
         part, _, parts = metafunc.config.getoption("--seeds-part").partition("/")
-        seeds = range(int(part) - 1, metafunc.config.getoption("--seeds"), int(parts))
+        first = metafunc.config.getoption("--seeds-from")
+        seeds = range(first + int(part) - 1, metafunc.config.getoption("--seeds"), int(parts))
         metafunc.parametrize("sim_seed", seeds, ids=[f"seed={seed}" for seed in seeds])
