@@ -291,7 +291,7 @@ class SimCluster:
 
     def _work(self, spec: WorkerSpec, host: Host) -> None:
         """The program of a worker: as in `_core/boot/worker_main.py`."""
-        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, host.pid, sys_path=[])
+        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, host.pid, sys_path=list(spec.sys_path), node_id=spec.node_id)
         core = Core(host.ports, identity, self.arena.attach(host), block_on)
         core.on_lost = lambda reason: host.exit(0)
         executor = SimExecutor(host, host.new_loop("user"))

@@ -11,13 +11,14 @@ from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.directory import Directory
 from actorflow._core.head.jobs import Jobs
 from actorflow._core.head.nodes import Nodes, node_id_of
+from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
 from actorflow._core.policy.actors import ActorTable
 from actorflow._core.policy.checkpoints import CheckpointStore
 from actorflow._core.policy.jobs import EndJob
-from actorflow._core.policy.membership import Picked, Request
+from actorflow._core.policy.membership import Picked
 from actorflow._core.protocol.messages import (
     ActorFailed,
     ActorLost,
@@ -39,10 +40,11 @@ NAMESPACE_DEFAULT = "default"
 class Actors:
     """The one writer of the actor table and of the checkpoints."""
 
-    def __init__(self, ports: Ports, config: HeadConfig, directory: Directory, nodes: Nodes, jobs: Jobs) -> None:
+    def __init__(self, ports: Ports, config: HeadConfig, directory: Directory, nodes: Nodes, view: View, jobs: Jobs) -> None:
         self._ports = ports
         self._directory = directory
         self._nodes = nodes
+        self._view = view
         self._jobs = jobs
         self._classes = ClassCache()
         self._checkpoints = CheckpointStore(config.checkpoint_bytes_max, config.checkpoints_bytes_max)
@@ -216,7 +218,7 @@ class Actors:
         if spec is None:
             return []
         now = self._ports.monotonic()
-        choice = self._nodes.pick(Request(spec.resources))
+        choice = self._view.pick(spec.resources)
         if isinstance(choice, Picked):
             return self.table.placed(actor_id, incarnation, choice.node_id, now)
         return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)

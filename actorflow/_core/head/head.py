@@ -16,8 +16,9 @@ from actorflow._core.head.actors import Actors
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.directory import Directory
 from actorflow._core.head.jobs import Jobs
-from actorflow._core.head.nodes import Nodes
+from actorflow._core.head.nodes import Nodes, node_id_of
 from actorflow._core.head.state import StateDesk
+from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.io.ports import Ports
 from actorflow._core.protocol.messages import (
@@ -31,6 +32,7 @@ from actorflow._core.protocol.messages import (
     KillActor,
     Message,
     NodeInfo,
+    NodeLoad,
     SaveCheckpoint,
     StateQuery,
     StateReply,
@@ -60,12 +62,14 @@ class Head:
         self._stopping = False
         self._directory = Directory()
         self._nodes = Nodes(ports)
+        self._view = View(ports, self._nodes)
         self._jobs = Jobs(ports)
-        self._actors = Actors(ports, config, self._directory, self._nodes, self._jobs)
+        self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
         actors = self._actors
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
+            NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
             ActorReady: (NODE, actors.ready),
             ActorFailed: (NODE, actors.failed),
             ActorLost: (NODE, actors.lost),
@@ -87,6 +91,7 @@ class Head:
         """Close everything. Nobody is declared lost for it: the cluster goes on, or ends by other means."""
         self._stopping = True
         self._actors.stop()
+        self._view.stop()
         self._state.stop()
         self._peers.close()
 
@@ -145,12 +150,14 @@ class Head:
             self._node_lost(old, "it connected again")
             old.close(abort=True)
         self._nodes.info(peer, message)
+        self._view.joined(message)
         self._actors.node_joined(message.node_id)
 
     def _node_lost(self, peer: Peer, reason: str) -> None:
         node_id = self._nodes.lost(peer, reason)
         if node_id is not None:
             log.warning("node %s is lost: %s", node_id, reason)
+            self._view.lost(node_id)
             self._state.node_lost(node_id)
             self._actors.node_lost(node_id, reason)
 

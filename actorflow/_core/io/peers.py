@@ -37,7 +37,7 @@ class Peer:
 
     __slots__ = (
         "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
-        "namespace", "pid", "process_id", "role", "state", "sys_path",
+        "namespace", "node_id", "pid", "process_id", "role", "state", "sys_path",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class Peer:
         self.namespace = ""
         self.pid = 0
         self.sys_path: list[str] = []
+        self.node_id = ""
+        """The node on whose machine it is; empty where that does not matter, or is not known yet."""
         self.defined: set[str] = set()
         self.state: object = None
         """Free for the role: its own record of this peer."""
@@ -159,8 +161,9 @@ class Peer:
         if hello is not None:
             self.process_id, self.role, self.address = hello.process_id, hello.role, hello.address
             self.job_id, self.namespace, self.pid, self.sys_path = hello.job_id, hello.namespace, hello.pid, hello.sys_path
+            self.node_id = hello.node_id
         elif welcome is not None:
-            self.process_id, self.role = welcome.process_id, welcome.role
+            self.process_id, self.role, self.node_id = welcome.process_id, welcome.role, welcome.node_id
         self._handler.peer_ready(self)
         self.flush()
 

@@ -102,6 +102,7 @@ class WorkerSpec:
     env: dict[str, str] = field(default_factory=dict)
     working_dir: str | None = None
     sys_path: tuple[str, ...] = ()
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

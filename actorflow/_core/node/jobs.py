@@ -38,6 +38,14 @@ class Jobs:
         job.drivers.append(peer)
         return len(job.drivers) == 1
 
+    def guest_ready(self, peer: Peer) -> None:
+        """A worker of another node is connected: its job may be new here."""
+        if peer.job_id not in self._jobs:
+            self._jobs[peer.job_id] = _Job(tuple(peer.sys_path))
+            self._ended[peer.job_id] = None  # It has no driver here: it may be forgotten.
+            if len(self._ended) > ENDED_MAX:
+                del self._jobs[self._ended.popitem(last=False)[0]]
+
     def driver_lost(self, peer: Peer) -> bool:
         """A driver is gone. True when its job ends with it."""
         job = self._jobs.get(peer.job_id)

@@ -1,6 +1,6 @@
 """Leases of tasks: asked for, granted, asked back, returned, lost.
 
-NL-1: a request is answered once, by LeaseGranted or LeaseRefused, unless its client cancels it or is gone.
+NL-1: a request is answered once, by LeaseGranted, LeaseRefused or LeaseRedirect, unless its client cancels it or is gone.
 NL-2: a granted lease ends once: returned by its owner, or told by LeaseLost.
 """
 
@@ -11,9 +11,11 @@ from typing import cast
 
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import Client, Death, NodeContext, WorkerProcess, client_of
+from actorflow._core.node.elsewhere import Elsewhere
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
+from actorflow._core.policy.work_class import Infeasible
 from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
 from actorflow._core.protocol.messages import (
     Blocked,
@@ -21,6 +23,7 @@ from actorflow._core.protocol.messages import (
     KillLease,
     LeaseGranted,
     LeaseLost,
+    LeaseRedirect,
     LeaseRefused,
     ReclaimLease,
     RequestLease,
@@ -30,18 +33,23 @@ from actorflow._core.protocol.messages import (
 
 log = logging.getLogger(__name__)
 
+MOVED_MAX = 64
+"""Of those that wait, so many are looked at when other nodes have news."""
+
 
 class Lease:
     """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
 
-    __slots__ = ("_room", "claim", "client", "env", "number", "ticket", "worker")
+    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "ticket", "worker")
 
-    def __init__(self, room: Leases, client: Client, number: int, env: str, ticket: Ticket) -> None:
+    def __init__(self, room: Leases, client: Client, number: int, env: str, ticket: Ticket, excluded: list[str]) -> None:
         self._room = room
         self.client = client
         self.number = number
         self.env = env
         self.ticket = ticket
+        self.excluded = excluded
+        """Nodes that have sent the request on."""
         self.claim: Claim | None = None
         self.worker: WorkerProcess | None = None
 
@@ -74,9 +82,10 @@ class Lease:
 class Leases:
     """All leases of tasks."""
 
-    def __init__(self, context: NodeContext, workers: Workers) -> None:
+    def __init__(self, context: NodeContext, workers: Workers, elsewhere: Elsewhere) -> None:
         self._context = context
         self._workers = workers
+        self._elsewhere = elsewhere
 
     # -- from owners
 
@@ -88,6 +97,13 @@ class Leases:
         problem = _problem(message)
         if problem:
             peer.send(LeaseRefused(message.lease, "infeasible", problem))
+            return
+        place = self._elsewhere.better_place(message.resources, message.excluded)
+        if isinstance(place, Infeasible):
+            peer.send(LeaseRefused(message.lease, "infeasible", place.reason))
+            return
+        if place is not None:
+            peer.send(LeaseRedirect(message.lease, *place))
             return
         problem = self._workers.problem_with(message.env)
         if problem:
@@ -104,7 +120,7 @@ class Leases:
         if isinstance(answer, Refused):
             peer.send(LeaseRefused(message.lease, answer.kind, answer.reason))
             return
-        lease = Lease(self, client, message.lease, message.env, answer)
+        lease = Lease(self, client, message.lease, message.env, answer, message.excluded)
         answer.holder = lease
         client.leases[message.lease] = lease
 
@@ -201,6 +217,16 @@ class Leases:
                 gone = f"the {peer.role} {peer.process_id} whose tasks it ran is gone ({reason})"
                 self._workers.kill(lease.worker, gone)
         client.leases.clear()
+
+    def move_on(self) -> None:
+        """Other nodes have news: some that wait here may find room there."""
+        for ticket in self._context.book.waiting_tasks(MOVED_MAX):
+            lease = cast(Lease, ticket.holder)
+            place = self._elsewhere.better_place(ticket.demand, lease.excluded, waits=True)
+            if place is None or isinstance(place, Infeasible):
+                continue
+            self._withdraw(lease)
+            lease.client.peer.send(LeaseRedirect(lease.number, *place))
 
     # -- asking back
 

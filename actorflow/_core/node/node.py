@@ -18,6 +18,7 @@ from actorflow._core.io.ports import Arena, Ports, Processes, ProcessExit, Spill
 from actorflow._core.node.actors import Actors
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.context import Client, Holder, NodeContext, client_of
+from actorflow._core.node.elsewhere import Elsewhere
 from actorflow._core.node.head_link import HeadLink
 from actorflow._core.node.jobs import Jobs
 from actorflow._core.node.leases import Leases
@@ -44,6 +45,7 @@ from actorflow._core.protocol.messages import (
     Message,
     Needed,
     NodeInfo,
+    NodesChanged,
     Pin,
     PlaceActor,
     RequestLease,
@@ -112,7 +114,8 @@ class Node:
         self._jobs = Jobs()
         self._logs = Logs(context, self._jobs)
         self._workers = Workers(context, processes, self._jobs, self._logs)
-        self._leases = Leases(context, self._workers)
+        self._elsewhere = Elsewhere(context, ports.rng)
+        self._leases = Leases(context, self._workers, self._elsewhere)
         self._actors = Actors(context, self._workers)
         self._store = Store(context, arena, self._clients.get, spill)
         self._state = State(context, self._workers, self._connected)
@@ -143,6 +146,7 @@ class Node:
             StateQuery: (HEAD, self._state.query),
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
+            NodesChanged: (HEAD, self._nodes_changed),
         }
 
     # -- life
@@ -167,6 +171,7 @@ class Node:
             if timer is not None:
                 timer.cancel()
         self._head.close()
+        self._elsewhere.stop()
         self._actors.stop()
         self._state.stop()
         for worker in self._workers.all():
@@ -184,6 +189,10 @@ class Node:
             self._driver_gone(message.reason or f"driver {peer.process_id} has shut it down")
         else:
             log.warning("%r wants to end a cluster that belongs to driver %s", peer, self.config.owner)
+
+    def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
+        self._elsewhere.changed(peer, message)
+        self._leases.move_on()
 
     def _owner_late(self) -> None:
         self._owner_timer = None
@@ -206,13 +215,16 @@ class Node:
             log.warning("%r has no business here, or is here already: its connection is closed", peer)
             peer.close(abort=True)
             return
-        worker = self._workers.connected(peer) if peer.role == "worker" else None
-        if peer.role == "driver" or worker is not None:
+        guest = peer.node_id not in ("", self.node_id)
+        worker = self._workers.connected(peer) if peer.role == "worker" and not guest else None
+        if peer.role == "driver" or guest or worker is not None:
             peer.state = Client(peer, worker)
             self._clients[peer.process_id] = peer
+        if guest and peer.role == "worker":
+            self._jobs.guest_ready(peer)
         if peer.process_id == self.config.owner:
             self._store.owner_ready()
-        if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart:
+        if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart and not guest:
             self._pool.prestart(WorkerKey(peer.job_id), self.config.prestart)
         self._pump()
 
@@ -290,6 +302,7 @@ class Node:
                 self._carry_out(decision)
             if not granted and not decisions and not self._leases.refuse_too_deep(now):
                 break
+        self._elsewhere.looked_at()
         self._arm()
 
     def _carry_out(self, decision: Decision) -> None:

@@ -73,6 +73,7 @@ class Workers:
                 env=hides | env.env_vars,
                 working_dir=env.working_dir,
                 sys_path=self._jobs.sys_path(key.job_id),
+                node_id=context.node_id,
             )
         )
 

@@ -7,11 +7,13 @@ LE-3: a ticket that has waited `starvation_s` reserves its demand: whoever comes
       only what leaves the reserved amounts free. So small requests cannot starve a big one for ever. Higher
       priorities and deeper tickets come earlier: the first are meant to, the second are finite.
 LE-4: a pass looks at the heads of the first WINDOW queues, never at every ticket.
+LE-5: `wanted` is the sum of the demands of all tickets that wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from actorflow._core.base.resources import CPU, DeviceBook, ResourceSet
 from actorflow._core.policy.lease_order import LeaseOrder
@@ -48,7 +50,7 @@ class LeaseBook:
 
     __slots__ = (
         "_by_process", "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
-        "_shares", "_stuck", "blocked_max", "reclaim_after_s", "starvation_s", "total", "waiting_max",
+        "_shares", "_stuck", "blocked_max", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +73,8 @@ class LeaseBook:
         for name, book in self._devices.items():
             assert book.capacity() == self.total.get(name), f"LE-2: {name} has an id for each device"
         self._free = self.total.copy()
+        self.wanted: dict[str, int] = {}
+        """What all waiting tickets ask for together. Written here only."""
         self._shares = Shares()
         self._order = LeaseOrder(self._shares, starvation_s)
         self._number = 0
@@ -112,6 +116,7 @@ class LeaseBook:
         if record is None:
             record = self._clients[client] = _Client()
         record.waiting[ticket.number] = ticket
+        self._want(ticket, 1)
         if self._order.add(ticket):  # else the head of its queue does not fit, so it does not either
             self._dirty = True
         return ticket
@@ -129,6 +134,7 @@ class LeaseBook:
         client = self._clients[ticket.client]
         if ticket.state is TicketState.WAITING:
             del client.waiting[ticket.number]
+            self._want(ticket, -1)
             self._order.remove(ticket)
         else:
             del client.held[ticket.number]
@@ -251,6 +257,7 @@ class LeaseBook:
         self._order.remove(ticket)
         client = self._clients[ticket.client]
         del client.waiting[ticket.number]
+        self._want(ticket, -1)
         client.held[ticket.number] = ticket
         ticket.state = TicketState.HELD
         ticket.granted_at = now
@@ -316,6 +323,17 @@ class LeaseBook:
         """What is free now; a negative amount of CPU is the debt of LE-1."""
         return self._free.copy()
 
+    def _want(self, ticket: Ticket, sign: int) -> None:
+        for name, units in ticket.demand.items():
+            self.wanted[name] = self.wanted.get(name, 0) + sign * units
+
+    def waiting_tasks(self, limit: int) -> list[Ticket]:
+        """Some tickets of tasks that wait, of each client the oldest first."""
+        found: list[Ticket] = []
+        for client in self._clients.values():
+            found += [ticket for ticket in islice(client.waiting.values(), limit) if ticket.kind is TicketKind.TASK]
+        return found[:limit]
+
     def tickets(self) -> list[Ticket]:
         """All open tickets, oldest first: for the state API."""
         found = [t for c in self._clients.values() for part in (c.waiting, c.held) for t in part.values()]
@@ -336,4 +354,9 @@ class LeaseBook:
                 f"LE-2: the ids of {name} and its amount"
             )
         assert all(u >= 0 for n, u in self._free.amounts.items() if n != CPU), "LE-1: only CPU may be owed"
+        wanted = ResourceSet()
+        for ticket in self.tickets():
+            if ticket.state is TicketState.WAITING:
+                wanted.add(ticket.demand)
+        assert wanted == ResourceSet(self.wanted), "LE-5: what is wanted is the sum over those who wait"
         self._order.check()

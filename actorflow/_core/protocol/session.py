@@ -29,12 +29,21 @@ class Identity:
     pid: int = 0
     namespace: str = ""
     sys_path: list[str] = field(default_factory=list)
+    node_id: str = ""
     info: dict[str, str] = field(default_factory=dict)
 
     def hello(self) -> Hello:
         """The first message of a connector."""
         return Hello(
-            PROTOCOL_VERSION, self.role, self.process_id, self.job_id, self.address, self.pid, self.namespace, self.sys_path
+            PROTOCOL_VERSION,
+            self.role,
+            self.process_id,
+            self.job_id,
+            self.address,
+            self.pid,
+            self.namespace,
+            self.sys_path,
+            self.node_id,
         )
 
 
@@ -101,7 +110,7 @@ class Session:
                 problem = f"protocol {message.version!r} meets {PROTOCOL_VERSION!r}: install the same actorflow version on both sides"
             elif message.role not in ROLES:
                 problem = f"unknown role {message.role!r}: known are {', '.join(ROLES)}"
-            self._outbox.append(encode([Welcome(me.process_id, me.role, me.address, problem, me.info)]))
+            self._outbox.append(encode([Welcome(me.process_id, me.role, me.address, problem, me.info, me.node_id)]))
             if problem:
                 raise ProtocolError(f"refused a connection from {message.process_id!r}: {problem}")
             self.hello = message

@@ -178,7 +178,7 @@ class Cancels:
         lease: Lease = call.place
         lease.reclaimed = True
         call.killed = reason
-        self._core.node.send(m.KillLease(lease.lease_id, reason))
+        lease.node.send(m.KillLease(lease.lease_id, reason))
         self._core.flush_now(self._core.node)
 
     # -- orphans

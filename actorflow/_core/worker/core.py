@@ -323,7 +323,7 @@ class Core:
     def _know_cluster(self, node_id: str) -> None:
         """Hear those who were too early, before the loop that reads beside this one hears more of them (PE-1)."""
         with self.lock:
-            self.node_id = node_id
+            self.node_id = self.identity.node_id = node_id
             early, self._early = self._early, []
             for other, messages in early:
                 if not other.lost:
@@ -476,6 +476,7 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.Fetched: lambda core: core.references.on_fetched,
     m.LeaseGranted: lambda core: core.tasks.on_granted,
     m.LeaseRefused: lambda core: core.tasks.on_refused,
+    m.LeaseRedirect: lambda core: core.tasks.on_redirect,
     m.LeaseLost: lambda core: core.tasks.on_lost,
     m.ReclaimLease: lambda core: core.tasks.on_reclaim,
     m.GaveBack: lambda core: core.tasks.on_gave_back,

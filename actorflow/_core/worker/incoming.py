@@ -195,7 +195,7 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
     """
     pickled = values.dumps(value, f"the result of {incoming.running.name if incoming.running else incoming.name}")
     entries = [ref._entry for ref in pickled.refs] if pickled.refs else []
-    if pickled.size() <= INLINE_BYTES_MAX:
+    if pickled.size() <= INLINE_BYTES_MAX or incoming.peer.node_id not in ("", core.node_id):
         if pickled.buffers is not None:
             pickled = values.owned_bytes(pickled)
         if not entries:

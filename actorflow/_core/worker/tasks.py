@@ -14,6 +14,7 @@ from actorflow._core.protocol.messages import (
     GaveBack,
     LeaseGranted,
     LeaseLost,
+    LeaseRedirect,
     LeaseRefused,
     ReclaimLease,
     RequestLease,
@@ -40,13 +41,17 @@ LOSS_REPORT_S = 1.0
 class Lease:
     """The right to push tasks to one worker."""
 
-    __slots__ = ("closing", "inflight", "klass", "lease_id", "load_us", "lost", "peer", "pushed", "reclaimed", "worker_id", "worn")
+    __slots__ = (
+        "closing", "inflight", "klass", "lease_id", "load_us", "lost", "node", "peer", "pushed", "reclaimed", "worker_id", "worn",
+    )  # fmt: skip
 
-    def __init__(self, lease_id: int, klass: LeaseClass, peer: Peer, worker_id: str) -> None:
+    def __init__(self, lease_id: int, klass: LeaseClass, peer: Peer, worker_id: str, node: Peer) -> None:
         self.lease_id = lease_id
         self.klass = klass
         self.peer = peer
         self.worker_id = worker_id
+        self.node = node
+        """The node that has granted it."""
         self.inflight: dict[int, Call] = {}
         self.load_us = 0.0
         self.pushed = 0
@@ -56,6 +61,19 @@ class Lease:
         """A task was interrupted there: the worker is not used again."""
         self.closing = False
         self.lost = False
+
+
+class Request:
+    """A lease that is asked for."""
+
+    __slots__ = ("excluded", "klass", "node")
+
+    def __init__(self, klass: LeaseClass, node: Peer) -> None:
+        self.klass = klass
+        self.node = node
+        """Who is asked."""
+        self.excluded: list[str] = []
+        """Nodes that have sent it on."""
 
 
 class LeaseClass:
@@ -80,7 +98,7 @@ class TaskSubmitter:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._classes: dict[Any, LeaseClass] = {}
-        self._requests: dict[int, LeaseClass] = {}
+        self._requests: dict[int, Request] = {}
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
         self._run_us: dict[str, float] = {}
@@ -157,35 +175,53 @@ class TaskSubmitter:
         core.push(peer, message, urgent=first)
 
     def _request(self, klass: LeaseClass) -> None:
-        core = self._core
         want = min(len(klass.queue), REQUESTS_MAX) - len(klass.requests)
-        options = klass.options
         for _ in range(want):
             lease_id = self._next_lease
             self._next_lease += 1
             klass.requests.add(lease_id)
-            self._requests[lease_id] = klass
-            core.node.send(
-                RequestLease(lease_id, options.resources, options.priority, options.env, klass.queue[0].target.name)
-            )
+            request = self._requests[lease_id] = Request(klass, self._core.node)
+            self._ask(lease_id, request)
+
+    def _ask(self, lease_id: int, request: Request) -> None:
+        options, name = request.klass.options, request.klass.queue[0].target.name
+        request.node.send(RequestLease(lease_id, options.resources, options.priority, options.env, name, request.excluded))
 
     def _withdraw(self, klass: LeaseClass) -> None:
         for lease_id in klass.requests:
-            self._requests.pop(lease_id, None)
-            self._core.node.send(CancelLease(lease_id))
+            request = self._requests.pop(lease_id, None)
+            if request is not None:
+                request.node.send(CancelLease(lease_id))
         klass.requests.clear()
+
+    def on_redirect(self, peer: Peer, message: LeaseRedirect) -> None:
+        """Another node had better be asked."""
+        request = self._requests.get(message.lease)
+        if request is None or request.node is not peer:
+            return
+        if not request.klass.queue:
+            del self._requests[message.lease]
+            request.klass.requests.discard(message.lease)
+            return
+        request.excluded.append(peer.process_id)
+        request.node = self._core.peer(message.node_id, message.address)
+        if request.node.lost:
+            self._node_lost(request.node)
+        else:
+            self._ask(message.lease, request)
 
     # -- the life of a lease
 
     def on_granted(self, peer: Peer, message: LeaseGranted) -> None:
         """A worker is ours."""
-        klass = self._requests.pop(message.lease, None)
-        if klass is None:
+        request = self._requests.pop(message.lease, None)
+        if request is None:
             peer.send(ReturnLease(message.lease))
             return
+        klass = request.klass
         klass.requests.discard(message.lease)
         worker = self._core.peer(message.worker_id, message.address)
-        lease = Lease(message.lease, klass, worker, message.worker_id)
+        lease = Lease(message.lease, klass, worker, message.worker_id, peer)
         klass.leases[message.lease] = self._leases[message.lease] = lease
         klass.full = False
         if worker.lost:
@@ -196,9 +232,10 @@ class TaskSubmitter:
 
     def on_refused(self, peer: Peer, message: LeaseRefused) -> None:
         """This can never be granted: all tasks of the class fail."""
-        klass = self._requests.pop(message.lease, None)
-        if klass is None:
+        request = self._requests.pop(message.lease, None)
+        if request is None:
             return
+        klass = request.klass
         klass.requests.discard(message.lease)
         if klass.leases and message.kind not in ("infeasible", "environment"):
             return
@@ -236,9 +273,23 @@ class TaskSubmitter:
             self._lose(lease, message)
 
     def peer_lost(self, peer: Peer) -> None:
-        """The connection to a worker is gone: the node will say why."""
+        """The connection to a worker is gone: the node will say why. Or to a node, and its workers with it."""
+        if peer.role == "node" or any(request.node is peer for request in self._requests.values()):
+            self._node_lost(peer)
         for lease in [lease for lease in self._leases.values() if lease.peer is peer]:
             self._connection_lost(lease)
+
+    def _node_lost(self, node: Peer) -> None:
+        """Another node is gone: what was asked of it is asked of ours again, and what its workers had is lost."""
+        for lease_id, request in list(self._requests.items()):
+            if request.node is node:
+                del self._requests[lease_id]
+                request.klass.requests.discard(lease_id)
+                if request.klass.queue:
+                    self._request(request.klass)
+        cause = f"the connection to its node {node.process_id} broke"
+        for lease in [lease for lease in self._leases.values() if lease.node is node]:
+            self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause))
 
     def _connection_lost(self, lease: Lease) -> None:
         if lease.lost:
@@ -390,7 +441,7 @@ class TaskSubmitter:
         lease.klass.leases.pop(lease.lease_id, None)
         calls_max = lease.klass.options.calls_max
         used_up = bool(calls_max and lease.pushed >= calls_max)
-        self._core.node.send(ReturnLease(lease.lease_id, used_up or lease.worn, lease.worn and not used_up))
+        lease.node.send(ReturnLease(lease.lease_id, used_up or lease.worn, lease.worn and not used_up))
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""

@@ -32,12 +32,14 @@ from actorflow._core.protocol.messages.call import (
     Reply,
     TaskCall,
 )
+from actorflow._core.protocol.messages.cluster import NodeEntry, NodeLoad, NodesChanged
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
     KillLease,
     LeaseGranted,
     LeaseLost,
+    LeaseRedirect,
     LeaseRefused,
     ReclaimLease,
     RequestLease,
@@ -78,10 +80,10 @@ from actorflow._core.protocol.messages.store import (
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
-    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo
+    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
-    | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseLost | ReturnLease | ReclaimLease
+    | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
     | KillLease | WornOut | Blocked | Unblocked
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
@@ -134,12 +136,16 @@ __all__ = [
     "KillLease",
     "LeaseGranted",
     "LeaseLost",
+    "LeaseRedirect",
     "LeaseRefused",
     "Leave",
     "MaySpill",
     "Message",
     "Needed",
+    "NodeEntry",
     "NodeInfo",
+    "NodeLoad",
+    "NodesChanged",
     "NotListening",
     "Outcome",
     "Pin",

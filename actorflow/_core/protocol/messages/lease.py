@@ -4,7 +4,7 @@ from actorflow._core.protocol.messages.base import Message
 
 
 class RequestLease(Message, tag=30):
-    """owner -> node: I want a worker with these resources. Answered by LeaseGranted or LeaseRefused, at once or later.
+    """owner -> node: I want a worker with these resources. Answered by LeaseGranted, LeaseRefused or LeaseRedirect, at once or later.
 
     `lease` is the requester's own number, the key of the whole life of the lease. `resources` in units of 1/10000. `env` is the JSON
     of the environment the worker must have, empty for none. Higher `priority` is served first, then order of arrival.
@@ -15,6 +15,16 @@ class RequestLease(Message, tag=30):
     priority: int = 0
     env: str = ""
     name: str = ""
+    excluded: list[str] = []
+    """Nodes that have sent the request on."""
+
+
+class LeaseRedirect(Message, tag=24):
+    """node -> owner: ask that node instead; nothing of the request is kept here."""
+
+    lease: int
+    node_id: str
+    address: str
 
 
 class CancelLease(Message, tag=31):

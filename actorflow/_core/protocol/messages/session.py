@@ -16,6 +16,8 @@ class Hello(Message, tag=1):
     pid: int = 0
     namespace: str = ""
     sys_path: list[str] = []
+    node_id: str = ""
+    """The node on whose machine this process is, as far as it knows already."""
 
 
 class Welcome(Message, tag=2):
@@ -26,6 +28,7 @@ class Welcome(Message, tag=2):
     address: str = ""
     error: str = ""
     info: dict[str, str] = {}
+    node_id: str = ""
 
 
 class Shutdown(Message, tag=3):

@@ -1,0 +1,124 @@
+"""What the head knows of the nodes' free resources, and tells every node: each then knows where work could rather go.
+
+A cluster of one node says nothing here. The policy is `policy/scheduling.py`.
+
+    HV-1  A node that joins hears of all others, and they of it; from then on it hears what changes, some ten milliseconds later.
+    HV-2  What is told of a node is its newest word: older ones are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from actorflow._core.base.ids import ProcessId
+from actorflow._core.head.nodes import Nodes
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.cluster_view import ClusterView
+from actorflow._core.policy.membership import NotPicked, Picked
+from actorflow._core.policy.membership import Request as TotalsRequest
+from actorflow._core.policy.node_records import NodeReport
+from actorflow._core.policy.scheduling import Scheduler
+from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request, WorkClass
+from actorflow._core.protocol.messages import NodeEntry, NodeInfo, NodeLoad, NodesChanged
+
+TELL_S = 0.02
+"""How long news wait for more of them."""
+
+
+class View:
+    """See the module. The one writer of the head's ClusterView."""
+
+    def __init__(self, ports: Ports, nodes: Nodes) -> None:
+        self._ports = ports
+        self._nodes = nodes
+        self._view = ClusterView()
+        self._scheduler = Scheduler(self._view)
+        self._entries: dict[ProcessId, NodeEntry] = {}
+        self._said: dict[ProcessId, int] = {}
+        """The version of the last word of each node."""
+        self._version = 0
+        """Ours, of all nodes: it grows when a node comes back and counts from the beginning."""
+        self._changed: dict[ProcessId, None] = {}
+        self._gone: dict[ProcessId, None] = {}
+        self._new: dict[ProcessId, None] = {}
+        """Nodes that have been told nothing yet."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """No timer fires from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- what nodes say
+
+    def joined(self, info: NodeInfo) -> None:
+        """A node says what it is; it is idle until it says more."""
+        known = self._entries.get(info.node_id)
+        available = known.available if known is not None else info.resources
+        entry = NodeEntry(info.node_id, info.address, 0, info.resources, available, info.labels)
+        self._entries[info.node_id] = entry
+        self._said.setdefault(info.node_id, 0)
+        self._new[info.node_id] = None
+        self._gone.pop(info.node_id, None)
+        self._enter(entry)
+
+    def load(self, node_id: ProcessId, message: NodeLoad) -> None:
+        """A node says what is free there."""
+        entry = self._entries.get(node_id)
+        if entry is not None and message.version > self._said[node_id]:
+            self._said[node_id] = message.version
+            entry.available, entry.draining = message.available, message.draining
+            self._enter(entry)
+
+    def lost(self, node_id: ProcessId) -> None:
+        """A node is gone."""
+        if self._entries.pop(node_id, None) is not None:
+            del self._said[node_id]
+            self._view.remove(node_id)
+            self._changed.pop(node_id, None)
+            self._new.pop(node_id, None)
+            self._gone[node_id] = None
+            self._tell_later()
+
+    def _enter(self, entry: NodeEntry) -> None:
+        self._version += 1
+        entry.version = self._version
+        report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining)
+        self._view.update(report, self._ports.monotonic())
+        self._changed[entry.node_id] = None
+        self._tell_later()
+
+    # -- what nodes are told
+
+    def _tell_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._ports.loop.call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        changed, gone, new = self._changed, self._gone, self._new
+        self._changed, self._gone, self._new = {}, {}, {}
+        if len(self._entries) < 2 and not gone:
+            self._new = new  # Alone: it hears of the others when there are some.
+            return
+        news = NodesChanged([self._entries[node_id] for node_id in changed], list(gone))
+        everything = NodesChanged(list(self._entries.values()))
+        for node_id in self._entries:
+            self._nodes.send(node_id, everything if node_id in new else news)
+
+    # -- choosing
+
+    def pick(self, resources: dict[str, int]) -> Picked | NotPicked:
+        """A node for an actor: with room if one has it, else where it waits."""
+        if len(self._entries) < 2:
+            return self._nodes.pick(TotalsRequest(resources))
+        now = self._ports.monotonic()
+        decision = self._scheduler.choose(Request(WorkClass(resources)), now, self._ports.rng)
+        if isinstance(decision, Infeasible):
+            return NotPicked(decision.reason, infeasible=True)
+        assert isinstance(decision, Chosen | Queued)
+        if decision.node_id is None:
+            return NotPicked("the cluster has no node at the moment", infeasible=False)
+        self._view.debit(decision.node_id, resources, now)
+        return Picked(decision.node_id)

@@ -1,0 +1,125 @@
+"""Work that had better go to another node: this one knows what the others have free, and sends requests on.
+
+A node never forwards: it tells the owner whom to ask. With one node in the cluster nothing of this happens.
+
+    EL-1  A request is sent on only to a node that could hold it, is not draining, and has not sent it on itself.
+    EL-2  What could run here now stays, unless its strategy wants it elsewhere; what waits is looked at again when another node has room.
+    EL-3  After REDIRECTS_MAX nodes a request stays where it could wait: views are late, and it would wander.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+
+from actorflow._core.base.ids import ProcessId
+from actorflow._core.io.peers import Peer
+from actorflow._core.node.context import NodeContext
+from actorflow._core.policy.cluster_view import ClusterView
+from actorflow._core.policy.node_records import NodeReport
+from actorflow._core.policy.scheduling import Scheduler
+from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request, WorkClass
+from actorflow._core.protocol.messages import NodeLoad, NodesChanged
+
+REPORT_S = 0.02
+"""How long a change of what is free waits for more of them."""
+REDIRECTS_MAX = 3
+CLASSES_MAX = 1_000
+
+Place = tuple[ProcessId, str]
+"""A node and its address."""
+
+
+class Elsewhere:
+    """See the module. The one writer of this node's view of the others."""
+
+    def __init__(self, context: NodeContext, rng: Random) -> None:
+        self._context = context
+        self._rng = rng
+        self._view = ClusterView()
+        self._scheduler = Scheduler(self._view)
+        self._addresses: dict[ProcessId, str] = {}
+        self._classes: dict[tuple[tuple[str, int], ...], WorkClass] = {}
+        self._version = 0
+        self._told: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def alone(self) -> bool:
+        """True while no other node is known."""
+        return len(self._addresses) <= 1
+
+    def stop(self) -> None:
+        """No timer fires from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- from and to the head
+
+    def changed(self, peer: Peer, message: NodesChanged) -> None:
+        """Others are there, have other amounts, or are gone."""
+        now = self._context.now()
+        for node_id in message.gone:
+            self._view.remove(node_id)
+            self._addresses.pop(node_id, None)
+        for entry in message.nodes:
+            self._addresses[entry.node_id] = entry.address
+            if entry.node_id != self._context.node_id:
+                report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining)
+                self._view.update(report, now)
+        self.looked_at()
+
+    def looked_at(self) -> None:
+        """Something has changed here: tell the head soon, if there are others whom it concerns."""
+        if not self.alone and self._timer is None and self._free() != self._told:
+            self._timer = self._context.ports.loop.call_later(REPORT_S, self._report)
+
+    def _report(self) -> None:
+        self._timer = None
+        free = self._free()
+        if free != self._told:
+            self._told = free
+            self._version += 1
+            self._context.head.send(NodeLoad(self._version, free))
+
+    def _free(self) -> dict[str, int]:
+        return self._context.book.free().amounts
+
+    # -- choosing
+
+    def better_place(
+        self, resources: Mapping[str, int], excluded: list[ProcessId], *, waits: bool = False
+    ) -> Place | Infeasible | None:
+        """Where a request had better go; None: it stays here. Infeasible: no node can ever hold it.
+
+        `waits`: it is here already, and leaves only for a node that has room.
+        """
+        if self.alone or len(excluded) >= REDIRECTS_MAX:
+            return None
+        context, now = self._context, self._context.now()
+        # Who comes now stands behind those who wait.
+        wanted = context.book.wanted
+        free = {name: units - wanted.get(name, 0) for name, units in self._free().items()}
+        self._version += 1
+        self._view.update(NodeReport(context.node_id, self._version, context.config.resources, free, context.config.labels), now)
+        decision = self._scheduler.choose(
+            Request(self._class(resources), local=context.node_id, excluded=excluded), now, self._rng
+        )
+        if isinstance(decision, Infeasible):
+            return decision
+        assert isinstance(decision, Chosen | Queued)
+        if decision.node_id is None or decision.node_id == context.node_id or (waits and isinstance(decision, Queued)):
+            return None
+        self._view.debit(decision.node_id, resources, now)
+        return decision.node_id, self._addresses[decision.node_id]
+
+    def _class(self, resources: Mapping[str, int]) -> WorkClass:
+        key = tuple(sorted(resources.items()))
+        work = self._classes.get(key)
+        if work is None:
+            if len(self._classes) >= CLASSES_MAX:
+                self._classes.clear()
+            work = self._classes[key] = WorkClass(resources)
+        return work

@@ -1,0 +1,33 @@
+"""Nodes about one another: what each has free, and where work should rather go."""
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class NodeLoad(Message, tag=8):
+    """node -> head: what I have free now, in units; it may be a debt (SEMANTICS 24). Sent when it has changed, if there are other nodes.
+
+    `version` grows with each; an older one never takes the place of a newer one.
+    """
+
+    version: int
+    available: dict[str, int]
+    draining: bool = False
+
+
+class NodeEntry(Message):
+    """One node, as the head knows it."""
+
+    node_id: str
+    address: str
+    version: int
+    total: dict[str, int]
+    available: dict[str, int]
+    labels: dict[str, str] = {}
+    draining: bool = False
+
+
+class NodesChanged(Message, tag=9):
+    """head -> node: these nodes are new or have other amounts, and those are gone. To a node that has just joined: all of them."""
+
+    nodes: list[NodeEntry]
+    gone: list[str] = []
