@@ -158,7 +158,7 @@ def test_every_stage_has_the_deadline() -> None:
 
 @pytest.mark.parametrize("extra", [b"\0", b"\xa3", bytes(10_000)], ids=len)
 def test_a_byte_out_of_turn_ends_it(extra: bytes) -> None:
-    """CH-3."""
+    """MC-3."""
     pair = Pair()
     with pytest.raises(HandshakeRefused, match="out of turn") as caught:
         pair.to_acceptor(pair.connector.outgoing() + extra)
@@ -190,7 +190,7 @@ def test_messages_in_a_wrong_order_are_refused() -> None:
 
 
 def test_an_error_ends_it() -> None:
-    """CH-5."""
+    """MC-5."""
     pair = Pair()
     with pytest.raises(HandshakeRefused) as first:
         pair.to_acceptor(b"x")
@@ -274,7 +274,7 @@ def test_a_key_of_a_job_makes_no_node(role: Role, acceptor: Party) -> None:
 @pytest.mark.parametrize("connector", Role)
 @pytest.mark.parametrize("acceptor", Role)
 def test_every_kind_of_key_admits_the_roles_in_its_row_only(kind: KeyKind, connector: Role, acceptor: Role) -> None:
-    """CH-1, with rings that have every key, so that only the roles decide; whoever refuses, both sides end without a peer."""
+    """MC-1, with rings that have every key, so that only the roles decide; whoever refuses, both sides end without a peer."""
     key = RING.pick(kind, "" if kind is KeyKind.NODE else "s")
     pair = Pair(Party(connector, "c"), Party(acceptor, "a"), key=key, acceptor_ring=RING)
     if connector in MAY_CONNECT[kind] and acceptor in MAY_ACCEPT[kind]:
@@ -295,7 +295,7 @@ def test_a_client_token_does_not_join_and_a_join_token_is_no_client() -> None:
 
 
 def test_one_answer_for_whatever_is_wrong() -> None:
-    """CH-2: an attacker that tries ids and roles sees the same sizes and the same code, at the same moments."""
+    """MC-2: an attacker that tries ids and roles sees the same sizes and the same code, at the same moments."""
     known = RING.pick(KeyKind.NODE)
     wrong = [
         Opening(NODE, known.id, bytes(32)),
@@ -535,7 +535,7 @@ def test_another_process_than_expected_is_not_spoken_with(expected: Expected, wh
 
 
 def test_an_old_incarnation_is_fenced_and_told_so() -> None:
-    """CH-4. It has the key, so it may know."""
+    """MC-4. It has the key, so it may know."""
     fences = Fences()
     fences.raise_to("node-1", 2)
     pair = Pair(acceptor_more={"fences": fences})
@@ -551,7 +551,7 @@ def test_an_old_incarnation_is_fenced_and_told_so() -> None:
 
 
 def test_an_old_incarnation_that_answers_is_not_spoken_with() -> None:
-    """CH-4."""
+    """MC-4."""
     fences = Fences()
     fences.remove("node-2")
     side, error = Pair(connector_more={"fences": fences}).refusal()

@@ -27,7 +27,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     for name, size in (("preface", wire.PREFACE_BYTES), ("opening", wire.OPENING_BYTES), ("answer", wire.ANSWER_BYTES),
                        ("proof", wire.PROOF_BYTES), ("verdict", wire.VERDICT_BYTES)):  # fmt: skip
         assert f"{name}, {size} bytes" in PAGE
-    assert f"at most {wire.ACCEPTED_BYTES_MAX} bytes" in PAGE
+    assert f"takes at most {wire.ACCEPTED_BYTES_MAX} bytes" in PAGE
     assert f"{preface.HANDSHAKE_TIMEOUT_S:.0f} s for the whole handshake" in PAGE
     assert f"{lobby.TOTAL_MAX} connections before they are known and {lobby.SOURCE_MAX} from one host" in PAGE
     assert (preface.CLOCK_SKEW_S_MAX, authority.CERTIFICATE_VALID_S) == (600.0, 86_400.0)
