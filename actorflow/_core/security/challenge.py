@@ -39,7 +39,6 @@ from actorflow._core.security.wire import (
     PROOF_BYTES,
     PROOF_TAG,
     VERDICT_BYTES,
-    VERDICT_MAGIC,
     VERDICT_TAG,
     Answer,
     Opening,
@@ -307,7 +306,7 @@ class Connector(_Side):
         return "the log of the other side may have the reason"
 
     def _take(self, message: bytes) -> None:
-        if message[: len(VERDICT_MAGIC)] == VERDICT_MAGIC:
+        if message[0] == VERDICT_TAG:
             verdict = Verdict.decode(message)
             if verdict.code != Code.ADMITTED or self.peer is None:
                 raise self._refuse(refusal_code(verdict.code), verdict_text(verdict, self._preface))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from actorflow._core.security import challenge
 from actorflow._core.security.challenge import BARE, NO_CERTIFICATE, Acceptor, Binding, Connector, Expected
 from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.fences import Fences
@@ -20,6 +21,7 @@ from actorflow._core.security.wire import (
     Answer,
     Opening,
     Party,
+    Preface,
     Proof,
     Verdict,
 )
@@ -189,6 +191,15 @@ def test_messages_in_a_wrong_order_are_refused() -> None:
         pair.to_acceptor(opening)
 
 
+def test_a_second_answer_is_refused() -> None:
+    pair = Pair()
+    pair.to_acceptor()
+    answer = pair.acceptor.outgoing()
+    pair.to_connector(answer)
+    with pytest.raises(HandshakeRefused, match="the verdict was expected"):
+        pair.to_connector(answer)
+
+
 def test_an_error_ends_it() -> None:
     """MC-5."""
     pair = Pair()
@@ -262,10 +273,11 @@ def test_a_key_of_a_job_is_good_for_that_job_only(acceptor: Party) -> None:
 @pytest.mark.parametrize("role", [Role.NODE, Role.HEAD])
 @pytest.mark.parametrize("acceptor", [NODE_2, HEAD, WORKER_2], ids=str)
 def test_a_key_of_a_job_makes_no_node(role: Role, acceptor: Party) -> None:
-    """RL-1: neither with its own id nor with that of the key of nodes."""
+    """RL-1: neither with its own id nor with that of the key of nodes. And nothing is proven to such a one (MC-2)."""
     key = RING.for_job(JOB).keys[0]
     me = Party(role, "worker-1")
-    assert Pair(me, acceptor, key=key).refusal()[1].code is Code.NOT_ADMITTED
+    side, error = Pair(me, acceptor, key=key).refusal()
+    assert (side, error.code) == ("connector", Code.NOT_ADMITTED)
     pair = Pair(me, acceptor, key=replace(key, id=RING.pick(KeyKind.NODE).id))
     assert pair.refusal()[1].code is Code.NOT_ADMITTED
 
@@ -360,6 +372,32 @@ def test_reflection_of_the_acceptors_own_proof_is_refused() -> None:
     with pytest.raises(HandshakeRefused) as caught:
         pair.to_acceptor(Proof(answer.mac).encode())
     assert caught.value.code is Code.NOT_ADMITTED
+
+
+def test_no_label_is_the_beginning_of_another() -> None:
+    labels = [challenge._ACCEPTOR, challenge._CONNECTOR, challenge._CHANNEL]
+    assert not any(one.startswith(other) for one in labels for other in labels if one is not other)
+    assert len(set(labels)) == 3
+
+
+def test_who_knows_of_no_key_is_answered_with_a_random_one() -> None:
+    """MC-2: not with a key that a stranger could guess."""
+    drawn: list[bytes] = []
+    pair = Pair()
+
+    def random_bytes(size: int) -> bytes:
+        drawn.append(randomness(len(drawn))(size))
+        return drawn[-1]
+
+    theirs = replace(terms(NODE_2, ring_of(NODE_2)), random_bytes=random_bytes)
+    acceptor = Acceptor(theirs, preface(NODE_2), BARE, wall_time=WALL, deadline=DEADLINE)
+    opening = Opening(NODE, Secrets(B).keyring().pick(KeyKind.NODE).id, bytes(32)).encode()
+    acceptor.receive(opening, NOW)
+    answer = acceptor.outgoing()
+    transcript = pair.acceptor._transcript(opening, answer, NO_CERTIFICATE, NO_CERTIFICATE)
+    guesses = [bytes(32), b"", *drawn[1:]]
+    assert Answer.decode(answer).mac not in [challenge._mac(guess, challenge._ACCEPTOR, transcript) for guess in guesses]
+    assert Answer.decode(answer).mac == challenge._mac(drawn[0], challenge._ACCEPTOR, transcript)
 
 
 def test_a_process_is_not_made_to_talk_with_itself() -> None:
@@ -630,6 +668,24 @@ def test_a_verdict_that_admits_before_anything_is_proven_is_refused() -> None:
         pair.to_connector(Verdict(Code.ADMITTED, PROTOCOL, WALL).encode())
     assert caught.value.code is Code.MALFORMED
     assert not pair.connector.may_send
+
+
+def test_a_verdict_with_a_damaged_beginning_is_refused() -> None:
+    """Found by fuzzing: its size went by its first byte, and what it is by the first six."""
+    data = bytearray(Verdict(Code.BUSY, PROTOCOL, WALL).encode())
+    data[5] ^= 4
+    pair = Pair()
+    with pytest.raises(HandshakeRefused, match="the verdict has a wrong tag") as caught:
+        pair.to_connector(bytes(data))
+    assert caught.value.code is Code.MALFORMED
+
+
+@pytest.mark.parametrize("message", [Preface, Opening, Answer, Proof, Verdict])
+def test_a_message_of_another_size_is_refused(message: type[Opening]) -> None:
+    """WI-1."""
+    for size in (0, 1, 23, 25, 37, 65, 101, 117):
+        with pytest.raises(HandshakeRefused, match=f"a message has {size} bytes, not"):
+            message.decode(bytes(size))
 
 
 def test_a_connection_that_ends_in_the_middle_says_where() -> None:

@@ -58,6 +58,15 @@ def test_a_private_file_is_written_and_read(home: Path) -> None:
     assert os.listdir(home) == ["f"], "nothing else is left"
 
 
+def test_the_umask_does_not_matter(home: Path) -> None:
+    """PV-2."""
+    for umask in (0o777, 0):
+        os.umask(umask)
+        make_private_dir(str(home / str(umask)))
+        write_private(str(home / str(umask) / "f"), b"x")
+        assert (mode(home / str(umask)), mode(home / str(umask) / "f")) == (0o700, 0o600)
+
+
 def test_a_file_that_is_there_is_not_written_over_by_accident(home: Path) -> None:
     path = home / "f"
     write_private(str(path), b"first")

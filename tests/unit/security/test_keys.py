@@ -1,5 +1,8 @@
 """Derivation: a key for everything, no two the same, and who holds which."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +101,18 @@ def test_a_key_says_what_it_is_and_not_its_material() -> None:
     assert str(key.id) == f"JOB key j of secret {secret_id(A).hex()}"
     assert isinstance(key, Key)
     assert "material" not in repr(key)
+
+
+def test_a_worker_does_not_pay_for_what_it_does_not_use() -> None:
+    """It has its keys and speaks TLS, and derives and signs nothing."""
+    program = """
+import sys
+from actorflow._core.security import challenge, lobby, preface, tls
+from actorflow._core.security.keys import Key, KeyId, Keyring
+from actorflow._core.security.roles import KeyKind
+Keyring(keys=(Key(KeyId(KeyKind.JOB, bytes(8), "j"), bytes(32)),)).pick(KeyKind.JOB, "j")
+print([name for name in ("cryptography", "pickle", "asyncio", "msgspec") if name in sys.modules])
+"""
+    begin = f"import sys; sys.path[:0] = {sys.path!r}"
+    done = subprocess.run([sys.executable, "-I", "-c", f"{begin}\n{program}"], capture_output=True, timeout=30)
+    assert (done.stdout.decode(), done.stderr.decode()) == ("[]\n", "")

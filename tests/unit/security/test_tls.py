@@ -390,6 +390,18 @@ def test_useless_credentials_are_told() -> None:
         authorities_of_token(b"x" * 50)
 
 
+def test_the_fingerprint_is_that_of_the_certificate_that_is_shown() -> None:
+    """Also when the text holds a chain behind it."""
+    mine = credentials("node/node-2")
+    chain = Credentials(mine.authorities, mine.certificate + AUTHORITY.certificate_pem(), mine.key)
+    assert server_side(chain).fingerprint == server_side(mine).fingerprint
+    client, server = connect(credentials("node/node-1"), chain)
+    assert client.binding().peer == server.binding().own
+    for broken in (b"", b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n", b"\xff"):
+        with pytest.raises(CredentialError, match="the certificate of this process cannot be used"):
+            server_side(Credentials(mine.authorities, broken + b" ", mine.key))
+
+
 def test_a_connection_before_its_handshake_has_no_binding() -> None:
     end = End(client_side(credentials()), False)
     with pytest.raises(HandshakeRefused, match="speaks None, not TLSv1.3"):
