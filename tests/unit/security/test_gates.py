@@ -20,6 +20,7 @@ def test_a_fence_only_rises() -> None:
     fences.raise_to("n", 2)
     assert [fences.admits("n", life) for life in (0, 2, 3, 4)] == [False, False, True, True]
     assert fences.admits("m", 0)
+    assert not Fences(fences.rows()).admits("n", 2), "a head that comes back remembers"
 
 
 def test_who_is_removed_never_comes_back() -> None:
