@@ -10,11 +10,11 @@ It runs inside TLS, or bare on loopback. Each MAC is HMAC-SHA256 over a label of
 answer and both certificate fingerprints, all of fixed size. Whoever stands between has other fingerprints (a channel binding, as RFC 5929
 calls it); whoever replays has other nonces; whoever reflects has the other label, target and name.
 
-CH-1: nobody is admitted whose MAC is wrong, who names an unknown key, or who is not what its key and certificate say (see roles).
-CH-2: all those get the same answers at the same moments: an unknown key is answered with a MAC of a random one. The reason is for our log.
-CH-3: no more is kept than one message, a byte out of turn ends the handshake, and so does the deadline.
-CH-4: no process below its fence is admitted, on either side.
-CH-5: an error ends it: every further `receive` raises it again.
+MC-1: nobody is admitted whose MAC is wrong, who names an unknown key, or who is not what its key and certificate say (see roles).
+MC-2: all those get the same answers at the same moments: an unknown key is answered with a MAC of a random one. The reason is for our log.
+MC-3: no more is kept than one message, a byte out of turn ends the handshake, and so does the deadline.
+MC-4: no process below its fence is admitted, on either side.
+MC-5: an error ends it: every further `receive` raises it again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from actorflow._core.security.wire import (
     PROOF_BYTES,
     PROOF_TAG,
     VERDICT_BYTES,
-    VERDICT_MAGIC,
     VERDICT_TAG,
     Answer,
     Opening,
@@ -138,7 +137,7 @@ class _Side:
         if self._error is not None:
             raise self._error
         if not self.done and now >= self._deadline:
-            self._fail(Code.TIMEOUT, f"{self._waited_for()} did not come in time")
+            raise self._refuse(Code.TIMEOUT, f"{self._waited_for()} did not come in time")
 
     def receive(self, data: bytes, now: float) -> bytes:
         """Take bytes; return those beyond the handshake, which are for the session. Raises HandshakeRefused: write `outgoing()`, close."""
@@ -146,7 +145,7 @@ class _Side:
         while data and not self.done:
             size = self._size_of(self._held[0] if self._held else data[0])
             if size == 0:
-                self._fail(Code.MALFORMED, f"{self._waited_for()} was expected: {describe_foreign(self._held + data[:16])}")
+                raise self._refuse(Code.MALFORMED, f"{self._waited_for()} was expected: {describe_foreign(self._held + data[:16])}")
             wanted = size - len(self._held)
             self._held += data[:wanted]
             data = data[wanted:]
@@ -155,11 +154,10 @@ class _Side:
                 try:
                     self._take(message)
                 except HandshakeRefused as error:
-                    if self._error is None:
-                        self._fail(error.code, str(error))
-                    raise
+                    # What was refused on purpose is known already; the rest could not be decoded.
+                    raise self._error or self._refuse(error.code, str(error)) from None
                 if data and not self.done:
-                    self._fail(Code.MALFORMED, "the peer spoke out of turn")  # CH-3
+                    raise self._refuse(Code.MALFORMED, "the peer spoke out of turn")  # MC-3
         return data
 
     def closed(self) -> HandshakeRefused:
@@ -179,11 +177,17 @@ class _Side:
     def _closed_hint(self) -> str:
         raise NotImplementedError
 
-    def _fail(self, code: Code, message: str) -> None:
+    def _last_words(self, code: Code) -> list[bytes]:
+        """What the other side is told when this one refuses."""
+        return []
+
+    def _refuse(self, code: Code, message: str) -> HandshakeRefused:
+        """End it. Returns the error, to be raised."""
         self._held = b""
+        self._outbox = self._last_words(code)
         self.peer = None
         self._error = refused(code, message)
-        raise self._error
+        return self._error
 
     def _transcript(self, opening: bytes, answer: bytes, connector: bytes, acceptor: bytes) -> bytes:
         """Everything both sides have seen. Every part has one size, so that no two handshakes have the same."""
@@ -227,7 +231,7 @@ class Acceptor(_Side):
         key = self._terms.keyring.find(opening.key_id)
         decoy = self._terms.random_bytes(KEY_BYTES)
         self._problem = self._problem_with(opening, key)
-        self._key = decoy if key is None or self._problem else key.material  # CH-2
+        self._key = decoy if key is None or self._problem else key.material  # MC-2
         answer = Answer(self._terms.me, self._terms.random_bytes(NONCE_BYTES))
         transcript = self._transcript(message, answer.encode(), self._binding.peer, self._binding.own)
         mac = _mac(self._key, _ACCEPTOR, transcript)
@@ -236,7 +240,7 @@ class Acceptor(_Side):
         self._outbox.append(Answer(answer.party, answer.nonce, mac).encode())
 
     def _problem_with(self, opening: Opening, key: Key | None) -> str:
-        """CH-1, for the log."""
+        """MC-1, for the log."""
         party, key_id, binding = opening.party, opening.key_id, self._binding
         if party == self._terms.me:
             return "it says that it is us: our own words came back"
@@ -253,20 +257,19 @@ class Acceptor(_Side):
         right = hmac.compare_digest(_mac(self._key, _CONNECTOR, self._transcript_bytes), proof.mac)
         if not right or self._problem:
             why = self._problem or f"its proof is wrong: it does not have our {key_id}, or somebody is in between"
-            self._fail(Code.NOT_ADMITTED, f"refused {party}: {why}")
+            raise self._refuse(Code.NOT_ADMITTED, f"refused {party}: {why}")
         if has_expired(key_id, self._wall_time):
-            self._fail(Code.EXPIRED, f"refused {party}: its token ended {self._wall_time - key_id.expires:.0f} s ago")
+            raise self._refuse(Code.EXPIRED, f"refused {party}: its token ended {self._wall_time - key_id.expires:.0f} s ago")
         if not terms.fences.admits(party.process_id, party.incarnation):
-            self._fail(Code.FENCED, f"refused {party}: it was replaced or removed")
+            raise self._refuse(Code.FENCED, f"refused {party}: it was replaced or removed")
         if not terms.spent.spend(key_id, self._wall_time):
-            self._fail(Code.SPENT, f"refused {party}: its token was used before")
+            raise self._refuse(Code.SPENT, f"refused {party}: its token was used before")
         self.peer = Proven(party, key_id, _channel_id(self._key, self._transcript_bytes))
         self.done = True
         self._outbox.append(self._verdict(Code.ADMITTED))
 
-    def _fail(self, code: Code, message: str) -> None:
-        self._outbox = [self._verdict(code)]
-        super()._fail(code, message)
+    def _last_words(self, code: Code) -> list[bytes]:
+        return [self._verdict(code)]
 
     def _verdict(self, code: Code) -> bytes:
         return Verdict(code, self._terms.protocol_version, self._wall_time).encode()
@@ -303,10 +306,10 @@ class Connector(_Side):
         return "the log of the other side may have the reason"
 
     def _take(self, message: bytes) -> None:
-        if message[: len(VERDICT_MAGIC)] == VERDICT_MAGIC:
+        if message[0] == VERDICT_TAG:
             verdict = Verdict.decode(message)
             if verdict.code != Code.ADMITTED or self.peer is None:
-                self._fail(refusal_code(verdict.code), verdict_text(verdict, self._preface))
+                raise self._refuse(refusal_code(verdict.code), verdict_text(verdict, self._preface))
             self.done = True
         else:
             self._prove(message)
@@ -317,11 +320,11 @@ class Connector(_Side):
         right = hmac.compare_digest(_mac(self._key.material, _ACCEPTOR, transcript), answer.mac)
         if not right:
             why = "it does not have our key or does not accept it from us (its log says), or somebody is in between"
-            self._fail(Code.NOT_ADMITTED, f"the other side has not proven that it is of this cluster: {why}")
+            raise self._refuse(Code.NOT_ADMITTED, f"the other side has not proven that it is of this cluster: {why}")
         if problem := self._problem_with(answer.party):
-            self._fail(Code.NOT_ADMITTED, f"{answer.party} answers there, which we do not speak with: {problem}")
+            raise self._refuse(Code.NOT_ADMITTED, f"{answer.party} answers there, which we do not speak with: {problem}")
         if not self._terms.fences.admits(answer.party.process_id, answer.party.incarnation):
-            self._fail(Code.FENCED, f"{answer.party} answers there, which was replaced or removed")
+            raise self._refuse(Code.FENCED, f"{answer.party} answers there, which was replaced or removed")
         transcript += answer.mac
         self.peer = Proven(answer.party, self._key.id, _channel_id(self._key.material, transcript))
         self._outbox.append(Proof(_mac(self._key.material, _CONNECTOR, transcript)).encode())

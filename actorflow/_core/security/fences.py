@@ -5,6 +5,8 @@ FN-1: a process below its fence is never admitted, and a fence only rises.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 FENCES_MAX = 100_000
 REMOVED = 2**64
 """Above every incarnation: the process id is never admitted again."""
@@ -16,9 +18,13 @@ class Fences:
     Past `fences_max` the fence that was raised longest ago goes. By then its certificate, which lives for a day, has ended.
     """
 
-    def __init__(self, *, fences_max: int = FENCES_MAX) -> None:
-        self._oldest: dict[str, int] = {}
+    def __init__(self, rows: Iterable[tuple[str, int]] = (), *, fences_max: int = FENCES_MAX) -> None:
+        self._oldest = dict(rows)
         self._fences_max = fences_max
+
+    def rows(self) -> list[tuple[str, int]]:
+        """(process id, oldest incarnation) of each, to begin with again after a restart of the head, and for nodes that join."""
+        return list(self._oldest.items())
 
     def raise_to(self, process_id: str, incarnation: int) -> None:
         """Admit `process_id` from `incarnation` on only. A lower fence than there is changes nothing."""

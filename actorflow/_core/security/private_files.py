@@ -72,14 +72,24 @@ def read_private(path: str, bytes_max: int) -> tuple[bytes, Signature]:
         if error.errno == errno.ELOOP:
             raise _unusable(path, "will not be used", "it is a symbolic link", "name the file itself, or copy it") from error
         raise _cannot(path, "cannot be read", error) from error
-    with open(fd, "rb", buffering=0) as file:
+    try:
         found = os.fstat(fd)
         _check_file(path, found, bytes_max)
         # A file may grow while it is read: one byte more than allowed tells.
-        data = file.read(bytes_max + 1)
+        data = _read(fd, bytes_max + 1)
+    finally:
+        os.close(fd)
     if len(data) > bytes_max:
         raise _too_large(path, len(data), bytes_max)
     return data, signature_of(found)
+
+
+def _read(fd: int, size: int) -> bytes:
+    """Up to `size` bytes: a read may bring less than it could."""
+    data = b""
+    while len(data) < size and (more := os.read(fd, size - len(data))):
+        data += more
+    return data
 
 
 def signature_of(found: os.stat_result) -> Signature:

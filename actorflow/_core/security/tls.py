@@ -120,9 +120,17 @@ def _finish(context: ssl.SSLContext, credentials: Credentials) -> TlsSide:
         context.load_verify_locations(cadata=credentials.authorities.decode("ascii"))
     if not credentials.certificate:
         return TlsSide(context, NO_CERTIFICATE)
-    with _explained("the certificate of this process"), _readable(credentials.certificate + credentials.key) as path:
-        context.load_cert_chain(path)
-    return TlsSide(context, fingerprint_of(ssl.PEM_cert_to_DER_cert(credentials.certificate.decode("ascii"))))
+    with _explained("the certificate of this process"):
+        fingerprint = _fingerprint_of_first(credentials.certificate)
+        with _readable(credentials.certificate + credentials.key) as path:
+            context.load_cert_chain(path)
+    return TlsSide(context, fingerprint)
+
+
+def _fingerprint_of_first(certificates: bytes) -> bytes:
+    """Of the first certificate in a PEM text: the one that is shown. Those that follow are its chain."""
+    first, mark, _ = certificates.decode("ascii").partition(ssl.PEM_FOOTER)
+    return fingerprint_of(ssl.PEM_cert_to_DER_cert(first + mark))
 
 
 @contextlib.contextmanager

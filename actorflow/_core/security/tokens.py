@@ -92,7 +92,10 @@ def parse_token(text: bytes, kind: KeyKind, where: str) -> Token:
         key_id = KeyId(kind, secret_id, subject.decode("ascii").rstrip("\0"), expires, bool(flags & 1))
     except (UnicodeDecodeError, ValueError):
         raise _unusable(kind, where, "it is damaged: its id is not text") from None
-    return Token(Key(key_id, material), data[_HEAD.size : -_CHECK_BYTES])
+    token = Token(Key(key_id, material), data[_HEAD.size : -_CHECK_BYTES])
+    if token.text() != word:
+        raise _unusable(kind, where, "it is damaged: bits are set that mean nothing")
+    return token
 
 
 def has_expired(key_id: KeyId, wall_time: float) -> bool:

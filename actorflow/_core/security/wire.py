@@ -6,7 +6,7 @@
     proof     36   connector -> acceptor: the proof that I have it
     verdict   24   acceptor -> connector: admitted, or why not; it may come instead of any answer, in the open too
 
-WI-1: whatever is in a field, decoding gives a value or raises HandshakeRefused.
+WI-1: whatever the bytes are, decoding gives a value or raises HandshakeRefused.
 WI-2: nothing is decoded before all of it is there, and no more than WANTED_BYTES_MAX is kept.
 WI-3: the first ten bytes of a preface and the first eight of a verdict stay as they are in every version to come.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from actorflow._core.security.errors import Code, refused
 from actorflow._core.security.keys import KeyId, is_name
@@ -64,7 +65,7 @@ class Preface:
     @classmethod
     def decode(cls, data: bytes) -> Preface:
         """From 64 bytes. A preface of another version is decoded as far as the version."""
-        magic, version, tls, protocol_version, milliseconds, target, rest = _PREFACE.unpack(data)
+        magic, version, tls, protocol_version, milliseconds, target, rest = _unpack(_PREFACE, data)
         if magic != MAGIC:
             raise refused(Code.MALFORMED, "the connection does not begin with our preface")
         if version != HANDSHAKE_VERSION:
@@ -109,7 +110,7 @@ class Opening:
     @classmethod
     def decode(cls, data: bytes) -> Opening:
         """From 116 bytes."""
-        tag, role, kind, flags, secret_id, subject, expires, name, incarnation, nonce = _OPENING.unpack(data)
+        tag, role, kind, flags, secret_id, subject, expires, name, incarnation, nonce = _unpack(_OPENING, data)
         _check(tag == OPENING_TAG and flags in (0, _SINGLE_USE), "the opening has a wrong tag or flag")
         try:
             key_id = KeyId(KeyKind(kind), secret_id, _name_of(subject), expires, bool(flags))
@@ -134,7 +135,7 @@ class Answer:
     @classmethod
     def decode(cls, data: bytes) -> Answer:
         """From 100 bytes."""
-        tag, role, name, incarnation, nonce, mac = _ANSWER.unpack(data)
+        tag, role, name, incarnation, nonce, mac = _unpack(_ANSWER, data)
         _check(tag == ANSWER_TAG and data[2:4] == b"\0\0", "the answer has a wrong tag")
         return cls(_party(role, name, incarnation), nonce, mac)
 
@@ -152,7 +153,7 @@ class Proof:
     @classmethod
     def decode(cls, data: bytes) -> Proof:
         """From 36 bytes."""
-        tag, mac = _PROOF.unpack(data)
+        tag, mac = _unpack(_PROOF, data)
         _check(tag == PROOF_TAG and data[1:4] == bytes(3), "the proof has a wrong tag")
         return cls(mac)
 
@@ -174,7 +175,7 @@ class Verdict:
     @classmethod
     def decode(cls, data: bytes) -> Verdict:
         """From 24 bytes. A code of a later version is kept as a number."""
-        magic, code, version, protocol_version, milliseconds = _VERDICT.unpack(data)
+        magic, code, version, protocol_version, milliseconds = _unpack(_VERDICT, data)
         _check(magic == VERDICT_MAGIC, "the verdict has a wrong tag")
         return cls(code, protocol_version, milliseconds / 1000, version)
 
@@ -201,6 +202,11 @@ def _name_of(field: bytes) -> str:
 
 def _milliseconds(wall_time: float) -> int:
     return min(max(0, round(wall_time * 1000)), 2**64 - 1)
+
+
+def _unpack(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
+    _check(len(data) == form.size, f"a message has {len(data)} bytes, not {form.size}")
+    return form.unpack(data)
 
 
 def _check(right: bool, problem: str) -> None:
