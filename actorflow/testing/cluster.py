@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from actorflow import _runtime
@@ -33,7 +33,6 @@ from actorflow._core.base.resources import parse_bytes, parse_resources
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
 from actorflow._core.io.ports import WorkerSpec
-from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.messages import Shutdown
 from actorflow._core.protocol.session import Identity
@@ -47,6 +46,7 @@ from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.sim_node import SimNode
 from actorflow.testing.spill import SimSpill
 from actorflow.testing.world import World
 
@@ -188,24 +188,76 @@ class SimCluster:
         """The part of each worker that runs calls."""
         self.drivers: list[SimDriver] = []
         self.head: Head | None = None
-        self.node: Node | None = None
         self.owner_id = new_id(world.rng(f"ids of {name}"))
-        self._totals = parse_resources(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            memory=parse_bytes("memory", memory),
-            resources=dict(resources or {}),
-        )
-        self._prestart = prestart
+        self._arena_bytes = parse_bytes("object_store_memory", object_store_memory)
+        self._profile = processes
         self._node_options = dict(node_options or {})
         self._is_ready = False
         self._waiting: list[tuple[Host, asyncio.Future[None]]] = []
-        self.node_host = world.host(f"node of {name}")
-        self.arena = SimArena(parse_bytes("object_store_memory", object_store_memory), self.node_host)
-        self.spill = SimSpill(self.node_host, self.arena)
-        self.processes = SimProcesses(self.node_host, self._work, processes)
-        self.node_host.on_end.append(self._node_ended)
-        self.node_host.start(self._serve)
+        settings = self._settings("node", num_cpus, num_gpus, memory, resources) | {"owner": self.owner_id, "prestart": prestart}
+        settings |= self._node_options
+        first = SimNode(world, f"node of {name}", settings, self._arena_bytes, self._work, processes, self._begin_head, self._node_ready)
+        self.nodes = [first]
+        """The first one shares its process with the head, and the cluster ends with it."""
+        first.host.on_end.append(self._node_ended)
+        first.start()
+
+    def add_node(
+        self,
+        *,
+        num_cpus: float = 2,
+        num_gpus: float = 0,
+        memory: int | str = MEMORY_BYTES,
+        resources: Mapping[str, float] | None = None,
+    ) -> SimNode:
+        """Start another node; it joins when its process is there. `world.kill(node.host)` takes it away again."""
+        name = f"node-{len(self.nodes)}"
+        settings = self._settings(name, num_cpus, num_gpus, memory, resources) | self._node_options
+        node = SimNode(self.world, f"{name} of {self.name}", settings, self._arena_bytes, self._work, self._profile)
+        self.nodes.append(node)
+        node.start()
+        return node
+
+    def _settings(
+        self, name: str, num_cpus: float, num_gpus: float, memory: int | str, resources: Mapping[str, float] | None
+    ) -> dict[str, Any]:
+        totals = parse_resources(
+            num_cpus=num_cpus, num_gpus=num_gpus, memory=parse_bytes("memory", memory), resources=dict(resources or {})
+        )
+        return {
+            "address": self.address(name),
+            "head_address": self.address("head"),
+            "resources": totals,
+            "worker_address": self.address,
+            "warm_pages_s": 0.0,  # what is freed is overwritten at once, so that whoever still reads it is found (SA-1)
+        }
+
+    # -- the first node
+
+    @property
+    def node_host(self) -> Host:
+        """The process of the first node and of the head."""
+        return self.nodes[0].host
+
+    @property
+    def node(self) -> Node | None:
+        """The first node."""
+        return self.nodes[0].node
+
+    @property
+    def arena(self) -> SimArena:
+        """The memory of the first node, which drivers share."""
+        return self.nodes[0].arena
+
+    @property
+    def spill(self) -> SimSpill:
+        """Its disk."""
+        return self.nodes[0].spill
+
+    @property
+    def processes(self) -> SimProcesses:
+        """Its workers."""
+        return self.nodes[0].processes
 
     def address(self, name: str) -> str:
         """Where the process with this name or id listens."""
@@ -247,34 +299,14 @@ class SimCluster:
 
     # -- the node process
 
-    async def _serve(self, host: Host) -> None:
-        ended: asyncio.Future[str] = host.loop.create_future()
-
-        def end(reason: str) -> None:
-            if not ended.done():
-                ended.set_result(reason)
-
-        head_address = self.address("head")
-        self.head = head = Head(host.ports, HeadConfig(address=head_address, pid=host.pid))
-        settings: dict[str, Any] = {
-            "address": self.address("node"),
-            "head_address": head_address,
-            "resources": self._totals,
-            "worker_address": self.address,
-            "pid": host.pid,
-            "owner": self.owner_id,
-            "prestart": self._prestart,
-            "warm_pages_s": 0.0,  # what is freed is overwritten at once, so that whoever still reads it is found (SA-1)
-            **self._node_options,
-        }
-        self.node = node = Node(host.ports, NodeConfig(**settings), self.processes, self.arena, end, self.spill)
+    async def _begin_head(self, host: Host) -> Callable[[], Awaitable[None]]:
+        self.head = head = Head(host.ports, HeadConfig(address=self.address("head"), pid=host.pid))
         await head.start()
-        await node.start()
+        return head.stop
+
+    def _node_ready(self) -> None:
         self._is_ready = True
         self._tell_waiting(None)
-        reason = await ended
-        await node.stop(reason)
-        await head.stop()
 
     def _tell_waiting(self, error: Exception | None) -> None:
         waiting, self._waiting = self._waiting, []
@@ -285,14 +317,24 @@ class SimCluster:
                 self.world.at_host(host, self.world.now + NEWS_S, future.set_exception, error)
 
     def _node_ended(self, host: Host) -> None:
+        for node in self.nodes[1:]:
+            node.end("the cluster is over")
         self._tell_waiting(ClusterStartError("the node process of the simulated cluster died before it was ready"))
 
     # -- workers
 
-    def _work(self, spec: WorkerSpec, host: Host) -> None:
+    def _work(self, node: SimNode, spec: WorkerSpec, host: Host) -> None:
         """The program of a worker: as in `_core/boot/worker_main.py`."""
-        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, host.pid, sys_path=list(spec.sys_path), node_id=spec.node_id)
-        core = Core(host.ports, identity, self.arena.attach(host), block_on)
+        identity = Identity(
+            "worker",
+            spec.worker_id,
+            spec.job_id,
+            spec.address,
+            host.pid,
+            sys_path=list(spec.sys_path),
+            node_id=spec.node_id,
+        )
+        core = Core(host.ports, identity, node.arena.attach(host), block_on)
         core.on_lost = lambda reason: host.exit(0)
         executor = SimExecutor(host, host.new_loop("user"))
         core.host = call_host = CallHost(core, executor, functools.partial(self._leave, core, host))

@@ -14,6 +14,7 @@ from actorflow._core.worker.core import Core
 from actorflow.testing.checkers import Violation
 
 if TYPE_CHECKING:
+    from actorflow._core.node.node import Node
     from actorflow._core.worker.host import Host as CallHost
     from actorflow.testing.cluster import SimCluster
     from actorflow.testing.host import Host
@@ -32,9 +33,13 @@ def cluster_leaks(cluster: SimCluster) -> list[Violation]:
                 found += [f"{host.name}: {text}" for text in _host_leaks(call_host)]
                 found += [f"{host.name}: blocked code" for thread in host.threads if thread.blocked]
     if cluster.node_host.alive:
-        found += _node_leaks(cluster) + _head_leaks(cluster)
-        found += [f"disk: a file of extent {number}" for number in cluster.spill.files]
-        found += [f"arena: a view of [{start}, {stop})" for start, stop in cluster.arena.live_views()]
+        found += _head_leaks(cluster)
+    for node in cluster.nodes:
+        if node.host.alive and node.node is not None:
+            where = "" if node is cluster.nodes[0] else f"{node.name}: "
+            found += [f"{where}{text}" for text in _node_leaks(cluster, node.node)]
+            found += [f"{where}disk: a file of extent {number}" for number in node.spill.files]
+            found += [f"{where}arena: a view of [{start}, {stop})" for start, stop in node.arena.live_views()]
     return [Violation("CK-7", f"left: {text}") for text in found]
 
 
@@ -47,7 +52,7 @@ def machine_leaks(cluster: SimCluster) -> list[Violation]:
 
 
 def _processes(cluster: SimCluster) -> list[Host]:
-    return [cluster.node_host, *(driver.host for driver in cluster.drivers), *cluster.call_hosts]
+    return [*(node.host for node in cluster.nodes), *(driver.host for driver in cluster.drivers), *cluster.call_hosts]
 
 
 def _is_stray(cluster: SimCluster, address: str) -> bool:
@@ -96,10 +101,7 @@ def _host_leaks(host: CallHost) -> list[str]:
     return found
 
 
-def _node_leaks(cluster: SimCluster) -> list[str]:
-    node = cluster.node
-    if node is None:
-        return []
+def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
     node._book.check()
     node._pool.check()
     node._store.book.check()

@@ -81,7 +81,15 @@ class Worker:
 
     async def _join(self) -> None:
         spec = self.spec
-        identity = Identity("worker", spec.worker_id, spec.job_id, spec.address, os.getpid(), sys_path=list(spec.sys_path), node_id=spec.node_id)
+        identity = Identity(
+            "worker",
+            spec.worker_id,
+            spec.job_id,
+            spec.address,
+            os.getpid(),
+            sys_path=list(spec.sys_path),
+            node_id=spec.node_id,
+        )
         arena = MemfdArena.attach(*_arena) if _arena is not None else None
         core = self.core = Core(real_ports(self.protocol_loop, lock=True, share_reads=True), identity, arena)
         user_forks.watch(core)

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MOVED_MAX = 64
 """Of those that wait, so many are looked at when other nodes have news."""
+MOVE_AGAIN_S = 0.5
+"""... and without news, as what was sent to a node and went elsewhere is no news of it."""
 
 
 class Lease:
@@ -86,6 +88,7 @@ class Leases:
         self._context = context
         self._workers = workers
         self._elsewhere = elsewhere
+        self._moved_at = 0.0
 
     # -- from owners
 
@@ -218,11 +221,21 @@ class Leases:
                 self._workers.kill(lease.worker, gone)
         client.leases.clear()
 
-    def move_on(self) -> None:
+    def move_on_again(self, now: float) -> None:
+        """Some time has passed."""
+        if now - self._moved_at >= MOVE_AGAIN_S:
+            self.move_on(now)
+
+    def move_on(self, now: float) -> None:
         """Other nodes have news: some that wait here may find room there."""
+        if self._elsewhere.alone:
+            return
+        self._moved_at = now
         for ticket in self._context.book.waiting_tasks(MOVED_MAX):
             lease = cast(Lease, ticket.holder)
-            place = self._elsewhere.better_place(ticket.demand, lease.excluded, waits=True)
+            # Who was full when it sent the request on may have room by now.
+            excluded = lease.excluded if now - ticket.requested_at < MOVE_AGAIN_S else []
+            place = self._elsewhere.better_place(ticket.demand, excluded, waits=True)
             if place is None or isinstance(place, Infeasible):
                 continue
             self._withdraw(lease)

@@ -192,7 +192,7 @@ class Node:
 
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
         self._elsewhere.changed(peer, message)
-        self._leases.move_on()
+        self._leases.move_on(self._ports.monotonic())
 
     def _owner_late(self) -> None:
         self._owner_timer = None
@@ -327,6 +327,7 @@ class Node:
         self._ticking = None
         now = self._ports.monotonic()
         self._leases.reclaim(now)
+        self._leases.move_on_again(now)
         self._pool.expire(now)
         self._store.expire(now, self._name)
         self._logs.catch_up()

@@ -1,0 +1,163 @@
+"""Clusters of several nodes under virtual time: work goes where there is room, follows nodes that join, and survives those that go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import actorflow as af
+from actorflow._core.worker.context import running_call
+from actorflow.testing import World
+from actorflow.testing.cluster import SimCluster
+
+
+def nodes_of_workers(cluster: SimCluster) -> dict[str, int]:
+    """How many living workers each node has started."""
+    counts: dict[str, int] = {}
+    for host, core in cluster.cores.items():
+        if host.alive and host in cluster.call_hosts:
+            counts[core.node_id] = counts.get(core.node_id, 0) + 1
+    return counts
+
+
+@af.remote
+async def where(seconds: float) -> str:
+    from actorflow import _runtime
+
+    await asyncio.sleep(seconds)
+    return _runtime.current().node_id  # type: ignore[attr-defined]
+
+
+@af.remote
+class Place:
+    async def node(self) -> str:
+        from actorflow import _runtime
+
+        return _runtime.current().node_id  # type: ignore[attr-defined]
+
+
+def test_tasks_go_to_nodes_that_have_room(sim_seed: int) -> None:
+    async def main() -> list[str]:
+        return await asyncio.gather(*(where(5.0) for _ in range(6)))
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        world.run_until(lambda: all(node.node is not None for node in cluster.nodes))
+        world.run_for(1.0)
+        begun = world.now
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 60.0)
+        found = driver.result()
+        assert world.now - begun < 8.0, "all at one time"
+        assert sorted(found.count(node) for node in set(found)) == [2, 2, 2]
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+def test_work_that_waits_moves_to_a_node_that_joins(sim_seed: int) -> None:
+    async def main() -> list[str]:
+        return await asyncio.gather(*(where(10.0) for _ in range(4)))
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        driver = cluster.driver(main)
+        world.run_for(3.0)
+        begun = world.now
+        cluster.add_node(num_cpus=2)
+        world.run_until(lambda: driver.ended, 60.0)
+        assert world.now - begun < 15.0
+        assert len(set(driver.result())) == 2
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+def test_a_node_that_dies_takes_attempts_along_and_no_calls(sim_seed: int) -> None:
+    async def main() -> int:
+        refs = [where.options(max_retries=5).remote(1.0) for _ in range(12)]
+        return len(await af.get(refs))
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        second = cluster.add_node(num_cpus=2)
+        world.run_until(lambda: second.node is not None)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_for(1.5)
+        world.kill(second.host)
+        for host in [host for host, core in cluster.cores.items() if core.node_id == second.node.node_id]:  # type: ignore[union-attr]
+            world.kill(host)  # The machine is gone, not only a process of it.
+        world.run_until(lambda: driver.ended, 120.0)
+        assert driver.result() == 12
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+def test_actors_go_where_there_is_room_and_answer_from_there(sim_seed: int) -> None:
+    async def main() -> list[str]:
+        actors = [Place.options(num_cpus=1).remote() for _ in range(4)]  # type: ignore[attr-defined]
+        return await asyncio.gather(*(actor.node() for actor in actors))
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        second = cluster.add_node(num_cpus=2)
+        world.run_until(lambda: second.node is not None)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 60.0)
+        found = driver.result()
+        assert sorted(found.count(node) for node in set(found)) == [2, 2]
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+def test_what_no_node_can_hold_names_the_nearest(sim_seed: int) -> None:
+    async def main() -> str:
+        with pytest.raises(af.TaskUnschedulableError) as caught:
+            await where.options(num_cpus=64)(0.0)
+        return str(caught.value)
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        second = cluster.add_node(num_cpus=16)
+        world.run_until(lambda: second.node is not None)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 60.0)
+        assert "the nearest is node" in driver.result()
+        assert "16 CPU" in driver.result()
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+def test_nested_tasks_go_on_from_any_node(sim_seed: int) -> None:
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(parent(3) for _ in range(4)))
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=1)
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 120.0)
+        assert driver.result() == [3] * 4
+        driver.forget()
+        cluster.settle()
+        cluster.stop()
+
+
+@af.remote
+async def parent(children: int) -> int:
+    return len(await asyncio.gather(*(where(0.2) for _ in range(children))))
+
+
+assert running_call is not None
