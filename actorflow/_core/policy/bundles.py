@@ -145,7 +145,7 @@ class Bundles:
         """The bundles are open to leases from now on. Too late when they were given back. Idempotent."""
         reservation = self._groups.get(group_id, {}).get(attempt)
         if reservation is None or reservation.state in (ReservationState.CLAIMED, ReservationState.RETURNING):
-            return [BundlesLost(group_id, attempt, "the commit found nothing prepared here")]
+            return [*self.cancel(group_id, attempt), BundlesLost(group_id, attempt, "the commit found nothing prepared here")]
         if reservation.state is ReservationState.PREPARED:
             reservation.state = ReservationState.COMMITTED
             del self._uncommitted[group_id, attempt]
@@ -282,11 +282,11 @@ class Bundles:
     # -- looking
 
     def held(self) -> list[HeldBundles]:
-        """What a node tells the head when it joins or joins again. Without what is on its way back already."""
+        """What a node tells the head when it joins or joins again: no claims, and nothing that is on its way back."""
         return [
             HeldBundles(r.group_id, r.attempt, tuple(r.asked), r.state is ReservationState.COMMITTED)
             for r in self.reservations()
-            if r.state is not ReservationState.RETURNING
+            if r.state in (ReservationState.PREPARED, ReservationState.COMMITTED)
         ]
 
     def reservations(self) -> Iterator[Reservation]:

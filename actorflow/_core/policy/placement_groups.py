@@ -407,10 +407,20 @@ class PlacementGroups:
         if self._planner.unfinished:
             return 0.0
         early = self._early.next_deadline()
-        deadlines = [*(timer[0] for timer in self._timers[:1]), *([early] if early is not None else [])]
-        at = min(deadlines, default=math.inf)
-        at = min(at, self._planner.next_deadline())
+        at = min(self._next_timer(), self._planner.next_deadline(), early if early is not None else math.inf)
         return max(at, 0.0) if at < math.inf else None
+
+    def _next_timer(self) -> float:
+        """When the next timer is due that is of any use; the others leave the heap when they come to its top."""
+        while self._timers:
+            at, _, group_id, attempt = self._timers[0]
+            group = self._groups.get(group_id)
+            if group is not None:
+                under_way = group.inflight is not None and group.inflight.number == attempt
+                if under_way if attempt else group.waits():
+                    return at
+            heappop(self._timers)
+        return math.inf
 
     def schedule(self, now: float) -> list[Decision]:
         """Try those who wait, in order. To be called after any event; again, while `next_deadline` is 0."""
@@ -501,6 +511,7 @@ class PlacementGroups:
         cancels = self._give_up(group, but)
         group.move(Event.ATTEMPT_FAILED, now, reason)
         group.reason = reason
+        group.plan.told = False
         self._wait(group, now)
         return cancels
 
@@ -519,9 +530,8 @@ class PlacementGroups:
 
     def _lose(self, group: Group, indexes: list[int], reason: str, now: float) -> list[Decision]:
         """These bundles are gone; they get another place, and the others stay."""
+        was_complete, was_waiting = group.state is State.CREATED, group.waits()
         decisions = self._give_up(group) if group.inflight is not None else []
-        was_complete = group.state is State.CREATED
-        was_waiting = group.waits()
         for index in indexes:
             place = group.placed.pop(index)
             self._nodes.release(place.node_id, group.spec.bundles[index].resources)

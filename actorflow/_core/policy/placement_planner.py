@@ -151,6 +151,8 @@ class Planner:
                 continue
             tried += 1
             outcome = self._try(group, now, known)
+            if isinstance(outcome, Plan):
+                group.plan.infeasible_at = -1
             if outcome is not None:
                 yield outcome
 

@@ -37,7 +37,7 @@ def why_not_placed(strategy: Strategy, wanted: Wanted, places: Sequence[Place], 
     if strategy is Strategy.STRICT_SPREAD:
         found = len(matching(wanted, places))
         can = "can ever" if ever else "can at the moment"
-        return f"{len(wanted)} bundles need a node of their own each, and {found} of them {can} have one. Add nodes, or use SPREAD"
+        return f"each bundle needs a node of its own, and {found} of {len(wanted)} {can} have one. Add nodes, or use SPREAD"
     asked: dict[str, int] = {}
     for bundle in wanted.values():
         for name, units in bundle.resources.items():

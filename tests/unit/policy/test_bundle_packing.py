@@ -115,7 +115,8 @@ def test_a_debt_on_one_node_takes_nothing_from_another() -> None:
 AMOUNTS = st.dictionaries(st.sampled_from(["CPU", "GPU"]), st.integers(1, 4), min_size=1)
 LABELS = st.dictionaries(st.sampled_from(["zone"]), st.sampled_from(["a", "b"]))
 BUNDLES = st.lists(st.builds(BundleSpec, AMOUNTS, LABELS), min_size=1, max_size=5)
-PLACES = st.lists(st.tuples(st.fixed_dictionaries({"CPU": st.integers(-1, 7), "GPU": st.integers(0, 5)}), LABELS, st.integers(0, 1)), max_size=4)
+ROOMS = st.fixed_dictionaries({"CPU": st.integers(-1, 7), "GPU": st.integers(0, 5)})
+PLACES = st.lists(st.tuples(ROOMS, LABELS, st.integers(0, 1)), max_size=4)
 
 
 def allowed(strategy: Strategy, wanted: dict[int, BundleSpec], places: dict[str, Place], nodes: dict[int, str]) -> bool:
@@ -163,9 +164,9 @@ UNITS = 10_000
     ("strategy", "bundles", "text"),
     [
         ("PACK", [{"GPU": 3 * UNITS}], "bundle 0 asks for 3 GPU, and the nearest node, b, has 2 GPU in all"),
-        ("PACK", [{"CPU": UNITS}, {"gpu": UNITS}], "bundle 1 asks for 1 gpu, and the nearest node, a, has nothing in all. Did you mean 'GPU'"),
+        ("PACK", [{"CPU": UNITS}, {"gpu": UNITS}], "the nearest node, a, has nothing in all. Did you mean 'GPU' instead of 'gpu'?"),
         ("STRICT_PACK", [{"CPU": 3 * UNITS}, {"GPU": UNITS}], "all 2 bundles on one node asks for 3 CPU, 1 GPU, and the nearest node"),
-        ("STRICT_SPREAD", [{"CPU": UNITS}] * 3, "3 bundles need a node of their own each, and 2 of them can ever have one"),
+        ("STRICT_SPREAD", [{"CPU": UNITS}] * 3, "each bundle needs a node of its own, and 2 of 3 can ever have one"),
         ("SPREAD", [{"CPU": 2 * UNITS}] * 4, "all 4 bundles ask for 8 CPU, and the 2 nodes together have 6 CPU in all"),
         ("SPREAD", [{"CPU": 2 * UNITS}] * 2 + [{"CPU": UNITS, "GPU": UNITS}] * 2, "no way was found to place all at one time"),
     ],

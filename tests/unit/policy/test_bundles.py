@@ -31,7 +31,9 @@ def node(cpus: int = 4, gpus: int = 0, **options: int) -> tuple[ResourcePool, Bu
     return pool, Bundles(pool, **options)
 
 
-def prepare(bundles: Bundles, *amounts: dict[str, int], group: str = G, attempt: int = 1, now: float = 0.0, **options: bool) -> list[NodeDecision]:
+def prepare(
+    bundles: Bundles, *amounts: dict[str, int], group: str = G, attempt: int = 1, now: float = 0.0, **options: bool
+) -> list[NodeDecision]:
     return bundles.prepare(group, attempt, dict(enumerate(amounts)), now, keep_s=KEEP, **options)
 
 
@@ -143,8 +145,8 @@ def test_what_a_node_says_when_it_joins_again() -> None:
     _, bundles = node(cpus=4)
     committed(bundles, CPU, CPU)
     prepare(bundles, CPU, group=H)
-    prepare(bundles, TWO, group="claim", claim=True)
     committed(bundles, CPU, group="going")
+    prepare(bundles, TWO, group="claim", claim=True)
     taken(bundles, 0, CPU, group="going")
     bundles.return_group("going", 1)
     assert bundles.held() == [HeldBundles(G, 1, (0, 1), True), HeldBundles(H, 1, (0,), False)]
@@ -302,8 +304,10 @@ def test_a_claim_ends_at_its_deadline_and_when_it_is_cancelled() -> None:
     pool, bundles = node(cpus=1)
     pool.take(CPU)
     prepare(bundles, CPU, claim=True)
-    assert bundles.commit(G, 1) == [BundlesLost(G, 1, "the commit found nothing prepared here")]
     assert bundles.tick(KEEP) == [BundlesLost(G, 1, "there was no room for it in 30 s")]
+    prepare(bundles, CPU, group="early", claim=True)
+    assert bundles.commit("early", 1) == [BundlesLost("early", 1, "the commit found nothing prepared here")]
+    assert bundles.claimed() == {}
     prepare(bundles, CPU, group=H, claim=True)
     assert bundles.cancel(H, 1) == []
     assert bundles.claimed() == {}
@@ -359,7 +363,13 @@ class Node(RuleBasedStateMachine):
                 case KillLease(lease):
                     assert not lease.ended
 
-    @rule(group=GROUPS, attempt=ATTEMPTS, amounts=st.dictionaries(st.integers(0, 2), RESOURCES, min_size=1), commit=st.booleans(), claim=st.booleans())
+    @rule(
+        group=GROUPS,
+        attempt=ATTEMPTS,
+        amounts=st.dictionaries(st.integers(0, 2), RESOURCES, min_size=1),
+        commit=st.booleans(),
+        claim=st.booleans(),
+    )
     def prepare(self, group: str, attempt: int, amounts: dict[int, dict[str, int]], commit: bool, claim: bool) -> None:
         self.before = self.known()
         self.do(self.bundles.prepare(group, attempt, amounts, self.now, keep_s=10.0, commit=commit, claim=claim))
@@ -369,7 +379,10 @@ class Node(RuleBasedStateMachine):
 
     @rule(group=GROUPS, attempt=ATTEMPTS)
     def commit(self, group: str, attempt: int) -> None:
-        self.do(self.bundles.commit(group, attempt))
+        decisions = self.bundles.commit(group, attempt)
+        if decisions:
+            self.ended[group] = max(attempt, self.ended.get(group, 0))
+        self.do(decisions)
 
     @rule(group=GROUPS, attempt=ATTEMPTS)
     def cancel(self, group: str, attempt: int) -> None:
@@ -435,7 +448,8 @@ class Node(RuleBasedStateMachine):
         self.pool.check(used)
         assert all(units >= 0 for units in self.pool.free.amounts.values()), "allocated <= capacity"
         shares: dict[int, int] = {}
-        for demand, devices in [*self.outside, *((b.resources, b.devices) for r in self.bundles.reservations() for b in r.bundles.values())]:
+        inside = [(b.resources, b.devices) for r in self.bundles.reservations() for b in r.bundles.values()]
+        for demand, devices in [*self.outside, *inside]:
             for device in devices.get("GPU", ()):
                 shares[device] = shares.get(device, 0) + min(demand["GPU"], UNIT)
         assert all(share <= UNIT for share in shares.values()), "a device is in one place only"

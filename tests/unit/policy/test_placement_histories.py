@@ -180,7 +180,13 @@ class Histories(RuleBasedStateMachine):
         self.join(cpus, 1, "a")
         self.join(4, 0, "b")
 
-    @rule(strategy=st.sampled_from(Strategy), bundles=SPECS, priority=st.integers(0, 1), detached=st.booleans(), creator=st.sampled_from(["", "actor"]))
+    @rule(
+        strategy=st.sampled_from(Strategy),
+        bundles=SPECS,
+        priority=st.integers(0, 1),
+        detached=st.booleans(),
+        creator=st.sampled_from(["", "actor"]),
+    )
     def create(self, strategy: Strategy, bundles: list[BundleSpec], priority: int, detached: bool, creator: str) -> None:
         if len(self.table.living()) >= LIVING_MAX:
             return
