@@ -12,7 +12,7 @@ One attempt of a group on this node is one reservation, and all of it is in one 
 BL-1: what the bundles here hold was taken from the node's room, and is given back exactly once, when the last
       lease in it has ended.
 BL-2: the leases in a bundle never use more than it has; only CPU may be owed, as on a node (SEMANTICS 24).
-BL-3: an attempt that was given back here, for whatever reason, is never prepared here again (fencing).
+BL-3: an attempt that was refused or given back here is never prepared here again (fencing).
 BL-4: of the reservations that are not RETURNING at most one has a given bundle of a group.
 BL-5: a reservation that is not committed ends at its deadline, and the head is told.
 BL-6: Returned is said when nothing of the group is left up to that attempt, not before.
@@ -40,7 +40,7 @@ from actorflow._core.policy.placement_decisions import (
 from actorflow._core.policy.resource_pool import Amounts, Devices, ResourcePool
 
 FENCES_MAX = 100_000
-"""Groups whose last attempt that was given back is remembered; the oldest is forgotten first."""
+"""Groups whose last attempt that has ended here is remembered; the oldest is forgotten first."""
 
 
 class ReservationState(Enum):
@@ -99,7 +99,7 @@ class Bundles:
         self._claims: dict[tuple[GroupId, int], Reservation] = {}
         """Those that are CLAIMED, in the order they came, which is that in which they are served."""
         self._fences: OrderedDict[GroupId, int] = OrderedDict()
-        """The highest attempt of a group that was given back."""
+        """The highest attempt of a group that was refused or given back."""
         self._returns: dict[GroupId, int] = {}
         """Groups that the head wants returned, up to which attempt, while something of that is left."""
 
@@ -121,15 +121,15 @@ class Bundles:
         if known is not None and known.state is not ReservationState.RETURNING:
             return [] if known.state is ReservationState.CLAIMED else [Prepared(group_id, attempt)]
         if attempt <= self._fences.get(group_id, 0):
-            return [PrepareRefused(group_id, attempt, "this attempt was given back here before")]
+            return [PrepareRefused(group_id, attempt, "this attempt was refused or given back here before")]
         for other in self._groups.get(group_id, {}).values():
             if other.state is not ReservationState.RETURNING and not other.asked.keys().isdisjoint(bundles):
-                return [PrepareRefused(group_id, attempt, f"attempt {other.attempt} has the same bundles here")]
+                return self._refuse(group_id, attempt, f"attempt {other.attempt} has the same bundles here")
         reservation = Reservation(group_id, attempt, bundles, commit, keep_s)
         # A claim that waits comes first: what is free may be there for it.
         reason = self._take(reservation, self.claimed())
         if reason and not claim:
-            return [PrepareRefused(group_id, attempt, reason)]
+            return self._refuse(group_id, attempt, reason)
         reservation.deadline = now + keep_s
         self._groups.setdefault(group_id, {})[attempt] = reservation
         if not reason and commit:
@@ -356,6 +356,11 @@ class Bundles:
         reservation.bundles = taken
         reservation.state = ReservationState.PREPARED
         return ""
+
+    def _refuse(self, group_id: GroupId, attempt: int, reason: str) -> list[NodeDecision]:
+        """Once and for all: the head goes on, and a copy of the Prepare may come when there is room."""
+        self._fence(group_id, attempt)
+        return [PrepareRefused(group_id, attempt, reason)]
 
     def _fence(self, group_id: GroupId, attempt: int) -> None:
         self._fences[group_id] = max(attempt, self._fences.pop(group_id, 0))

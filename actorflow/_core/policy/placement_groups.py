@@ -338,7 +338,7 @@ class PlacementGroups:
         """A node has set everything aside. When all have, the attempt is decided. Idempotent."""
         group = self._groups.get(group_id)
         if group is None:
-            return []  # a Return is on its way, or has arrived already
+            return [] if group_id in self._returning.get(node_id, ()) else [Return(node_id, group_id, attempt)]
         inflight = group.inflight
         if inflight is None or inflight.number != attempt or node_id not in inflight.bundles:
             known = any((place.node_id, place.attempt) == (node_id, attempt) for place in group.placed.values())

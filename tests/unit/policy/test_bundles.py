@@ -58,7 +58,9 @@ def test_prepare_takes_everything_or_nothing() -> None:
     [refused] = prepare(bundles, CPU, group=H)
     assert refused == PrepareRefused(H, 1, "bundle 0 (1 CPU) has no room: 1 CPU more than there is free")
     bundles.cancel(G, 1)
-    [refused] = prepare(bundles, CPU, {"CPU": 3 * UNIT}, group=H)
+    [refused] = prepare(bundles, CPU, group=H)
+    assert isinstance(refused, PrepareRefused), "BL-3: a copy of what was refused, now that there is room"
+    [refused] = prepare(bundles, CPU, {"CPU": 3 * UNIT}, group=H, attempt=2)
     assert isinstance(refused, PrepareRefused)
     assert pool.free == pool.total, "BL-1: what was taken before the refusal is back"
 
@@ -357,6 +359,7 @@ class Node(RuleBasedStateMachine):
                     assert (group, attempt) in held
                 case BundlesLost(group, attempt) | PrepareRefused(group, attempt):
                     assert (group, attempt) not in held
+                    self.ended[group] = max(attempt, self.ended.get(group, 0))
                 case Returned(group, attempt):
                     left = [r for r in self.bundles.reservations() if r.group_id == group and r.attempt <= attempt]
                     assert not left, "BL-6"
@@ -379,10 +382,7 @@ class Node(RuleBasedStateMachine):
 
     @rule(group=GROUPS, attempt=ATTEMPTS)
     def commit(self, group: str, attempt: int) -> None:
-        decisions = self.bundles.commit(group, attempt)
-        if decisions:
-            self.ended[group] = max(attempt, self.ended.get(group, 0))
-        self.do(decisions)
+        self.do(self.bundles.commit(group, attempt))
 
     @rule(group=GROUPS, attempt=ATTEMPTS)
     def cancel(self, group: str, attempt: int) -> None:
@@ -432,9 +432,7 @@ class Node(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 6.0, 11.0]))
     def time(self, seconds: float) -> None:
         self.now += seconds
-        decisions = self.bundles.tick(self.now)
-        self.ended |= {d.group_id: max(d.attempt, self.ended.get(d.group_id, 0)) for d in decisions if isinstance(d, BundlesLost)}
-        self.do(decisions)
+        self.do(self.bundles.tick(self.now))
         deadline = self.bundles.next_deadline()
         assert deadline is None or deadline > self.now, "BL-5"
 

@@ -309,8 +309,10 @@ def test_removed_in_the_middle_of_prepare() -> None:
     table.prepared("n0", G, 1, 0.0)
     removed = [Return("n0", G, 1), Return("n1", G, 1), Removed((DRIVER,), G, "it was removed by a test")]
     assert table.remove(G, by="a test", now=0.0) == removed
-    assert table.prepared("n1", G, 1, 0.0) == []
+    assert table.prepared("n1", G, 1, 0.0) == [], "the Return is on its way"
     assert refuse(table, "n1", 1) == []
+    table.returned("n1", G, 1)
+    assert table.prepared("n1", G, 1, 0.0) == [Return("n1", G, 1)], "it must not keep what nobody knows"
     assert table.bundles_lost("n0", G, 1, "late", 0.0, Random(0)) == []
     table.check()
 

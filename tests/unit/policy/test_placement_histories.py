@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -32,10 +33,12 @@ from actorflow._core.policy.placement_decisions import (
     PrepareRefused,
     Ready,
     Removed,
+    Rescheduling,
     Return,
     Returned,
     ToHead,
     ToNode,
+    Waiting,
 )
 from actorflow._core.policy.placement_groups import PlacementGroups
 from actorflow._core.policy.placement_record import Group, GroupSpec, State
@@ -46,10 +49,10 @@ NODES_MAX = 4
 DELIVERED_KEPT = 4
 """How many words a resumed connection may bring a second time."""
 
-AMOUNTS = st.sampled_from(
-    [{"CPU": UNIT}, {"CPU": 2 * UNIT}, {"CPU": 3 * UNIT}, {"CPU": UNIT, "GPU": UNIT}, {"GPU": 2 * UNIT}]
-)
-SPECS = st.lists(st.builds(BundleSpec, AMOUNTS, st.sampled_from([{}, {}, {}, {"zone": "a"}])), min_size=1, max_size=4)
+DEMANDS = [{"CPU": UNIT}, {"CPU": 2 * UNIT}, {"CPU": 3 * UNIT}, {"CPU": UNIT, "GPU": UNIT}, {"GPU": 2 * UNIT}]
+LABELS = [{}, {}, {}, {"zone": "a"}]
+AMOUNTS = st.sampled_from(DEMANDS)
+SPECS = st.lists(st.builds(BundleSpec, AMOUNTS, st.sampled_from(LABELS)), min_size=1, max_size=4)
 
 
 class SimNode:
@@ -410,4 +413,61 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestHistories.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+
+
+def walk(seed: int, steps: int) -> Counter[str]:
+    """One long history, chosen by a seed: deeper than those above, which begin small. Returns what was decided."""
+    rng = Random(seed)
+    world = Histories()
+    decided: Counter[str] = Counter()
+    do = world.do
+
+    def counted(decisions: list[Decision]) -> None:
+        decided.update(type(decision).__name__ for decision in decisions)
+        do(decisions)
+
+    world.do = counted  # type: ignore[method-assign]
+    world.first(rng.randint(1, 6))
+
+    def create() -> None:
+        bundles = [BundleSpec(rng.choice(DEMANDS), rng.choice(LABELS)) for _ in range(rng.randint(1, 4))]
+        world.create(rng.choice(list(Strategy)), bundles, rng.randint(0, 1), rng.random() < 0.5, rng.choice(["", "actor"]))
+
+    def number() -> int:
+        return rng.randint(0, 50)
+
+    actions = [
+        (12, create),
+        (12, world.schedule),
+        (30, lambda: world.deliver(number(), rng.randint(1, 3), rng.random() < 0.5)),
+        (6, world.deliver_all),
+        (6, lambda: len(world.table.living()) and world.remove(number())),
+        (1, lambda: world.owner_ends(rng.choice(["actor", "job"]))),
+        (4, lambda: world.connection_is_resumed(number(), rng.randint(0, DELIVERED_KEPT), rng.randint(0, DELIVERED_KEPT))),
+        (2, lambda: world.new_connection(number())),
+        (2, lambda: world.node_is_cut_off(number())),
+        (4, world.nodes_come_back),
+        (4, lambda: world.join(rng.randint(1, 6), rng.randint(0, 2), rng.choice("ab"))),
+        (2, lambda: len(world.nodes) > 1 and world.node_dies(number())),
+        (6, lambda: world.lease_outside(number(), rng.choice(DEMANDS))),
+        (6, lambda: world.lease_outside_ends(number())),
+        (4, lambda: world.node_reports(number())),
+        (12, lambda: world.lease_in_bundle(number(), number(), rng.randint(-1, 3), rng.choice(DEMANDS))),
+        (4, lambda: world.leases_end(number())),
+        (8, lambda: world.time(rng.choice([0.1, 0.1, 1.0, 1.0, 4.0, 16.0, 40.0]))),
+    ]
+    weights = [weight for weight, _ in actions]
+    for _ in range(steps):
+        [(_, action)] = rng.choices(actions, weights)
+        action()
+        world.holds()
+    world.teardown()
+    return decided
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_long_history(seed: int) -> None:
+    decided = walk(seed, 400)
+    for kind in (Prepare, Commit, Cancel, Return, Ready, Rescheduling, Removed, Waiting):
+        assert decided[kind.__name__], f"seed {seed} never saw {kind.__name__}"
