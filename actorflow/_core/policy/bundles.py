@@ -282,11 +282,17 @@ class Bundles:
     # -- looking
 
     def held(self) -> list[HeldBundles]:
-        """What a node tells the head when it joins or joins again: no claims, and nothing that is on its way back."""
+        """What a node tells the head when it joins or joins again. Without what is on its way back already."""
         return [
-            HeldBundles(r.group_id, r.attempt, tuple(r.asked), r.state is ReservationState.COMMITTED)
+            HeldBundles(
+                r.group_id,
+                r.attempt,
+                tuple(r.asked),
+                committed=r.state is ReservationState.COMMITTED,
+                claimed=r.state is ReservationState.CLAIMED,
+            )
             for r in self.reservations()
-            if r.state in (ReservationState.PREPARED, ReservationState.COMMITTED)
+            if r.state is not ReservationState.RETURNING
         ]
 
     def reservations(self) -> Iterator[Reservation]:

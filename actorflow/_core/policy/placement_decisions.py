@@ -105,6 +105,8 @@ class HeldBundles:
     attempt: int
     indexes: tuple[int, ...]
     committed: bool
+    claimed: bool = False
+    """It is only waited for: there was no room yet."""
 
 
 # the shell of the node --------------------------------------------------------------------------------------

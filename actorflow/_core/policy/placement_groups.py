@@ -302,7 +302,7 @@ class PlacementGroups:
             known = group_id in self._returning.get(node_id, ())
             return [] if known else [Return(node_id, group_id, attempt)]
         if group.inflight is not None and group.inflight.number == attempt:
-            return self.prepared(node_id, group_id, attempt, now)
+            return [] if bundles.claimed else self.prepared(node_id, group_id, attempt, now)
         if any((place.node_id, place.attempt) == (node_id, attempt) for place in group.placed.values()):
             return [] if bundles.committed else [Commit(node_id, group_id, attempt)]
         return [Cancel(node_id, group_id, attempt)]

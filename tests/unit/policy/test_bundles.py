@@ -151,7 +151,11 @@ def test_what_a_node_says_when_it_joins_again() -> None:
     prepare(bundles, TWO, group="claim", claim=True)
     taken(bundles, 0, CPU, group="going")
     bundles.return_group("going", 1)
-    assert bundles.held() == [HeldBundles(G, 1, (0, 1), True), HeldBundles(H, 1, (0,), False)]
+    assert bundles.held() == [
+        HeldBundles(G, 1, (0, 1), committed=True),
+        HeldBundles(H, 1, (0,), committed=False),
+        HeldBundles("claim", 1, (0,), committed=False, claimed=True),
+    ]
 
 
 # Devices ----------------------------------------------------------------------------------------------------

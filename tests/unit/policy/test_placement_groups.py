@@ -253,6 +253,19 @@ def test_words_of_old_attempts_change_nothing() -> None:
     table.check()
 
 
+def test_an_old_answer_is_not_the_answer_to_a_new_question() -> None:
+    """PG-2, from the same node."""
+    table = cluster(4)
+    create(table, CPU)
+    tried(table)
+    table.tick(PREPARE_TIMEOUT_S, Random(0))
+    table.tick(PREPARE_TIMEOUT_S + 1, Random(0))
+    assert [p.attempt for p in tried(table, PREPARE_TIMEOUT_S + 1) if isinstance(p, Prepare)] == [2]
+    assert table.prepared("n0", G, 1, PREPARE_TIMEOUT_S + 1) == [Cancel("n0", G, 1)]
+    assert living(table).state is State.PREPARING
+    assert table.prepared("n0", G, 2, PREPARE_TIMEOUT_S + 1) == [Ready((DRIVER,), G, ("n0",), (2,))]
+
+
 def test_a_node_that_does_not_answer_ends_the_attempt() -> None:
     table = cluster(4, 5)
     create(table, CPU)
@@ -486,6 +499,22 @@ def test_an_answer_that_was_lost_with_the_connection() -> None:
     assert join(table, "n0", 4, (HeldBundles(G, 1, (0,), True),)) == [Ready((DRIVER,), G, ("n0",), (1,))]
 
 
+def test_claims_over_a_new_connection() -> None:
+    """One goes on to wait; one that the head has given up in the meantime is cancelled."""
+    table = cluster(4)
+    table.node_used("n0", FOUR)
+    create(table, FOUR)
+    tried(table)
+    table.tick(STARVATION_S, Random(0))
+    [prepare] = tried(table, STARVATION_S)
+    assert isinstance(prepare, Prepare)
+    assert prepare.claim
+    held = (HeldBundles(G, 1, (0,), committed=False, claimed=True), HeldBundles(G, 0, (0,), committed=False, claimed=True))
+    assert join(table, "n0", 4, held, now=6.0) == [Cancel("n0", G, 0)]
+    assert living(table).state is State.PREPARING
+    assert table.prepared("n0", G, 1, 7.0) == [Ready((DRIVER,), G, ("n0",), (1,))]
+
+
 def test_what_was_prepared_and_is_gone_ends_the_attempt() -> None:
     table = cluster(4, 4)
     create(table, CPU, CPU, strategy="STRICT_SPREAD")
@@ -537,6 +566,20 @@ def test_a_loss_can_make_a_group_infeasible_and_a_new_node_mends_it() -> None:
     assert "each bundle needs a node of its own, and 0 of 1 can ever have one" in waiting.reason
     join(table, "n2", 4, now=2.0)
     assert isinstance(tried(table, 2.0)[0], Prepare)
+
+
+def test_what_was_feasible_is_looked_at_again_when_more_is_lost() -> None:
+    """A bundle that a node has given back is no change of the nodes, and still another question."""
+    table = cluster(2, 2, 2)
+    ready(table, TWO, TWO, strategy="STRICT_SPREAD")
+    table.node_lost("n0", "gone", 1.0)
+    table.node_used("n2", CPU)
+    assert not told(tried(table, 1.0)).infeasible
+    table.bundles_lost("n1", G, 1, "late", 2.0, Random(0))
+    table.node_lost("n2", "gone", 2.0)
+    assert told(tried(table, 2.0)).infeasible
+    join(table, "n3", 2, now=3.0)
+    assert {p.node_id for p in tried(table, 3.0) if isinstance(p, Prepare)} == {"n1", "n3"}
 
 
 def test_without_nodes_nothing_is_infeasible() -> None:
@@ -627,6 +670,19 @@ def test_one_that_starves_gets_what_is_returned_before_a_younger_one() -> None:
         table.returned("n0", group, 1)
         decisions = tried(table, 7.0)
     assert prepared_groups(decisions) == ["big"]
+
+
+def test_what_was_kept_for_one_that_is_removed_is_for_others() -> None:
+    table = cluster(4)
+    ready(table, TWO, group="first")
+    create(table, FOUR, group="big")
+    tried(table)
+    table.tick(6.0, Random(0))
+    tried(table, 6.0)
+    create(table, TWO, group="small", now=6.0)
+    assert prepared_groups(tried(table, 6.0)) == []
+    table.remove("big", by="a test", now=7.0)
+    assert prepared_groups(tried(table, 7.0)) == ["small"]
 
 
 def test_a_turn_holds_up_only_what_needs_the_same() -> None:

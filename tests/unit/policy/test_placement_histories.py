@@ -149,7 +149,11 @@ class Histories(RuleBasedStateMachine):
     def strict(self, decision: Ready) -> None:
         group = self.table.find(decision.group_id)
         assert isinstance(group, Group)
-        assert all(node_id in self.nodes for node_id in decision.nodes)
+        for node_id, attempt in zip(decision.nodes, decision.attempts, strict=True):
+            node = self.nodes[node_id]
+            held = {(h.group_id, h.attempt) for h in node.bundles.held() if not h.claimed}
+            lost = {(word.group_id, word.attempt) for word in node.to_head if isinstance(word, BundlesLost)}
+            assert (decision.group_id, attempt) in held | lost, f"it is ready, and {node_id} has nothing of it"
         if group.spec.strategy is Strategy.STRICT_PACK:
             assert len(set(decision.nodes)) == 1, "PG-6"
         if group.spec.strategy is Strategy.STRICT_SPREAD:
@@ -242,6 +246,7 @@ class Histories(RuleBasedStateMachine):
                 self.deliver(index, 1, False)
                 self.deliver(index, 1, True)
             self.schedule()
+        self.agree()
 
     @precondition(lambda self: self.nodes)
     @rule(index=st.integers(0, 9), words=st.integers(0, DELIVERED_KEPT), answers=st.integers(0, DELIVERED_KEPT))
@@ -376,7 +381,9 @@ class Histories(RuleBasedStateMachine):
             self.time(1.0)
             self.holds()
         self.deliver_all()
-        self.agree()
+        for node in self.nodes.values():
+            states = {reservation.state for reservation in node.bundles.reservations()}
+            assert states <= {ReservationState.COMMITTED}, f"{states} at rest"
         self.everything_that_fits_is_there()
         for group in list(self.table.living()):
             self.do(self.table.remove(group.spec.group_id, by="a test", now=self.now))
@@ -389,17 +396,22 @@ class Histories(RuleBasedStateMachine):
         self.table.check()
 
     def agree(self) -> None:
-        at_head = {
-            (place.node_id, group.spec.group_id, place.attempt, index)
-            for group in self.table.living()
-            for index, place in group.placed.items()
+        """Everything is delivered: without any time passing the head and the nodes that it knows say the same."""
+        placed, under_way = set(), set()
+        for group in self.table.living():
+            for place in group.placed.values():
+                placed.add((place.node_id, group.spec.group_id, place.attempt))
+            for node_id in group.inflight.bundles if group.inflight is not None else ():
+                under_way.add((node_id, group.spec.group_id, group.attempt))
+        there = {
+            (node.node_id, reservation.group_id, reservation.attempt): reservation.state
+            for node in self.nodes.values()
+            if node.connected
+            for reservation in node.bundles.reservations()
+            if reservation.state is not ReservationState.RETURNING
         }
-        at_nodes = set()
-        for node in self.nodes.values():
-            for reservation in node.bundles.reservations():
-                assert reservation.state is ReservationState.COMMITTED, f"{reservation.state} at rest"
-                at_nodes |= {(node.node_id, reservation.group_id, reservation.attempt, index) for index in reservation.bundles}
-        assert at_head == at_nodes, f"only the head knows {at_head - at_nodes}, only nodes know {at_nodes - at_head}"
+        assert placed | under_way == there.keys(), f"only the head: {(placed | under_way) - there.keys()}, only nodes: {there}"
+        assert all(there[key] is ReservationState.COMMITTED for key in placed), "a commit did not arrive"
 
     def everything_that_fits_is_there(self) -> None:
         for group in self.table.living():
