@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
-from random import Random
+from typing import Protocol
 
 from actorflow._core.base.errors import OptionError
 from actorflow._core.base.ids import ActorId, GroupId, ProcessId
@@ -71,7 +71,15 @@ RETRY_DELAY_S_MAX = 5.0
 FORGOTTEN = "nothing is known of this placement group: it was never created, or was removed so long ago that this is forgotten"
 
 
-def retry_delay_s(failures: int, rng: Random) -> float:
+class Rng(Protocol):
+    """What is asked of the generator: random.Random, given by the shell."""
+
+    def random(self) -> float:
+        """A number from 0 to 1."""
+        ...
+
+
+def retry_delay_s(failures: int, rng: Rng) -> float:
     """How long the next attempt waits: 0.05 s, doubled each time up to 5 s, of which a random half is left out."""
     delay_s = min(RETRY_DELAY_S * 2.0 ** min(failures - 1, 16), RETRY_DELAY_S_MAX)
     return delay_s * (0.5 + rng.random() / 2)
@@ -346,7 +354,7 @@ class PlacementGroups:
         inflight.waiting.discard(node_id)
         return [] if inflight.waiting else self._commit(group, inflight, now)
 
-    def refused(self, node_id: ProcessId, group_id: GroupId, attempt: int, reason: str, now: float, rng: Random) -> list[Decision]:
+    def refused(self, node_id: ProcessId, group_id: GroupId, attempt: int, reason: str, now: float, rng: Rng) -> list[Decision]:
         """A node has not enough room, whatever the head thought. Another attempt follows after a delay."""
         group = self._groups.get(group_id)
         inflight = group.inflight if group is not None else None
@@ -356,7 +364,7 @@ class PlacementGroups:
         self._delay(group, now, rng)
         return self._fail(group, f"node {node_id} refused it: {reason}", now, but=node_id)
 
-    def bundles_lost(self, node_id: ProcessId, group_id: GroupId, attempt: int, reason: str, now: float, rng: Random) -> list[Decision]:
+    def bundles_lost(self, node_id: ProcessId, group_id: GroupId, attempt: int, reason: str, now: float, rng: Rng) -> list[Decision]:
         """A node has given back what it had, because no commit came in time or it knows nothing of it."""
         group = self._groups.get(group_id)
         if group is None:
@@ -379,7 +387,7 @@ class PlacementGroups:
 
     # -- time
 
-    def tick(self, now: float, rng: Random) -> list[Decision]:
+    def tick(self, now: float, rng: Rng) -> list[Decision]:
         """Time passes. To be called when `next_deadline` has come."""
         decisions = self._tell_forgotten(self._early.expire(now), now)
         while self._timers and self._timers[0][0] <= now:
@@ -393,7 +401,7 @@ class PlacementGroups:
                 decisions += self._overdue(group, group.inflight, now, rng)
         return decisions
 
-    def _overdue(self, group: Group, inflight: Attempt, now: float, rng: Random) -> list[Decision]:
+    def _overdue(self, group: Group, inflight: Attempt, now: float, rng: Rng) -> list[Decision]:
         """Not every node has answered in time. A claim that was not served says nothing against the node."""
         silent = sorted(inflight.waiting)
         for node_id in silent if not inflight.claim else ():
@@ -449,7 +457,7 @@ class PlacementGroups:
         if node is not None:
             group.plan.avoid[node_id] = node.version
 
-    def _delay(self, group: Group, now: float, rng: Random) -> None:
+    def _delay(self, group: Group, now: float, rng: Rng) -> None:
         group.failures += 1
         group.not_before = now + retry_delay_s(group.failures, rng)
 
