@@ -15,7 +15,7 @@ BP-3: the same input gives the same assignment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -299,12 +299,15 @@ def _best(bundle: BundleSpec, places: Sequence[Place]) -> Place | None:
     return best
 
 
-def _modest_first(resources: Mapping[str, int], places: Sequence[Place]) -> Sequence[Place]:
-    """The nodes, those with devices that are not asked for last; in their order otherwise."""
-    wasted = [_wasted(place.room, resources) for place in places]
-    if not any(wasted):
-        return places
-    return [place for _, place in sorted(zip(wasted, places, strict=True), key=lambda pair: pair[0])]
+def _modest_first(resources: Mapping[str, int], places: Sequence[Place]) -> Iterator[Place]:
+    """The nodes, those with devices that are not asked for last; in their order otherwise. Lazy: few are looked at."""
+    others = []
+    for place in places:
+        if wasted := _wasted(place.room, resources):
+            others.append((wasted, place))
+        else:
+            yield place
+    yield from (place for _, place in sorted(others, key=lambda pair: pair[0]))
 
 
 def _largest_first(wanted: Wanted) -> list[int]:
