@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actorflow._core.base.resources import UNIT, ResourceSet
 from actorflow._core.policy.bundles import Bundles, ReservationState
+from actorflow._core.policy.leases import LeaseBook
 from actorflow._core.policy.placement_decisions import (
     BundleLease,
     BundlesLost,
@@ -20,6 +21,7 @@ from actorflow._core.policy.placement_decisions import (
     Returned,
 )
 from actorflow._core.policy.resource_pool import ResourcePool
+from actorflow._core.policy.tickets import Ticket, TicketKind
 
 CPU, TWO = {"CPU": UNIT}, {"CPU": 2 * UNIT}
 G, H = "group-g", "group-h"
@@ -329,6 +331,39 @@ def test_a_claim_on_a_whole_device_keeps_shares_away() -> None:
     assert isinstance(prepare(bundles, {"GPU": 1_000}, group=H)[0], PrepareRefused)
     pool.give({"GPU": 3_000}, first)
     assert bundles.admit() == [Prepared(G, 1)]
+
+
+# Beside leases ----------------------------------------------------------------------------------------------
+
+
+def test_bundles_and_leases_take_from_one_pool() -> None:
+    leases = LeaseBook({"CPU": 2 * UNIT, "GPU": UNIT}, {"GPU": [0]})
+    bundles = Bundles(leases.pool)
+    committed(bundles, CPU, {"GPU": UNIT})
+    first, second, third = (leases.request(TicketKind.TASK, "a", demand, 0.0) for demand in (CPU, CPU, {"GPU": 5_000}))
+    assert leases.admit(0.0) == [first]
+    leases.check(bundles.check().amounts)
+    assert bundles.return_group(G, 1) == [Returned(G, 1)]
+    leases.touch()
+    assert leases.admit(0.0, bundles.claimed()) == [second, third]
+    leases.check(bundles.check().amounts)
+
+
+def test_leases_leave_free_what_is_claimed() -> None:
+    leases = LeaseBook({"CPU": 2 * UNIT})
+    bundles = Bundles(leases.pool)
+    running = leases.request(TicketKind.TASK, "a", CPU, 0.0)
+    assert leases.admit(0.0) == [running]
+    assert prepare(bundles, TWO, claim=True) == []
+    waiting = leases.request(TicketKind.TASK, "a", CPU, 0.0)
+    assert leases.admit(0.0, bundles.claimed()) == []
+    assert isinstance(running, Ticket)
+    leases.release(running)
+    assert bundles.admit() == [Prepared(G, 1)]
+    assert leases.admit(0.0, bundles.claimed()) == []
+    bundles.cancel(G, 1)
+    leases.touch()
+    assert leases.admit(0.0, bundles.claimed()) == [waiting]
 
 
 # Any order of events ----------------------------------------------------------------------------------------
