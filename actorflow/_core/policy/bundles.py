@@ -345,12 +345,14 @@ class Bundles:
     def _take(self, reservation: Reservation, ahead: Amounts) -> str:
         """Take all bundles of a reservation, whole devices first, or none: then the reason is returned.
 
-        What is `ahead` stays free for others.
+        What is `ahead` stays free for others, and CPU that is only lent is not for bundles: they keep it.
         """
         pool, asked = self._pool, reservation.asked
-        for name, units in _sum(asked).items() if ahead else ():
-            if units > pool.free.get(name) - ahead.get(name, 0):
-                return f"older claims of placement groups come first, and leave too little {name} free"
+        for name, units in _sum(asked).items() if ahead or pool.lent else ():
+            lent = pool.lent if name == CPU else 0
+            if units > pool.free.get(name) - ahead.get(name, 0) - lent:
+                ahead_of = "older claims of placement groups" if ahead.get(name) else "workers that wait, and go on some time,"
+                return f"{ahead_of} come first, and leave too little {name} free"
         taken: dict[int, Bundle] = {}
         for index in sorted(asked, key=lambda index: _largest_device(pool, asked[index]), reverse=True):
             reason = pool.why_not(asked[index])

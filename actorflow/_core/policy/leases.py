@@ -289,6 +289,7 @@ class LeaseBook:
         if cpu:
             self._lending += 1
             self._free.amounts[CPU] += cpu
+            self.pool.lent += cpu
             self._dirty = True
 
     def _take_back(self, ticket: Ticket) -> None:
@@ -297,6 +298,7 @@ class LeaseBook:
             return
         self._lending -= 1
         self._free.amounts[CPU] -= cpu
+        self.pool.lent -= cpu
         if self._stuck:
             self._lend(self._stuck.pop(next(iter(self._stuck))))
 
@@ -328,12 +330,14 @@ class LeaseBook:
 
     def check(self, elsewhere: Demand | None = None) -> None:
         """Assert every invariant, given what others have taken `elsewhere` from the pool; for tests."""
-        used = ResourceSet(elsewhere)
+        used, lent = ResourceSet(elsewhere), 0
         for ticket in self.tickets():
             if ticket.state is not TicketState.WAITING:
                 used.add(ticket.demand)
             if ticket.state is TicketState.BLOCKED:
                 used.subtract({CPU: ticket.demand.get(CPU, 0)})
+                lent += ticket.demand.get(CPU, 0)
+        assert lent == self.pool.lent, f"LE-1: {self.pool.lent} units of CPU are lent, and blocked tickets lend {lent}"
         used.add(self._free.amounts)
         assert used == self.total, f"LE-2: used and free make {used}, the node has {self.total}"
         for name, book in self._devices.items():

@@ -20,12 +20,14 @@ Devices = dict[str, list[int]]
 class ResourcePool:
     """The resources of a node, or of a bundle."""
 
-    __slots__ = ("devices", "free", "total")
+    __slots__ = ("devices", "free", "lent", "total")
 
     def __init__(self, total: Amounts, devices: Mapping[str, Iterable[int]] | None = None) -> None:
         """`devices`: the ids of each kind; a share of a device is one id whose amount is less than UNIT."""
         self.total = ResourceSet(total)
         self.free = ResourceSet(total)
+        self.lent = 0
+        """How much of the free CPU blocked workers have lent: they may take it back at any moment."""
         self.devices: dict[str, DeviceBook] = {}
         for name, ids in (devices or {}).items():
             book = self.devices[name] = DeviceBook(ids, min(self.total.get(name), UNIT))

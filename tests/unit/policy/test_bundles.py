@@ -349,6 +349,24 @@ def test_bundles_and_leases_take_from_one_pool() -> None:
     leases.check(bundles.check().amounts)
 
 
+def test_cpu_that_is_only_lent_is_not_for_bundles() -> None:
+    """Its worker goes on at once when it can; a bundle would keep it, and the node be over its capacity."""
+    leases = LeaseBook(TWO)
+    bundles = Bundles(leases.pool)
+    blocked = leases.request(TicketKind.TASK, "a", CPU, 0.0)
+    assert leases.admit(0.0) == [blocked]
+    assert isinstance(blocked, Ticket)
+    leases.block(blocked)
+    assert leases.free().get("CPU") == 2 * UNIT
+    assert prepare(bundles, TWO) == [
+        PrepareRefused(G, 1, "workers that wait, and go on some time, come first, and leave too little CPU free")
+    ]
+    assert prepare(bundles, CPU, attempt=2) == [Prepared(G, 2)]
+    leases.unblock(blocked)
+    assert leases.free().get("CPU") == 0
+    leases.check(bundles.check().amounts)
+
+
 def test_leases_leave_free_what_is_claimed() -> None:
     leases = LeaseBook({"CPU": 2 * UNIT})
     bundles = Bundles(leases.pool)
