@@ -10,6 +10,9 @@ ProcessId = str
 ActorId = str
 """12 hex digits: one actor, over all of its restarts."""
 
+GroupId = str
+"""12 hex digits: one placement group, wherever its bundles are."""
+
 FunctionId = str
 """24 hex digits: the digest of a pickled function or class."""
 

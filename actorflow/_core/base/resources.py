@@ -241,18 +241,21 @@ class ResourceSet:
 class DeviceBook:
     """Which ids of one kind of device (GPU) are free, and how much of each.
 
-    DB-1: the free part of every device is between 0 and UNIT; `give` returns exactly what `take` handed out.
+    `each` is how much of every device is in the book: all of it on a node, a share in a bundle that has one.
+
+    DB-1: the free part of every device is between 0 and `each`; `give` returns exactly what `take` handed out.
     DB-2: a whole device is given to one holder; a share never lies on more than one device.
     """
 
-    __slots__ = ("_free",)
+    __slots__ = ("_each", "_free")
 
-    def __init__(self, ids: Iterable[int]) -> None:
-        self._free = dict.fromkeys(sorted(ids), UNIT)
+    def __init__(self, ids: Iterable[int], each: int = UNIT) -> None:
+        self._each = each
+        self._free = dict.fromkeys(sorted(ids), each)
 
     def capacity(self) -> int:
         """All devices, in units."""
-        return len(self._free) * UNIT
+        return len(self._free) * self._each
 
     def free(self) -> dict[int, int]:
         """The free units of each id."""
@@ -285,4 +288,4 @@ class DeviceBook:
         share = min(units, UNIT)
         for device in ids:
             self._free[device] += share
-            assert self._free[device] <= UNIT, f"DB-1: device {device} was given back twice"
+            assert self._free[device] <= self._each, f"DB-1: device {device} was given back twice"

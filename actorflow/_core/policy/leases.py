@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from actorflow._core.base.resources import CPU, DeviceBook, ResourceSet
+from actorflow._core.base.resources import CPU, ResourceSet
 from actorflow._core.policy.lease_order import LeaseOrder
 from actorflow._core.policy.lease_shares import Shares
+from actorflow._core.policy.resource_pool import ResourcePool
 from actorflow._core.policy.tickets import (
     Demand,
     Refused,
@@ -50,7 +51,7 @@ class LeaseBook:
 
     __slots__ = (
         "_by_process", "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
-        "_shares", "_stuck", "blocked_max", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
+        "_shares", "_stuck", "blocked_max", "pool", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -63,16 +64,16 @@ class LeaseBook:
         blocked_max: int = 256,
         waiting_max: int = 1_000_000,
     ) -> None:
-        self.total = ResourceSet(total)
+        self.pool = ResourcePool(total, devices)
+        """The resources of the node, which bundles of placement groups take from as well."""
+        self.total = self.pool.total
         self.starvation_s = starvation_s
         self.reclaim_after_s = reclaim_after_s
         self.blocked_max = blocked_max
         """Tickets whose CPU may be lent at one time: each stands for an extra worker process."""
         self.waiting_max = waiting_max
-        self._devices = {name: DeviceBook(ids) for name, ids in (devices or {}).items()}
-        for name, book in self._devices.items():
-            assert book.capacity() == self.total.get(name), f"LE-2: {name} has an id for each device"
-        self._free = self.total.copy()
+        self._devices = self.pool.devices
+        self._free = self.pool.free
         self.wanted: dict[str, int] = {}
         """What all waiting tickets ask for together. Written here only."""
         self._shares = Shares()
@@ -203,18 +204,22 @@ class LeaseBook:
 
     # -- granting
 
-    def admit(self, now: float) -> list[Ticket]:
-        """Grant what can be granted, in order. Cheap when nothing has changed."""
+    def touch(self) -> None:
+        """Somebody else has given back something to the pool, or needs less of it than before."""
+        self._dirty = True
+
+    def admit(self, now: float, aside: Demand | None = None) -> list[Ticket]:
+        """Grant what can be granted, in order, and leave free what is set `aside`. Cheap when nothing has changed."""
         granted: list[Ticket] = []
         while self._dirty:
             before, queues = len(granted), len(self._order.entries)
-            self._pass(granted, now)
+            self._pass(granted, now, dict(aside or {}))
             # Queues beyond the window move up when one before them is empty.
             self._dirty = queues > WINDOW and len(granted) > before
         return granted
 
-    def _pass(self, granted: list[Ticket], now: float) -> None:
-        order, free, reserved = self._order, self._free.amounts, dict[str, int]()
+    def _pass(self, granted: list[Ticket], now: float, reserved: dict[str, int]) -> None:
+        order, free = self._order, self._free.amounts
         order.age(now)
         entries = order.entries
         at = looked = 0
@@ -291,6 +296,7 @@ class LeaseBook:
         if cpu:
             self._lending += 1
             self._free.amounts[CPU] += cpu
+            self.pool.lent += cpu
             self._dirty = True
 
     def _take_back(self, ticket: Ticket) -> None:
@@ -299,6 +305,7 @@ class LeaseBook:
             return
         self._lending -= 1
         self._free.amounts[CPU] -= cpu
+        self.pool.lent -= cpu
         if self._stuck:
             self._lend(self._stuck.pop(next(iter(self._stuck))))
 
@@ -339,14 +346,16 @@ class LeaseBook:
         found = [t for c in self._clients.values() for part in (c.waiting, c.held) for t in part.values()]
         return sorted(found, key=lambda ticket: ticket.number)
 
-    def check(self) -> None:
-        """Assert every invariant; for tests."""
-        used = ResourceSet()
+    def check(self, elsewhere: Demand | None = None) -> None:
+        """Assert every invariant, given what others have taken `elsewhere` from the pool; for tests."""
+        used, lent = ResourceSet(elsewhere), 0
         for ticket in self.tickets():
             if ticket.state is not TicketState.WAITING:
                 used.add(ticket.demand)
             if ticket.state is TicketState.BLOCKED:
                 used.subtract({CPU: ticket.demand.get(CPU, 0)})
+                lent += ticket.demand.get(CPU, 0)
+        assert lent == self.pool.lent, f"LE-1: {self.pool.lent} units of CPU are lent, and blocked tickets lend {lent}"
         used.add(self._free.amounts)
         assert used == self.total, f"LE-2: used and free make {used}, the node has {self.total}"
         for name, book in self._devices.items():

@@ -1,11 +1,10 @@
-"""The names of actors: one namespace after another, each name held by at most one actor that is not dead."""
+"""Names of actors, or of placement groups: in each namespace a name is held by at most one that is not dead."""
 
 from __future__ import annotations
 
 from itertools import islice
 
 from actorflow._core.base.errors import InternalError
-from actorflow._core.base.ids import ActorId
 
 NEAR_MAX = 3
 """How many similar names an error shows."""
@@ -18,37 +17,38 @@ NEAR_CANDIDATES_MAX = 200
 
 
 class NameBook:
-    """Who has which name.
+    """Who has which name. `noun` is what the holders are called in errors.
 
-    NM-1: a name is held by at most one actor; it is free again only when that actor gives it back.
+    NM-1: a name has at most one holder; it is free again only when that one gives it back.
     """
 
-    __slots__ = ("_spaces",)
+    __slots__ = ("_noun", "_spaces")
 
-    def __init__(self) -> None:
-        self._spaces: dict[str, dict[str, ActorId]] = {}
+    def __init__(self, noun: str = "actor") -> None:
+        self._noun = noun
+        self._spaces: dict[str, dict[str, str]] = {}
 
-    def find(self, namespace: str, name: str) -> ActorId | None:
-        """The actor that holds `name`, or None."""
+    def find(self, namespace: str, name: str) -> str | None:
+        """The id of who holds `name`, or None."""
         space = self._spaces.get(namespace)
         return space.get(name) if space is not None else None
 
-    def take(self, namespace: str, name: str, actor_id: ActorId) -> None:
-        """Give `name` to the actor; the caller has seen that it is free."""
+    def take(self, namespace: str, name: str, holder_id: str) -> None:
+        """Give `name` to this one; the caller has seen that it is free."""
         space = self._spaces.setdefault(namespace, {})
-        holder = space.setdefault(name, actor_id)
-        if holder != actor_id:
+        holder = space.setdefault(name, holder_id)
+        if holder != holder_id:
             raise InternalError(
-                f"NM-1: the name {name!r} in namespace {namespace!r} was given to actor {actor_id}, but {holder} holds it"
+                f"NM-1: the name {name!r} in namespace {namespace!r} was given to {self._noun} {holder_id}, but {holder} holds it"
             )
 
-    def free(self, namespace: str, name: str, actor_id: ActorId) -> None:
-        """Take the name back from the actor, which holds it."""
+    def free(self, namespace: str, name: str, holder_id: str) -> None:
+        """Take the name back from the one that holds it."""
         space = self._spaces.get(namespace, {})
         holder = space.pop(name, None)
-        if holder != actor_id:
+        if holder != holder_id:
             raise InternalError(
-                f"NM-1: actor {actor_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
+                f"NM-1: {self._noun} {holder_id} gave back the name {name!r} in namespace {namespace!r}, which {holder} holds"
             )
         if not space:
             del self._spaces[namespace]
