@@ -1,4 +1,4 @@
-"""The command line: `actorflow status` and what follows with later versions."""
+"""The command line: `actorflow start`, `stop` and `status`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import actorflow as af
 from actorflow._lifecycle import look
+from actorflow.cli import nodes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,10 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="show the cluster of this user on this host")
     status.add_argument("--address", default="auto", help="the cluster's address (default: the one on this host)")
+    status.set_defaults(run=lambda options: asyncio.run(_status(options.address)))
+    nodes.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
-        print(asyncio.run(_status(options.address)))
-    except (af.ClusterConnectionError, af.ClusterStartError) as error:
+        print(options.run(options))
+    except (af.ActorflowError, ValueError) as error:
         print(f"actorflow {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -34,8 +37,14 @@ async def _status(address: str) -> str:
         workers = await af.state.list_workers()
         actors = await af.state.list_actors()
         jobs = await af.state.list_jobs()
-    lines = ["resources"]
-    lines += [f"  {row['resource']}: {_amount(row, 'free')} free of {_amount(row, 'total')}" for row in resources]
+        nodes_ = await af.state.list_nodes()
+    lines = [f"nodes: {_count(nodes_, 'state')}", "resources"]
+    totals: dict[str, dict[str, Any]] = {}
+    for row in resources:
+        total = totals.setdefault(row["resource"], {"resource": row["resource"], "free": 0.0, "total": 0.0})
+        total["free"] += row["free"]
+        total["total"] += row["total"]
+    lines += [f"  {row['resource']}: {_amount(row, 'free')} free of {_amount(row, 'total')}" for row in totals.values()]
     lines.append(f"workers: {_count(workers, 'state')}")
     lines.append(f"actors: {_count(actors, 'state')}")
     lines += [f"  {row['class_name']}(af-actor-{row['actor_id'][:6]}) {row['state']} {row['name']}".rstrip() for row in actors[:20]]

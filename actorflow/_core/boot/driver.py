@@ -6,11 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
-from actorflow._core.boot.session_dir import find_current
+from actorflow._core.boot.session_dir import SessionInfo, find_all
 from actorflow._core.io.arena import fetch_arena
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actorflow._core.boot.protocol_thread import ProtocolThread
     from actorflow._core.io.arena import MemfdArena
     from actorflow._core.io.ports import Ports
+    from actorflow._core.io.shared_reads import SharedReads
     from actorflow._core.protocol.messages import WorkerLog
     from actorflow._core.worker.core import Core
 
@@ -40,6 +41,8 @@ class Driver:
         self.local = local
         self.on_log = on_log
         self.core: Core | None = None
+        self.found: SessionInfo | None = None
+        """The node that it joins, where that is known by more than its address."""
         self.node_address = local.node_address if local is not None else self._find(plan.address)
         self.protocol: ProtocolThread | None = None
         self._in_process: InProcessCluster | None = None
@@ -47,16 +50,29 @@ class Driver:
 
     # -- start
 
-    @staticmethod
-    def _find(address: str) -> str:
-        if address != "auto":
-            return address if ":" in address else f"unix:{address}/node.sock"
-        current = find_current()
-        if current is None:
+    def _find(self, address: str) -> str:
+        nodes = find_all()
+        if address == "auto":
+            if not nodes:
+                raise ClusterConnectionError(
+                    'address="auto": no actorflow cluster of this user runs on this host; start one with af.init() in another process, '
+                    "or with `actorflow start --head`"
+                )
+            self.found = nodes[0]
+            return nodes[0].address
+        if ":" not in address:
+            address = f"unix:{address}/node.sock"
+        for node in nodes:
+            if address in (node.address, node.tcp):
+                self.found = node
+                return node.address
+        if not address.startswith("unix:"):
+            known = ", ".join(node.tcp for node in nodes if node.tcp) or "none"
             raise ClusterConnectionError(
-                'address="auto": no actorflow cluster of this user runs on this host; start one with af.init() in another process'
+                f"no node of this user listens at {address} on this host (there are: {known}). A driver joins through a node on its own "
+                "host: start one with `actorflow start --address HOST:PORT`"
             )
-        return current.address
+        return address
 
     async def join(self) -> Core:
         """Connect to the node and the head, when they are ready. On the loop that will carry the protocol.
@@ -78,6 +94,8 @@ class Driver:
         process_id = local.driver_id if local is not None else new_id(ports.rng)
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
         own_address = f"unix:{directory}/{process_id}.sock"
+        if self.found is not None and self.found.tcp:
+            own_address = self._enter_cluster(ports, self.found, process_id, own_address)
         if local is not None and local.session is None:
             from actorflow._core.io.local_network import SCHEME, LocalNetwork
 
@@ -106,6 +124,19 @@ class Driver:
             loop.call_later(WARM_AFTER_S, core.store.warm_up)
         self.core = core
         return core
+
+    def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
+        """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises CredentialError."""
+        from actorflow._core.base.addresses import TcpAddress
+        from actorflow._core.io.cluster_access import ClusterAccess
+        from actorflow._core.security.credential_files import CredentialDir, SecretFile
+        from actorflow._core.security.roles import Role
+
+        ring = SecretFile(CredentialDir(node.credentials).secret).secrets.keyring()
+        access = ClusterAccess.of(Role.DRIVER, process_id, process_id, node.path, ring)
+        ports.network = access.network(ports.loop, cast("SharedReads | None", ports.reads))
+        host, _, port = node.tcp.rpartition(":")
+        return f"{TcpAddress(host, int(port), process_id)},{own_address}"
 
     async def _start_in_process(self, ports: Ports, local: LocalCluster) -> MemfdArena:
         from actorflow._core.boot.in_process import InProcessCluster

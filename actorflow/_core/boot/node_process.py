@@ -29,12 +29,7 @@ ROLE_MODULES = ("actorflow._core.head.head", "actorflow._core.io.processes", "ac
 
 def run(config: LocalClusterConfig) -> int:
     """Run the process until its driver is gone. Returns the exit code."""
-    arena = MemfdArena.create(config.arena_bytes)
-    os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
-    for name in SHARED_MODULES:
-        importlib.import_module(name)
-    gc.freeze()  # No collection in either process touches, and so copies, the pages that they share.
-    zygote = start_zygote(keep_fds=[arena.fileno()])
+    arena, zygote = prepare(config.arena_bytes)
     # The terminal's Ctrl-C is for the driver; the node ends when the driver is gone (SEMANTICS 26, 27).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -55,6 +50,16 @@ def run(config: LocalClusterConfig) -> int:
         session.remove()
         loop.close()
     return 0
+
+
+def prepare(arena_bytes: int) -> tuple[MemfdArena, ZygoteHandle]:
+    """Make the arena, import what is shared, and fork the zygote: before there is a thread or a loop."""
+    arena = MemfdArena.create(arena_bytes)
+    os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
+    for name in SHARED_MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # No collection in either process touches, and so copies, the pages that they share.
+    return arena, start_zygote(keep_fds=[arena.fileno()])
 
 
 async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdArena, zygote: ZygoteHandle) -> None:

@@ -71,6 +71,10 @@ class SessionInfo(NamedTuple):
     pid: int
     address: str
     created: float
+    tcp: str = ""
+    """Of a node that other nodes can reach: host:port."""
+    credentials: str = ""
+    """... and the directory with its cluster's secret."""
 
 
 class SessionDir:
@@ -126,9 +130,9 @@ class SessionDir:
         if fd >= 0:
             os.close(fd)
 
-    def publish(self, address: str) -> None:
-        """Say that the cluster can be reached: from now on `find_current` finds it."""
-        info = {"pid": os.getpid(), "address": address, "created": time.time()}
+    def publish(self, address: str, **more: str) -> None:
+        """Say that the cluster can be reached: from now on `find_current` finds it. `more`: fields of SessionInfo."""
+        info = {"pid": os.getpid(), "address": address, "created": time.time(), **more}
         new = f"{self.path}/session.json.new"
         with _explained(self.path):
             _write(new, json.dumps(info))
@@ -180,8 +184,13 @@ def _in_memory(path: str) -> str:
 
 def find_current(directories: Sequence[str] | None = None) -> SessionInfo | None:
     """The newest live cluster of this user that can be reached, for `address="auto"`."""
+    return next(iter(find_all(directories)), None)
+
+
+def find_all(directories: Sequence[str] | None = None) -> list[SessionInfo]:
+    """All live clusters and nodes of this user that can be reached, the newest first."""
     live = [info for path in _sessions(directories) if _is_locked(path) and (info := _read_info(path))]
-    return max(live, key=lambda info: info.created, default=None)
+    return sorted(live, key=lambda info: info.created, reverse=True)
 
 
 def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEEP_AGE_S) -> list[str]:
@@ -309,9 +318,13 @@ def _read_info(path: str) -> SessionInfo | None:
     try:
         with open(f"{path}/session.json", "rb") as file:
             info = json.loads(file.read())
-        return SessionInfo(os.path.basename(path), path, int(info["pid"]), str(info["address"]), float(info["created"]))
+        return SessionInfo(os.path.basename(path), path, int(info["pid"]), str(info["address"]), float(info["created"]), *_cluster_of(info))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # Not published yet.
+
+
+def _cluster_of(info: Mapping[str, object]) -> tuple[str, str]:
+    return str(info.get("tcp", "")), str(info.get("credentials", ""))
 
 
 def _remove_tree(path: str) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from _thread import start_new_thread
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
@@ -24,6 +25,9 @@ from actorflow._core.protocol.session import Identity
 from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
+
+if TYPE_CHECKING:
+    from actorflow._core.io.shared_reads import SharedReads
 
 SWITCH_INTERVAL_S = 0.0005
 """How soon the protocol's thread gets its turn beside user code that computes (DESIGN, section 3: 0.03 ms against 5.4)."""
@@ -91,7 +95,12 @@ class Worker:
             node_id=spec.node_id,
         )
         arena = MemfdArena.attach(*_arena) if _arena is not None else None
-        core = self.core = Core(real_ports(self.protocol_loop, lock=True, share_reads=True), identity, arena)
+        ports = real_ports(self.protocol_loop, lock=True, share_reads=True)
+        if spec.access:
+            from actorflow._core.io.cluster_access import ClusterAccess
+
+            ports.network = ClusterAccess.from_bytes(spec.access).network(self.protocol_loop, cast("SharedReads | None", ports.reads))
+        core = self.core = Core(ports, identity, arena)
         user_forks.watch(core)
         core.on_lost = lambda reason: leave(0)
         core.host = host = Host(core, self.executor, self._exit)

@@ -103,6 +103,8 @@ class WorkerSpec:
     working_dir: str | None = None
     sys_path: tuple[str, ...] = ()
     node_id: str = ""
+    access: bytes = field(default=b"", repr=False)
+    """See io/cluster_access.py; empty in a local cluster."""
 
 
 @dataclass(frozen=True, slots=True)

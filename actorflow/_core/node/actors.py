@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from enum import Enum
+from typing import cast
 
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import Death, NodeContext, WorkerProcess
+from actorflow._core.node.elsewhere import MOVE_AGAIN_S, MOVED_MAX, Elsewhere
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
+from actorflow._core.policy.work_class import Infeasible
 from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
 from actorflow._core.protocol.messages import (
     ActorDied,
@@ -119,9 +122,10 @@ class House:
 class Actors:
     """All actors on this node."""
 
-    def __init__(self, context: NodeContext, workers: Workers) -> None:
+    def __init__(self, context: NodeContext, workers: Workers, elsewhere: Elsewhere) -> None:
         self._context = context
         self._workers = workers
+        self._elsewhere = elsewhere
         self._actors: dict[str, Actor] = {}
 
     # -- from the head
@@ -154,6 +158,18 @@ class Actors:
             kind, problem = "unschedulable", ticket.reason
         died = ActorDied(kind, problem)
         self._context.head.send(ActorFailed(spec.actor_id, message.incarnation, died))
+
+    def move_on(self, now: float) -> None:
+        """Some that wait here may find room on another node: the head looks for one again. None of their code has run."""
+        for ticket in self._context.book.oldest_waiting(TicketKind.ACTOR, MOVED_MAX):
+            actor = cast(Actor, ticket.holder)
+            if now - ticket.requested_at < MOVE_AGAIN_S:
+                continue
+            place = self._elsewhere.better_place(ticket.demand, [], waits=True)
+            if place is not None and not isinstance(place, Infeasible):
+                self._withdraw(actor)
+                cause = f"it waited for room on node {self._context.node_id}, and node {place[0]} has some"
+                self._lost(actor, cause, expected=False, spent=False)
 
     def kill(self, peer: Peer, message: KillActor) -> None:
         """End this incarnation, wherever it is. Idempotent."""

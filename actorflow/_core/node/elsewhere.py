@@ -25,6 +25,10 @@ from actorflow._core.protocol.messages import NodeLoad, NodesChanged
 REPORT_S = 0.02
 """How long a change of what is free waits for more of them."""
 REDIRECTS_MAX = 3
+MOVED_MAX = 64
+"""Of those that wait, so many are looked at when other nodes have news."""
+MOVE_AGAIN_S = 0.5
+"""... and after this time without news, as what was sent to a node and went elsewhere is no news of it."""
 CLASSES_MAX = 1_000
 
 Place = tuple[ProcessId, str]
@@ -44,6 +48,8 @@ class Elsewhere:
         self._version = 0
         self._told: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.heard = asyncio.Event()
+        """The head has told of the other nodes, and them of this one."""
 
     @property
     def alone(self) -> bool:
@@ -69,6 +75,7 @@ class Elsewhere:
             if entry.node_id != self._context.node_id:
                 report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining)
                 self._view.update(report, now)
+        self.heard.set()
         self.looked_at()
 
     def looked_at(self) -> None:

@@ -34,6 +34,8 @@ class HeadLink:
         self._unsent: deque[AnyMessage] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
+        self.trouble = ""
+        """Why it could not be reached the last time."""
         self.ready: asyncio.Future[None] = ports.loop.create_future()
         """Done at the first handshake."""
 
@@ -58,6 +60,7 @@ class HeadLink:
 
     def peer_lost(self, reason: str) -> None:
         """The connection is gone, or was not made: try again, a little later each time."""
+        self.trouble = reason
         if self._retry is not None or self._peers is None:
             return
         if self.ready.done():

@@ -11,7 +11,7 @@ from typing import cast
 
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import Client, Death, NodeContext, WorkerProcess, client_of
-from actorflow._core.node.elsewhere import Elsewhere
+from actorflow._core.node.elsewhere import MOVE_AGAIN_S, MOVED_MAX, Elsewhere
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
@@ -32,11 +32,6 @@ from actorflow._core.protocol.messages import (
 )
 
 log = logging.getLogger(__name__)
-
-MOVED_MAX = 64
-"""Of those that wait, so many are looked at when other nodes have news."""
-MOVE_AGAIN_S = 0.5
-"""... and without news, as what was sent to a node and went elsewhere is no news of it."""
 
 
 class Lease:
@@ -88,7 +83,6 @@ class Leases:
         self._context = context
         self._workers = workers
         self._elsewhere = elsewhere
-        self._moved_at = 0.0
 
     # -- from owners
 
@@ -221,17 +215,9 @@ class Leases:
                 self._workers.kill(lease.worker, gone)
         client.leases.clear()
 
-    def move_on_again(self, now: float) -> None:
-        """Some time has passed."""
-        if now - self._moved_at >= MOVE_AGAIN_S:
-            self.move_on(now)
-
     def move_on(self, now: float) -> None:
-        """Other nodes have news: some that wait here may find room there."""
-        if self._elsewhere.alone:
-            return
-        self._moved_at = now
-        for ticket in self._context.book.waiting_tasks(MOVED_MAX):
+        """Some that wait here may find room on another node."""
+        for ticket in self._context.book.oldest_waiting(TicketKind.TASK, MOVED_MAX):
             lease = cast(Lease, ticket.holder)
             # Who was full when it sent the request on may have room by now.
             excluded = lease.excluded if now - ticket.requested_at < MOVE_AGAIN_S else []

@@ -18,7 +18,7 @@ from actorflow._core.io.ports import Arena, Ports, Processes, ProcessExit, Spill
 from actorflow._core.node.actors import Actors
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.context import Client, Holder, NodeContext, client_of
-from actorflow._core.node.elsewhere import Elsewhere
+from actorflow._core.node.elsewhere import MOVE_AGAIN_S, Elsewhere
 from actorflow._core.node.head_link import HeadLink
 from actorflow._core.node.jobs import Jobs
 from actorflow._core.node.leases import Leases
@@ -96,6 +96,7 @@ class Node:
         self._on_driver_gone: Callable[[str], None] | None = on_driver_gone
         self._clients: dict[str, Peer] = {}
         self._stopping = False
+        self._moved_at = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._owner_timer: asyncio.TimerHandle | None = None
         info = {**config.info, "head": config.head_address, "cancel_grace_s": repr(config.cancel_grace_s)}
@@ -116,7 +117,7 @@ class Node:
         self._workers = Workers(context, processes, self._jobs, self._logs)
         self._elsewhere = Elsewhere(context, ports.rng)
         self._leases = Leases(context, self._workers, self._elsewhere)
-        self._actors = Actors(context, self._workers)
+        self._actors = Actors(context, self._workers, self._elsewhere)
         self._store = Store(context, arena, self._clients.get, spill)
         self._state = State(context, self._workers, self._connected)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = self._table()
@@ -155,11 +156,20 @@ class Node:
         """Be ready to spawn, join the head, listen. Raises OSError, and TimeoutError when no head answers."""
         await self._processes.start(self)
         self._head.connect(self._peers)
-        async with asyncio.timeout(self.config.head_timeout_s):
-            await self._head.ready
+        try:
+            async with asyncio.timeout(self.config.head_timeout_s):
+                await self._head.ready
+        except TimeoutError:
+            where = f"the head at {self.config.head_address}"
+            raise TimeoutError(f"{where} did not answer for {self.config.head_timeout_s:g} s: {self._head.trouble}") from None
         await self._peers.listen(self.config.address)
         if self.config.owner:
             self._owner_timer = self._ports.loop.call_later(self.config.owner_timeout_s, self._owner_late)
+
+    async def others_know(self) -> None:
+        """Return when the nodes that were there before know of this one. Raises TimeoutError."""
+        async with asyncio.timeout(self.config.head_timeout_s):
+            await self._elsewhere.heard.wait()
 
     async def stop(self, reason: str) -> None:
         """Send the workers away, wait until their processes are gone, and close every connection."""
@@ -192,7 +202,13 @@ class Node:
 
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
         self._elsewhere.changed(peer, message)
-        self._leases.move_on(self._ports.monotonic())
+        self._move_on(self._ports.monotonic())
+
+    def _move_on(self, now: float) -> None:
+        if not self._elsewhere.alone:
+            self._moved_at = now
+            self._leases.move_on(now)
+            self._actors.move_on(now)
 
     def _owner_late(self) -> None:
         self._owner_timer = None
@@ -327,7 +343,8 @@ class Node:
         self._ticking = None
         now = self._ports.monotonic()
         self._leases.reclaim(now)
-        self._leases.move_on_again(now)
+        if now - self._moved_at >= MOVE_AGAIN_S:
+            self._move_on(now)
         self._pool.expire(now)
         self._store.expire(now, self._name)
         self._logs.catch_up()

@@ -334,11 +334,11 @@ class LeaseBook:
         for name, units in ticket.demand.items():
             self.wanted[name] = self.wanted.get(name, 0) + sign * units
 
-    def waiting_tasks(self, limit: int) -> list[Ticket]:
-        """Some tickets of tasks that wait, of each client the oldest first."""
+    def oldest_waiting(self, kind: TicketKind, limit: int) -> list[Ticket]:
+        """Some tickets of a kind that wait, of each client the oldest first."""
         found: list[Ticket] = []
         for client in self._clients.values():
-            found += [ticket for ticket in islice(client.waiting.values(), limit) if ticket.kind is TicketKind.TASK]
+            found += [ticket for ticket in islice(client.waiting.values(), limit) if ticket.kind is kind]
         return found[:limit]
 
     def tickets(self) -> list[Ticket]:

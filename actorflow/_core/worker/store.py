@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
+from actorflow._core.base.errors import NotYetSupportedError, ObjectLostError, ObjectStoreFullError
+from actorflow._core.base.resources import format_bytes
 from actorflow._core.policy.extents import PAGE_BYTES
 from actorflow._core.protocol.messages import (
     Allocate,
@@ -289,6 +290,13 @@ class StoreClient:
     async def read(self, stored: Stored) -> tuple[bytes | memoryview, list[memoryview]]:
         """Map and pin an object: (pickle, buffers). The pin goes with the last view. Raises ObjectLostError."""
         core = self._core
+        if stored.node != core.node_id:
+            raise NotYetSupportedError.explain(
+                which=f"a value of {format_bytes(stored.size)}",
+                what="cannot be read here",
+                why=f"it lies in the shared memory of node {stored.node}, and this is node {core.node_id}",
+                next_step="values over 100 KiB do not move between nodes yet: make them where they are used, or keep the work on one node",
+            )
         with core.lock:
             waiter = FutureWaiter(core.gates.current())
             self._token += 1

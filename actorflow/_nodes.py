@@ -1,0 +1,42 @@
+"""Nodes as the command line starts and ends them. The way down to `boot`, for callers above the core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actorflow._core.base.resources import parse_bytes, parse_resources
+from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, start_node, stop_nodes
+from actorflow._core.boot.node_launch import arena_size, local_resources
+from actorflow._core.boot.session_dir import SessionInfo, sweep_stale
+
+__all__ = ["DEFAULT_PORT", "StartedNode", "start", "stop"]
+
+
+def start(
+    *,
+    address: str = "",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float = 0.0,
+    memory: int | str | None = None,
+    object_store_memory: int | str | None = None,
+    resources: Mapping[str, float] | None = None,
+    credentials: str = "",
+) -> StartedNode:
+    """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
+
+    Raises ClusterStartError, CredentialError, OptionError.
+    """
+    own = local_resources(num_cpus, num_gpus, parse_bytes("memory", memory) if memory is not None else None)
+    totals = parse_resources(num_cpus=own["CPU"], num_gpus=own["GPU"], memory=int(own["memory"]), resources=dict(resources or {}))
+    size = parse_bytes("object_store_memory", object_store_memory) if object_store_memory is not None else None
+    if port is None:
+        port = 0 if address else DEFAULT_PORT
+    sweep_stale()
+    return start_node(NodePlan(totals, arena_size(size), head=address, host=host, port=port, credentials=credentials))
+
+
+def stop() -> list[SessionInfo]:
+    """End the nodes that this user has started on this host, and return them."""
+    return stop_nodes()

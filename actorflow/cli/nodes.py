@@ -1,0 +1,66 @@
+"""`actorflow start` and `actorflow stop`: the nodes of a cluster on this host."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from actorflow import _nodes
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    start = commands.add_parser("start", help="start a node: the first one of a cluster, or one that joins")
+    which = start.add_mutually_exclusive_group(required=True)
+    which.add_argument("--head", action="store_true", help="the first node of a new cluster")
+    which.add_argument("--address", metavar="HOST:PORT", help="join the cluster whose first node listens there")
+    start.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1; nothing else is possible yet)")
+    start.add_argument("--port", type=int, help=f"the one port of the node (default: {_nodes.DEFAULT_PORT} with --head, else any)")
+    start.add_argument("--num-cpus", type=float, help="default: the CPUs of this host")
+    start.add_argument("--num-gpus", type=float, default=0.0)
+    start.add_argument("--memory", help='for example "4GiB" (default: 70 %% of what there is)')
+    start.add_argument("--object-store-memory", help="shared memory for large values (default: 30 %% of what there is)")
+    start.add_argument("--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a resource of your own; may be repeated")
+    start.add_argument("--credentials", default="", metavar="DIRECTORY", help="with the cluster's secret (default: that of the head here)")
+    start.set_defaults(run=_start)
+    stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
+    stop.set_defaults(run=_stop)
+
+
+def _start(options: argparse.Namespace) -> str:
+    node = _nodes.start(
+        address=options.address or "",
+        host=options.host,
+        port=options.port,
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus,
+        memory=options.memory,
+        object_store_memory=options.object_store_memory,
+        resources=_resources(options.resource),
+        credentials=options.credentials,
+    )
+    head = options.address or node.tcp
+    return (
+        f"node at {node.tcp} (pid {node.pid}), logs in {node.path}/logs\n"
+        f"join with:    actorflow start --address {head}\n"
+        f'use it with:  af.init(address="{node.tcp}")\n'
+        f"end it with:  actorflow stop"
+    )
+
+
+def _stop(options: argparse.Namespace) -> str:
+    ended = _nodes.stop()
+    return "\n".join(f"node at {node.tcp} (pid {node.pid}) has ended" for node in ended) or "no node of this user runs here"
+
+
+def _resources(texts: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"--resource {text}: expected NAME=AMOUNT, for example --resource disk=4")
+    return found

@@ -1,0 +1,153 @@
+"""A cluster of several real nodes on this host: work and calls between them over TCP, nodes that die, and what cannot be joined."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import actorflow as af
+from actorflow import _nodes
+from actorflow._core.boot.session_dir import sweep_stale
+
+OPTIONS: dict[str, Any] = {"memory": "1GiB", "object_store_memory": "64MiB"}
+
+
+@contextmanager
+def cluster(*cpus: float) -> Iterator[list[_nodes.StartedNode]]:
+    """Nodes with so many CPUs each, the head in the first."""
+    nodes = [_nodes.start(port=0, num_cpus=cpus[0], **OPTIONS)]
+    try:
+        for count in cpus[1:]:
+            nodes.append(_nodes.start(address=nodes[0].tcp, num_cpus=count, **OPTIONS))
+        yield nodes
+    finally:
+        _nodes.stop()
+
+
+def here() -> str:
+    from actorflow import _runtime
+
+    return str(_runtime.current().node_id)  # type: ignore[attr-defined]
+
+
+@af.remote
+async def where(seconds: float = 0.0) -> str:
+    await asyncio.sleep(seconds)
+    return here()
+
+
+@af.remote
+async def parent(children: int) -> list[str]:
+    return await asyncio.gather(*(where(0.2) for _ in range(children)))
+
+
+class Counter(af.Actor, num_cpus=1, max_restarts=-1, max_task_retries=-1):
+    def __init__(self) -> None:
+        self.value = 0
+
+    @af.method
+    async def add(self) -> tuple[int, str]:
+        self.value += 1
+        return self.value, here()
+
+
+@af.remote
+async def use(counter: Any) -> tuple[int, str]:
+    return await counter.add()
+
+
+@pytest.mark.parametrize("driver_on", [0, 1], ids=["driver beside the head", "driver on another node"])
+async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on: int) -> None:
+    with cluster(2, 2) as nodes:
+        async with af.init(address=nodes[driver_on].tcp):
+            found = await asyncio.gather(*(where(1.0) for _ in range(4)))
+            assert len(set(found)) == 2, "all four at one time need both nodes"
+            counters = [await Counter.remote() for _ in range(4)]
+            places = [(await counter.add())[1] for counter in counters]
+            assert sorted(places.count(place) for place in set(places)) == [2, 2]
+            for counter in counters:
+                await af.kill(counter)
+            counter = await Counter.remote()
+            answers = await asyncio.gather(*(use.options(num_cpus=0.5)(counter) for _ in range(8)))
+            assert sorted(value for value, _ in answers) == list(range(1, 9))
+            assert len(await parent(6)) == 6
+
+
+async def test_a_large_result_comes_back_and_a_large_argument_says_that_it_cannot() -> None:
+    @af.remote(num_cpus=2)
+    def ones(count: int) -> Any:
+        return np.ones(count), here()
+
+    @af.remote(num_cpus=2)
+    def total(array: Any) -> float:
+        return float(array.sum())
+
+    with cluster(1, 2) as nodes:
+        async with af.init(address=nodes[0].tcp):
+            array, place = await ones(100_000)
+            assert array.sum() == 100_000
+            assert place != here()
+            with pytest.raises(af.NotYetSupportedError, match="lies in the shared memory of node"):
+                await total(await af.put(np.ones(100_000)))
+
+
+async def test_the_death_of_a_node_costs_attempts_and_no_calls() -> None:
+    with cluster(1, 2) as nodes:
+        async with af.init(address=nodes[0].tcp):
+            refs = [where.options(max_retries=5).remote(0.5) for _ in range(9)]
+            await af.wait(refs, num_returns=2)
+            os.killpg(nodes[1].pid, signal.SIGKILL)
+            assert len(await af.get(refs)) == 9
+    sweep_stale(age_s=0)  # As the next start does.
+
+
+def test_what_cannot_be_joined_or_listened_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(af.ClusterStartError, match=f"port {port}: the port is in use"):
+            _nodes.start(port=port, num_cpus=1, **OPTIONS)
+    with pytest.raises(af.ClusterStartError, match=r"will not listen on 0\.0\.0\.0.*without TLS"):
+        _nodes.start(host="0.0.0.0", port=0, num_cpus=1, **OPTIONS)
+    with pytest.raises(af.ClusterStartError, match="no node of this user on this host listens there"):
+        _nodes.start(address="127.0.0.1:1", num_cpus=1, **OPTIONS)
+    with pytest.raises(af.ClusterConnectionError, match=r"no node of this user listens at 127\.0\.0\.1:1"):
+        af.sync(af.init(address="127.0.0.1:1"))
+
+
+def test_a_node_with_another_secret_is_not_admitted(home: Any) -> None:
+    from actorflow._core.security.credential_files import CredentialDir
+
+    CredentialDir(str(home / "other")).create("other", wall_time=0.0)
+    with cluster(1) as nodes:
+        with pytest.raises(af.ClusterStartError, match="has not proven that it is of this cluster"):
+            _nodes.start(address=nodes[0].tcp, credentials=str(home / "other"), num_cpus=1, **OPTIONS)
+
+
+def test_the_commands() -> None:
+    def actorflow(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "actorflow.cli", *arguments], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    try:
+        said = actorflow("start", "--head", "--port", "0", "--num-cpus", "1", "--memory", "1GiB", "--object-store-memory", "64MiB")
+        address = said.split("node at ")[1].split(" ")[0]
+        assert f"actorflow start --address {address}" in said
+        actorflow("start", "--address", address, "--num-cpus", "3", "--resource", "disk=2", "--object-store-memory", "64MiB")
+        status = actorflow("status", "--address", address)
+        assert "nodes: 2" in status
+        assert "CPU: 4 free of 4" in status
+        assert "disk: 2 free of 2" in status
+    finally:
+        ended = actorflow("stop")
+    assert ended.count("has ended") == 2
+    assert actorflow("stop").strip() == "no node of this user runs here"
