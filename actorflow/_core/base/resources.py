@@ -24,7 +24,11 @@ ARENA_BYTES_MIN = 64 * 1024 * 1024
 ARENA_BYTES_STEP = 64 * 1024
 """Whole pages, whatever the size of a page is."""
 
-CPU, GPU, MEMORY = "CPU", "GPU", "memory"
+CPU, GPU, TPU, MEMORY = "CPU", "GPU", "TPU", "memory"
+DEVICE_NAMES = (GPU, TPU)
+"""The resources that are devices with ids: a share of one is given, or whole ones."""
+ACCELERATOR_TYPE = "accelerator_type:"
+"""A node has one of `accelerator_type:A100` when it has an A100; who needs one there takes next to nothing of it."""
 
 _OPTION_OF = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
 _BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
@@ -164,7 +168,9 @@ def format_bytes(size: int) -> str:
 
 
 def format_amount(name: str, units: int) -> str:
-    """Return one amount with its name: `2 CPU`, `4 GiB memory`."""
+    """Return one amount with its name: `2 CPU`, `4 GiB memory`; of an accelerator's type the name: `accelerator type A100`."""
+    if name.startswith(ACCELERATOR_TYPE):
+        return f"accelerator type {name.removeprefix(ACCELERATOR_TYPE)}"
     return f"{format_bytes(units // UNIT)} {name}" if name == MEMORY else f"{format_number(units)} {name}"
 
 

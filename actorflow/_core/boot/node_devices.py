@@ -1,0 +1,70 @@
+"""What a node says it has of accelerators: what it finds, unless its user has said a number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count
+
+from actorflow._core.base.resources import ACCELERATOR_TYPE, UNIT
+from actorflow._core.io.devices.kinds import Device, Kind, Machine
+from actorflow._core.io.devices.registry import Display, Found, default_kind, find_devices
+
+TYPE_LABEL = "accelerator_type"
+
+
+@dataclass(slots=True)
+class NodeDevices:
+    """For NodeConfig."""
+
+    resources: dict[str, int]
+    """Totals, those of the devices and their types among them, in units."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """`accelerator_type`: that of most devices."""
+    ids: dict[str, list[int]] = field(default_factory=dict)
+    displays: dict[str, Display] = field(default_factory=dict)
+
+
+def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = None, machine: Machine | None = None) -> NodeDevices:
+    """Find the devices of this machine, and add them to the resources of its node. `given` numbers win: 0 hides what is there.
+
+    Raises OptionError for a wrong ACTORFLOW_SIMULATED_DEVICES.
+    """
+    machine, given = machine or Machine(), given or {}
+    own = NodeDevices(dict(resources))
+    # Who has hidden all kinds does not wait for a driver.
+    found = find_devices(machine, hidden=[name for name, number in given.items() if not number])
+    types: Counter[str] = Counter()
+    for name in [*found, *(name for name in given if name not in found)]:
+        there = found.get(name) or Found(default_kind(name))
+        devices = _of_number(machine, there.kind, there.devices, given.get(name, len(there.devices)))
+        if devices:
+            _add(own, name, there.kind, devices)
+            types.update(device.type for device in devices if device.type)
+    for type_, _ in types.most_common(1):
+        own.labels[TYPE_LABEL] = type_
+    return own
+
+
+def _add(own: NodeDevices, name: str, kind: Kind, devices: Sequence[Device]) -> None:
+    own.resources[name] = len(devices) * UNIT
+    own.ids[name] = [device.number for device in devices]
+    own.displays[name] = Display(kind, len(devices), {device.number: device.shown for device in devices if device.shown})
+    for device in devices:
+        if device.type:
+            own.resources.setdefault(f"{ACCELERATOR_TYPE}{device.type}", UNIT)
+
+
+def _of_number(machine: Machine, kind: Kind, devices: Sequence[Device], number: int) -> list[Device]:
+    """So many of them; where there are too few, the user knows of more: what the node's variable names, then the lowest numbers."""
+    chosen = list(devices[:number])
+    named = [int(entry) for entry in machine.environ.get(kind.variable, "").split(",") if entry.strip().isdecimal()]
+    taken = {device.number for device in chosen}
+    for candidate in chain(named, count()):
+        if len(chosen) >= number:
+            return chosen
+        if candidate not in taken:
+            taken.add(candidate)
+            chosen.append(Device(candidate))
+    raise AssertionError("DV-2: numbers do not end")
