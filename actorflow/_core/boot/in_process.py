@@ -62,6 +62,7 @@ class InProcessCluster:
             owner=driver_id,
             labels=own.labels,
             device_ids=own.ids,
+            device_types=own.types,
             device_displays=own.displays,
             cancel_grace_s=settings.cancel_grace_s,
         )

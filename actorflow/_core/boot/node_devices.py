@@ -23,6 +23,7 @@ class NodeDevices:
     labels: dict[str, str] = field(default_factory=dict)
     """`accelerator_type`: that of most devices."""
     ids: dict[str, list[int]] = field(default_factory=dict)
+    types: dict[str, dict[int, str]] = field(default_factory=dict)
     displays: dict[str, Display] = field(default_factory=dict)
 
 
@@ -50,6 +51,7 @@ def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = 
 def _add(own: NodeDevices, name: str, kind: Kind, devices: Sequence[Device]) -> None:
     own.resources[name] = len(devices) * UNIT
     own.ids[name] = [device.number for device in devices]
+    own.types[name] = {device.number: device.type for device in devices if device.type}
     own.displays[name] = Display(kind, len(devices), {device.number: device.shown for device in devices if device.shown})
     for device in devices:
         if device.type:

@@ -95,6 +95,7 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         owner=config.driver_id,
         labels=own.labels,
         device_ids=own.ids,
+        device_types=own.types,
         device_displays=own.displays,
         log_dir=session.logs,
         prestart=config.prestart,

@@ -32,6 +32,8 @@ class NodeConfig:
     labels: dict[str, str] = field(default_factory=dict)
     device_ids: dict[str, list[int]] = field(default_factory=dict)
     """The ids of the devices by resource; by default 0 to n-1 of each that has devices (GPU, TPU)."""
+    device_types: dict[str, dict[int, str]] = field(default_factory=dict)
+    """The accelerator types of those whose type is known, by resource and id."""
     device_displays: dict[str, Display] = field(default_factory=dict)
     """How workers are shown them; by default as the first kind of the resource does."""
     log_dir: str | None = None

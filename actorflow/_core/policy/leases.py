@@ -56,6 +56,7 @@ class LeaseBook:
         total: Demand,
         devices: Mapping[str, Iterable[int]] | None = None,
         *,
+        device_types: Mapping[str, Mapping[int, str]] | None = None,
         starvation_s: float = 5.0,
         reclaim_after_s: float = 0.1,
         blocked_max: int = 256,
@@ -67,7 +68,8 @@ class LeaseBook:
         self.blocked_max = blocked_max
         """Tickets whose CPU may be lent at one time: each stands for an extra worker process."""
         self.waiting_max = waiting_max
-        self._devices = {name: DeviceBook(ids) for name, ids in (devices or {}).items()}
+        types = device_types or {}
+        self._devices = {name: DeviceBook(ids, types.get(name)) for name, ids in (devices or {}).items()}
         for name, book in self._devices.items():
             assert book.capacity() == self.total.get(name), f"LE-2: {name} has an id for each device"
         self._free = self.total.copy()
@@ -236,7 +238,7 @@ class LeaseBook:
             return False
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
-            if units and not book.fits(units):
+            if units and not book.fits(units, book.wanted_type(ticket.demand)):
                 return False
         return True
 
@@ -244,8 +246,9 @@ class LeaseBook:
         """LE-3. Where whole devices are missing all of their kind is reserved: shares of them come and go."""
         for name, units in ticket.demand.items():
             book = self._devices.get(name)
-            amount = self.total.get(name) if book is not None and not book.fits(units) else units
-            reserved[name] = reserved.get(name, 0) + amount
+            if book is not None and not book.fits(units, book.wanted_type(ticket.demand)):
+                units = self.total.get(name)
+            reserved[name] = reserved.get(name, 0) + units
 
     def _grant(self, ticket: Ticket, now: float) -> None:
         self._order.remove(ticket)
@@ -258,7 +261,7 @@ class LeaseBook:
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
             if units:
-                ticket.devices[name] = book.take(units)
+                ticket.devices[name] = book.take(units, book.wanted_type(ticket.demand))
         if ticket.kind is TicketKind.TASK:
             self._running += 1
             self._shares.granted(ticket)
