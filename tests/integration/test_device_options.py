@@ -68,7 +68,9 @@ def test_bad_syntax_is_told_before_anything_is_started(monkeypatch: pytest.Monke
     assert not af.is_initialized()
 
 
-@pytest.mark.parametrize(("options", "text"), [({"num_gpus": 1.5}, "num_gpus=1.5"), ({"resources": {"TPU": 0.5}}, "resources={'TPU': 0.5}")])
+@pytest.mark.parametrize(
+    ("options", "text"), [({"num_gpus": 1.5}, "num_gpus=1.5"), ({"resources": {"TPU": 0.5}}, "resources={'TPU': 0.5}")]
+)
 def test_a_machine_has_whole_devices(options: dict[str, Any], text: str) -> None:
     with pytest.raises(af.OptionError) as caught:
         af.init(num_cpus=1, **options)

@@ -129,7 +129,8 @@ async def test_devices_of_workers_that_die_come_back_exactly() -> None:
     def crash() -> None:
         os._exit(1)
 
-    shapes: list[dict[str, Any]] = [{"num_gpus": 2}, {"num_gpus": 1 / 3}, {"resources": {"TPU": 0.7}}, {"num_gpus": 1, "resources": {"TPU": 3}}]
+    shapes: list[dict[str, Any]] = [{"num_gpus": 2}, {"num_gpus": 1 / 3}, {"resources": {"TPU": 0.7}}]
+    shapes.append({"num_gpus": 1, "resources": {"TPU": 3}})
     refs = [crash.options(**shape).remote() for shape in shapes * 3]
     for outcome in await asyncio.gather(*refs, return_exceptions=True):
         assert isinstance(outcome, af.WorkerCrashedError)

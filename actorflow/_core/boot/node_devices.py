@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
+from typing import NamedTuple
 
 from actorflow._core.base.resources import ACCELERATOR_TYPE, UNIT
 from actorflow._core.io.devices.kinds import Device, Kind, Machine
@@ -14,17 +14,16 @@ from actorflow._core.io.devices.registry import Display, Found, default_kind, fi
 TYPE_LABEL = "accelerator_type"
 
 
-@dataclass(slots=True)
-class NodeDevices:
+class NodeDevices(NamedTuple):
     """For NodeConfig."""
 
     resources: dict[str, int]
     """Totals, those of the devices and their types among them, in units."""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str]
     """`accelerator_type`: that of most devices."""
-    ids: dict[str, list[int]] = field(default_factory=dict)
-    types: dict[str, dict[int, str]] = field(default_factory=dict)
-    displays: dict[str, Display] = field(default_factory=dict)
+    ids: dict[str, list[int]]
+    types: dict[str, dict[int, str]]
+    displays: dict[str, Display]
 
 
 def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = None, machine: Machine | None = None) -> NodeDevices:
@@ -33,7 +32,7 @@ def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = 
     Raises OptionError for a wrong ACTORFLOW_SIMULATED_DEVICES.
     """
     machine, given = machine or Machine(), given or {}
-    own = NodeDevices(dict(resources))
+    own = NodeDevices(dict(resources), {}, {}, {}, {})
     # Who has hidden all kinds does not wait for a driver.
     found = find_devices(machine, hidden=[name for name, number in given.items() if not number])
     types: Counter[str] = Counter()

@@ -1,7 +1,8 @@
 """What a kind of accelerator is: how its devices are found, and the variables that show a worker its own and hide the others.
 
 A kind is a record of functions, so that a new one is a new file and a line in `registry`. None of them imports what takes long before a
-cheap look at the file system says that there is something to find.
+cheap look at the file system says that there is something to find. Records are tuples here: every node imports this at its start, and data
+classes took 4 ms of that.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One accelerator of this machine."""
 
     number: int
@@ -36,12 +35,11 @@ class Device:
         return self.shown or str(self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """Where to look: the file system, the variables of this process, and the modules that it can import."""
 
     root: str = "/"
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = os.environ
     load: Callable[[str], Any] = importlib.import_module
 
     def path(self, path: str) -> str:
@@ -77,8 +75,7 @@ Show = Callable[[Sequence[str], int], dict[str, str]]
 """From the texts of a worker's devices, and how many the node has, to its variables."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """One kind of accelerator."""
 
     name: str

@@ -10,7 +10,6 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from actorflow._core.base.resources import GPU
@@ -41,11 +40,12 @@ def find(machine: Machine) -> list[Device]:
         nvml = machine.load("pynvml")
     except ImportError:
         devices = from_files(machine)
-        log.warning(
-            "this machine has an NVIDIA driver and the package nvidia-ml-py is not installed: %d GPUs were counted from the driver's "
-            "files, and their memory is not known. pip install 'actorflow[gpu]', or nvidia-ml-py",
-            len(devices),
-        )
+        if devices:  # Else this is a container that sees the driver of its machine and no GPU.
+            log.warning(
+                "this machine has an NVIDIA driver and the package nvidia-ml-py is not installed: %d GPUs were counted from the driver's "
+                "files, and their memory is not known. pip install 'actorflow[gpu]', or nvidia-ml-py",
+                len(devices),
+            )
         return devices
     return _in_time(nvml)
 
@@ -142,7 +142,7 @@ def restrict(machine: Machine, devices: list[Device]) -> list[Device]:
             return mig.setdefault(entry, Device(number, shown=entry, type=_common_type(devices), uuid=entry)) if devices else None
         if entry.startswith("GPU-"):
             device = by_uuid(devices, entry)
-            return replace(device, shown=entry) if device is not None else None
+            return device._replace(shown=entry) if device is not None else None
         return numbered(entry)
 
     return pick(VARIABLE, text, devices, named)
@@ -151,7 +151,7 @@ def restrict(machine: Machine, devices: list[Device]) -> list[Device]:
 def _told_apart(machine: Machine, devices: list[Device]) -> list[Device]:
     """GPUs of different types by their uuids: CUDA numbers the fastest first unless it is told otherwise, and the driver does not."""
     in_one_order = machine.environ.get(ORDER_VARIABLE) == "PCI_BUS_ID" or len({device.type for device in devices}) < 2
-    return devices if in_one_order else [replace(device, shown=device.uuid) for device in devices]
+    return devices if in_one_order else [device._replace(shown=device.uuid) for device in devices]
 
 
 def _common_type(devices: Sequence[Device]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from actorflow._core.base.errors import OptionError
 from actorflow._core.io.devices import amd, nvidia, simulated, tpu
@@ -21,22 +22,23 @@ KINDS: tuple[Kind, ...] = (nvidia.KIND, amd.KIND, tpu.KIND)
 """The first of a resource is what a node has that says a number and finds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+NO_TEXTS: Mapping[int, str] = MappingProxyType({})
+
+
+class Found(NamedTuple):
     """The devices of one resource."""
 
     kind: Kind
     devices: tuple[Device, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Display:
+class Display(NamedTuple):
     """How workers of a node are shown the devices of one resource."""
 
     kind: Kind
     total: int
     """How many the node has."""
-    texts: Mapping[int, str] = field(default_factory=dict)
+    texts: Mapping[int, str] = NO_TEXTS
     """The names of those that are not called by their numbers."""
 
     def variables(self, numbers: Sequence[int]) -> dict[str, str]:

@@ -92,6 +92,11 @@ def test_a_container_counts_what_it_may_open(tmp_path: Path) -> None:
     assert [(d.number, d.type) for d in found.devices] == [(0, "T4"), (1, "H100")]
 
 
+def test_a_container_without_gpus_is_told_nothing_about_its_machines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert find_devices(machine(tmp_path, nvidia_files(A100, minors=()))) == {}
+    assert not caplog.records
+
+
 def test_without_files_of_the_driver_those_in_dev_are_counted(tmp_path: Path) -> None:
     files = {"/dev/nvidiactl": "", "/dev/nvidia0": "", "/dev/nvidia1": "", "/dev/nvidia-uvm": "", "/dev/nvidia-caps/x": ""}
     found = find_devices(machine(tmp_path, files))["GPU"]

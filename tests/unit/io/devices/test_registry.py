@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def test_a_kind_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pyt
     def fail(machine: object) -> Any:
         raise PermissionError("/dev/kfd")
 
-    monkeypatch.setattr(registry, "KINDS", (replace(amd.KIND, find=fail), nvidia.KIND, tpu.KIND))
+    monkeypatch.setattr(registry, "KINDS", (amd.KIND._replace(find=fail), nvidia.KIND, tpu.KIND))
     found = find_devices(machine(tmp_path, NVIDIA_DRIVER, nvml=TWO_A100))
     assert [device.number for device in found["GPU"].devices] == [0, 1]
     assert "the amd devices of this node (GPU) could not be found" in caplog.text
@@ -77,7 +76,7 @@ def test_simulated_devices_take_the_place_of_real_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "GPU:0"])
 def test_no_simulated_devices_are_no_devices(tmp_path: Path, text: str) -> None:
-    assert own(tmp_path, text) == NodeDevices({"CPU": UNIT})
+    assert own(tmp_path, text) == NodeDevices({"CPU": UNIT}, {}, {}, {}, {})
 
 
 def test_a_type_says_whose_variables_are_set(tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_a_given_number_without_devices_goes_by_the_nodes_variable(tmp_path: Pat
 def test_zero_hides_devices_and_asks_no_driver(tmp_path: Path) -> None:
     assert own(tmp_path, "GPU:4:A100,TPU:1:v4", {"GPU": 0}).ids == {"TPU": [0]}
     nvml = FakeNvml(broken=AssertionError("it was asked"))
-    assert own_devices({}, {"GPU": 0}, machine(tmp_path, NVIDIA_DRIVER, nvml=nvml)) == NodeDevices({})
+    assert own_devices({}, {"GPU": 0}, machine(tmp_path, NVIDIA_DRIVER, nvml=nvml)) == NodeDevices({}, {}, {}, {}, {})
 
 
 def test_an_accelerator_type_that_the_user_gave_stays(tmp_path: Path) -> None:
