@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from actorflow._core.base.resources import ACCELERATOR_TYPE, UNIT
-from actorflow._core.io.devices.kinds import Device, Kind, Machine
-from actorflow._core.io.devices.registry import Display, Found, default_kind, find_devices
+from actorflow._core.io.devices.signs import any_sign
+
+if TYPE_CHECKING:
+    from actorflow._core.io.devices.kinds import Device, Kind, Machine
+    from actorflow._core.io.devices.registry import Display
 
 TYPE_LABEL = "accelerator_type"
 
@@ -31,8 +35,15 @@ def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = 
 
     Raises OptionError for a wrong ACTORFLOW_SIMULATED_DEVICES.
     """
-    machine, given = machine or Machine(), given or {}
     own = NodeDevices(dict(resources), {}, {}, {}, {})
+    environ, root = (machine.environ, machine.root) if machine is not None else (os.environ, "/")
+    if not any((given or {}).values()) and not environ.get("ACTORFLOW_SIMULATED_DEVICES") and not any_sign(root):
+        return own
+
+    from actorflow._core.io.devices.kinds import Machine
+    from actorflow._core.io.devices.registry import Found, default_kind, find_devices
+
+    machine, given = machine or Machine(), given or {}
     # Who has hidden all kinds does not wait for a driver.
     found = find_devices(machine, hidden=[name for name, number in given.items() if not number])
     types: Counter[str] = Counter()
@@ -48,6 +59,8 @@ def own_devices(resources: Mapping[str, int], given: Mapping[str, int] | None = 
 
 
 def _add(own: NodeDevices, name: str, kind: Kind, devices: Sequence[Device]) -> None:
+    from actorflow._core.io.devices.registry import Display
+
     own.resources[name] = len(devices) * UNIT
     own.ids[name] = [device.number for device in devices]
     own.types[name] = {device.number: device.type for device in devices if device.type}
@@ -59,6 +72,8 @@ def _add(own: NodeDevices, name: str, kind: Kind, devices: Sequence[Device]) -> 
 
 def _of_number(machine: Machine, kind: Kind, devices: Sequence[Device], number: int) -> list[Device]:
     """So many of them; where there are too few, the user knows of more: what the node's variable names, then the lowest numbers."""
+    from actorflow._core.io.devices.kinds import Device
+
     chosen = list(devices[:number])
     named = [int(entry) for entry in machine.environ.get(kind.variable, "").split(",") if entry.strip().isdecimal()]
     taken = {device.number for device in chosen}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from actorflow._core.base.resources import CPU, DEVICE_NAMES, UNIT
-from actorflow._core.io.devices.registry import Display, default_kind
 from actorflow._core.policy.worker_pool import PoolLimits
+
+if TYPE_CHECKING:
+    from actorflow._core.io.devices.registry import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class NodeConfig:
     def displays(self) -> dict[str, Display]:
         """How workers are shown the devices of all kinds that this node has."""
         counts = {name: len(ids) for name, ids in self.devices().items() if ids and name in DEVICE_NAMES}
+        if not counts.keys() - self.device_displays.keys():
+            return self.device_displays
+
+        from actorflow._core.io.devices.registry import Display, default_kind
+
         return {name: Display(default_kind(name), count) for name, count in counts.items()} | self.device_displays
 
     def cpus(self) -> int:

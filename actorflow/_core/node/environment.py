@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from actorflow._core.io.devices.registry import Display
+if TYPE_CHECKING:
+    from actorflow._core.io.devices.registry import Display
 
 
 class WorkerEnv(msgspec.Struct, forbid_unknown_fields=True):

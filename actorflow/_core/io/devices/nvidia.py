@@ -14,13 +14,12 @@ from typing import Any
 
 from actorflow._core.base.resources import GPU
 from actorflow._core.io.devices.kinds import Device, Kind, Machine, by_number, by_uuid, pick
+from actorflow._core.io.devices.signs import SIGNS
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
-SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
-"""One of these is there when a driver is loaded; the last: Windows has it, and this is WSL."""
 PROC = "/proc/driver/nvidia/gpus"
 ANSWER_TIMEOUT_S = 10.0
 """How long NVML may take. A driver that has to wake a large machine's GPUs takes seconds."""
@@ -34,7 +33,7 @@ MEMORY = re.compile(r"\d+GB")
 
 def find(machine: Machine) -> list[Device]:
     """See Kind. Raises what NVML raises."""
-    if not any(machine.exists(sign) for sign in SIGNS):
+    if not any(machine.exists(sign) for sign in SIGNS["nvidia"]):
         return []
     try:
         nvml = machine.load("pynvml")

@@ -19,7 +19,7 @@ from actorflow._core.io.devices.kinds import Device, Kind, Machine
 log = logging.getLogger(__name__)
 
 KINDS: tuple[Kind, ...] = (nvidia.KIND, amd.KIND, tpu.KIND)
-"""The first of a resource is what a node has that says a number and finds nothing."""
+"""What each can be seen by is in `signs` too. The first of a resource is what a node has that says a number and finds nothing."""
 
 
 NO_TEXTS: Mapping[int, str] = MappingProxyType({})

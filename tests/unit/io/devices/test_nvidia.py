@@ -10,6 +10,7 @@ import pytest
 
 from actorflow._core.io.devices import nvidia
 from actorflow._core.io.devices.registry import find_devices
+from actorflow._core.io.devices.signs import SIGNS
 from tests.unit.io.devices.fakes import NVIDIA_DRIVER, FakeNvml, NVMLError, machine, nvidia_files
 
 A100, H100, T4 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "Tesla T4"
@@ -68,7 +69,7 @@ def test_nvml_tells_types_memory_and_uuids(tmp_path: Path, as_bytes: bool) -> No
     assert nvml.open == 0, "it is closed again"
 
 
-@pytest.mark.parametrize("sign", nvidia.SIGNS)
+@pytest.mark.parametrize("sign", SIGNS["nvidia"])
 def test_a_driver_is_seen_by_any_of_its_signs(tmp_path: Path, sign: str) -> None:
     assert len(find_devices(machine(tmp_path, {sign: ""}, nvml=FakeNvml((T4, "GPU-1"))))["GPU"].devices) == 1
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from actorflow._core.base.resources import DEVICE_NAMES, UNIT
 from actorflow._core.boot.node_devices import NodeDevices, own_devices
 from actorflow._core.io.devices import amd, nvidia, registry, simulated, tpu
 from actorflow._core.io.devices.registry import KINDS, Display, default_kind, find_devices
+from actorflow._core.io.devices.signs import any_sign
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.environment import device_texts, device_variables
 from tests.unit.io.devices.fakes import NVIDIA_DRIVER, FakeNvml, kfd_node, machine
@@ -61,6 +65,37 @@ def test_two_kinds_of_one_resource_are_told_and_the_first_is_used(tmp_path: Path
 def test_a_variable_without_devices_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert find_devices(machine(tmp_path, environ={"CUDA_VISIBLE_DEVICES": "0", "TPU_VISIBLE_CHIPS": "0"})) == {}
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        NVIDIA_DRIVER,
+        kfd_node(1),
+        {"/dev/accel3": ""},
+        {"/dev/vfio/0": "", "/sys/bus/pci/devices/a/vendor": "0x1ae0", "/sys/bus/pci/devices/a/device": "0x0063"},
+    ],
+    ids=["nvidia", "amd", "tpu", "vfio"],
+)
+def test_what_a_kind_finds_has_left_a_sign(tmp_path: Path, files: dict[str, str]) -> None:
+    assert not any_sign(str(tmp_path))
+    here = machine(tmp_path, files, nvml=TWO_A100)
+    assert any_sign(str(tmp_path))
+    assert own_devices({}, {}, here).ids
+
+
+def test_a_node_without_a_sign_imports_no_kind(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from actorflow._core.boot import node_devices, node_process
+        from actorflow._core.node import node
+        node_devices.any_sign = lambda root: False
+        node_devices.own_devices({}, {"GPU": 0})
+        loaded = [name for name in sys.modules if name.startswith("actorflow._core.io.devices.")]
+        assert loaded == ["actorflow._core.io.devices.signs"], loaded
+    """
+    environ = {name: value for name, value in os.environ.items() if name != simulated.VARIABLE}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=30)
 
 
 # Simulated ------------------------------------------------------------------------------------------------------------
