@@ -112,6 +112,7 @@ def init(
 
     `address`: None takes ACTORFLOW_ADDRESS, else starts a new local cluster; "auto" joins the cluster of this user on this host.
     `num_cpus`, `num_gpus`, `memory` (bytes or "4GiB"), `resources`: what the local cluster offers; by default what the machine has.
+    GPUs and TPUs are found; `num_gpus=0` hides them, and `resources={"TPU": 0}` those.
     `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's.
     `namespace`: where the names of this program's actors live. `inline`: carry the protocol on the running loop and not in a thread of
     its own: faster by some microseconds a call, but code that blocks the loop then blocks the protocol too.
@@ -177,9 +178,12 @@ def _may_block() -> bool:
 
 def _plan(options: InitOptions) -> ClusterPlan:
     from actorflow._core.base.resources import parse_resources
-    from actorflow._core.boot.node_launch import ClusterPlan, arena_size, local_resources
+    from actorflow._core.boot.node_launch import ClusterPlan, arena_size, check_simulated_devices, given_devices, local_resources
 
     own = local_resources(options.num_cpus, options.num_gpus, options.memory)
+    devices = given_devices(options.num_gpus, dict(options.resources))
+    if not options.address:
+        check_simulated_devices()
     totals = parse_resources(num_cpus=own["CPU"], num_gpus=own["GPU"], memory=int(own["memory"]), resources=dict(options.resources))
     return ClusterPlan(
         address=options.address,
@@ -189,6 +193,7 @@ def _plan(options: InitOptions) -> ClusterPlan:
         in_process=options.mode == "in_process",
         cancel_grace_s=options.cancel_grace,
         looks=options.looks,
+        devices=devices,
         prestart=max(1, min(int(own["CPU"]), 2)),
     )
 

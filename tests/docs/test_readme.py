@@ -98,6 +98,7 @@ def run(blocks: list[Block], folder: Path, home: str) -> tuple[dict[int, str], s
     out, err = folder / "out", folder / "err"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACTORFLOW_")}
     environment |= {"ACTORFLOW_TMPDIR": home, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    environment["ACTORFLOW_SIMULATED_DEVICES"] = ""  # The pages show a machine without accelerators.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with open(out, "wb") as out_file, open(err, "wb") as err_file:
         process = subprocess.Popen(

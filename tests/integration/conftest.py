@@ -29,6 +29,8 @@ def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="aft-") as directory, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACTORFLOW_TMPDIR", directory)
         patch.delenv("ACTORFLOW_ADDRESS", raising=False)
+        patch.setenv("ACTORFLOW_SIMULATED_DEVICES", "")  # What this machine has is not what the tests are about.
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         yield Path(directory)
         assert leaks.until(lambda: not leaks.leftovers(directory)), leaks.leftovers(directory)
 

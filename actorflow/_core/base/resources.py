@@ -24,7 +24,11 @@ ARENA_BYTES_MIN = 64 * 1024 * 1024
 ARENA_BYTES_STEP = 64 * 1024
 """Whole pages, whatever the size of a page is."""
 
-CPU, GPU, MEMORY = "CPU", "GPU", "memory"
+CPU, GPU, TPU, MEMORY = "CPU", "GPU", "TPU", "memory"
+DEVICE_NAMES = (GPU, TPU)
+"""The resources that are devices with ids: a share of one is given, or whole ones."""
+ACCELERATOR_TYPE = "accelerator_type:"
+"""A node has one of `accelerator_type:A100` when it has an A100; who needs one there takes next to nothing of it."""
 
 _OPTION_OF = {"cpu": "num_cpus", "gpu": "num_gpus", "memory": "memory"}
 _BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
@@ -164,7 +168,9 @@ def format_bytes(size: int) -> str:
 
 
 def format_amount(name: str, units: int) -> str:
-    """Return one amount with its name: `2 CPU`, `4 GiB memory`."""
+    """Return one amount with its name: `2 CPU`, `4 GiB memory`; of a type the name: `an accelerator of the type A100`."""
+    if name.startswith(ACCELERATOR_TYPE):
+        return f"an accelerator of the type {name.removeprefix(ACCELERATOR_TYPE)}"
     return f"{format_bytes(units // UNIT)} {name}" if name == MEMORY else f"{format_number(units)} {name}"
 
 
@@ -245,41 +251,55 @@ class DeviceBook:
 
     DB-1: the free part of every device is between 0 and `each`; `give` returns exactly what `take` handed out.
     DB-2: a whole device is given to one holder; a share never lies on more than one device.
+    DB-3: who asks for an accelerator type that some of the devices have gets these and no others.
     """
 
-    __slots__ = ("_each", "_free")
+    __slots__ = ("_each", "_free", "_types")
 
-    def __init__(self, ids: Iterable[int], each: int = UNIT) -> None:
+    def __init__(self, ids: Iterable[int], each: int = UNIT, types: Mapping[int, str] | None = None) -> None:
         self._each = each
         self._free = dict.fromkeys(sorted(ids), each)
+        self._types = dict(types or {})
 
-    def capacity(self) -> int:
-        """All devices, in units."""
-        return len(self._free) * self._each
+    def capacity(self, type_: str = "") -> int:
+        """All devices, or those of a type, in units."""
+        return sum(not type_ or self._types.get(device) == type_ for device in self._free) * self._each
+
+    def wanted_type(self, demand: Mapping[str, int]) -> str:
+        """The accelerator type that `demand` asks for, if it is one of these devices'; empty: any device will do."""
+        for type_ in self._types.values():
+            if f"{ACCELERATOR_TYPE}{type_}" in demand:
+                return type_
+        return ""
+
+    def _candidates(self, type_: str) -> list[tuple[int, int]]:
+        """The devices that may be given to who asks for this type, and what of each is free (DB-3)."""
+        return [(device, left) for device, left in self._free.items() if not type_ or self._types.get(device) == type_]
 
     def free(self) -> dict[int, int]:
         """The free units of each id."""
         return dict(self._free)
 
-    def fits(self, units: int) -> bool:
-        """True when `take(units)` would succeed."""
+    def fits(self, units: int, type_: str = "") -> bool:
+        """True when `take` would succeed."""
+        candidates = self._candidates(type_)
         if units >= UNIT:
-            return units % UNIT == 0 and sum(left == UNIT for left in self._free.values()) >= units // UNIT
-        return any(left >= units for left in self._free.values())
+            return units % UNIT == 0 and sum(left == UNIT for _, left in candidates) >= units // UNIT
+        return any(left >= units for _, left in candidates)
 
-    def take(self, units: int) -> list[int]:
+    def take(self, units: int, type_: str = "") -> list[int]:
         """Take `units`, return the ids: the lowest whole ones, or for a share the fullest device with room.
 
         A share goes where others are, so that whole devices stay whole. Call only when `fits`.
         """
         assert units > 0, "DB-1: a demand for devices is positive"
-        assert self.fits(units), f"DB-1: {format_number(units)} devices asked, free are {self._free}"
+        assert self.fits(units, type_), f"DB-1: {format_number(units)} devices asked, free are {self._free}"
         if units >= UNIT:
-            ids = [device for device, left in self._free.items() if left == UNIT][: units // UNIT]
+            ids = [device for device, left in self._candidates(type_) if left == UNIT][: units // UNIT]
             for device in ids:
                 self._free[device] = 0
             return ids
-        shared = min((left, device) for device, left in self._free.items() if left >= units)[1]
+        shared = min((left, device) for device, left in self._candidates(type_) if left >= units)[1]
         self._free[shared] -= units
         return [shared]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
 from actorflow._core.boot import user_forks
+from actorflow._core.boot.node_devices import own_devices
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
@@ -51,13 +52,18 @@ class InProcessCluster:
         self._session = session
         head_address = f"unix:{session.path}/head.sock" if session is not None else f"{SCHEME}head"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
+        own = own_devices(settings.resources, settings.devices)
         config = NodeConfig(
             address=session.node_address if session is not None else f"{SCHEME}node",
             head_address=head_address,
-            resources=settings.resources,
+            resources=own.resources,
             worker_address=session.worker_address if session is not None else SCHEME.__add__,
             pid=os.getpid(),
             owner=driver_id,
+            labels=own.labels,
+            device_ids=own.ids,
+            device_types=own.types,
+            device_displays=own.displays,
             cancel_grace_s=settings.cancel_grace_s,
         )
         spill = DirectorySpill(ports.loop, self.arena, session.spill) if session is not None else None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 class LocalClusterConfig(NamedTuple):
     """One argument, as JSON. `resources` in units of 1/10000.
 
+    `devices`: how many of which the user said there are, 0 for none; of the others the node has what it finds.
     `ready_fd` is written to and closed when the cluster accepts drivers; `life_fd` is at its end when the driver is gone.
     """
 
@@ -22,6 +23,7 @@ class LocalClusterConfig(NamedTuple):
     sys_path: list[str]
     prestart: int
     cancel_grace_s: float = 5.0
+    devices: dict[str, int] | None = None
 
     def to_json(self) -> str:
         """For the command line."""

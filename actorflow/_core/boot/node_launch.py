@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from actorflow._core.base.errors import ClusterStartError
-from actorflow._core.base.resources import default_arena_bytes
+from actorflow._core.base.errors import ClusterStartError, OptionError
+from actorflow._core.base.resources import DEVICE_NAMES, GPU, default_arena_bytes
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.platforms import check_processes, cpu_count, has_processes, memory_bytes
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, sweep_stale
@@ -37,6 +38,8 @@ class ClusterPlan(NamedTuple):
     cancel_grace_s: float = 5.0
     looks: bool = False
     """It only looks at a cluster, and is no job of it."""
+    devices: dict[str, int] | None = None
+    """How many of which the user said there are, 0 for none; of the others the node has what it finds."""
 
 
 class LocalCluster:
@@ -80,6 +83,7 @@ class LocalCluster:
             sys_path=[path or os.getcwd() for path in sys.path],
             prestart=plan.prestart,
             cancel_grace_s=plan.cancel_grace_s,
+            devices=plan.devices,
         )
         try:
             with open(self._log_path, "ab") as log_file:
@@ -200,6 +204,32 @@ def local_resources(num_cpus: float | None, num_gpus: float | None, memory: int 
     """What this machine has, with the user's own numbers first. In user units; memory in bytes."""
     cpus = num_cpus if num_cpus is not None else float(cpu_count())
     return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(memory_bytes() * 0.7))}
+
+
+def given_devices(num_gpus: float | None, resources: Mapping[str, float]) -> dict[str, int]:
+    """The numbers of devices that the user said, zeros too: they hide what is there. Raises OptionError for a part of one."""
+    given: dict[str, float] = {name: resources[name] for name in DEVICE_NAMES if name in resources}
+    if num_gpus is not None:
+        given[GPU] = num_gpus
+    for name, count in given.items():
+        if count != int(count):
+            option = f"num_gpus={count:g}" if name == GPU else f"resources={{{name!r}: {count:g}}}"
+            raise OptionError.explain(
+                which=f"af.init({option})",
+                what="is no number of devices",
+                why="a machine has whole ones; shares are for the tasks that use them",
+                next_step="Give a whole number, 0 to hide all, or leave it out for what is there",
+                option=name,
+            )
+    return {name: int(count) for name, count in given.items()}
+
+
+def check_simulated_devices() -> None:
+    """Raise OptionError here, where the user sees it, for a variable that the node could not use."""
+    if text := os.environ.get("ACTORFLOW_SIMULATED_DEVICES"):
+        from actorflow._core.io.devices import simulated
+
+        simulated.parse(text)
 
 
 def arena_size(asked_bytes: int | None) -> int:

@@ -64,6 +64,7 @@ def prepare(arena_bytes: int) -> tuple[MemfdArena, ZygoteHandle]:
 
 async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdArena, zygote: ZygoteHandle) -> None:
     """Start the roles, say that they are ready, and wait for the end of the owner."""
+    from actorflow._core.boot.node_devices import own_devices
     from actorflow._core.head.config import HeadConfig
     from actorflow._core.head.head import Head
     from actorflow._core.io.processes import ZygoteProcesses
@@ -89,13 +90,18 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
     loop.add_reader(config.life_fd, driver_gone)
     head_address = f"unix:{session.path}/head.sock"
     head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))
+    own = own_devices(config.resources, config.devices)
     settings = NodeConfig(
         address=session.node_address,
         head_address=head_address,
-        resources=config.resources,
+        resources=own.resources,
         worker_address=session.worker_address,
         pid=os.getpid(),
         owner=config.driver_id,
+        labels=own.labels,
+        device_ids=own.ids,
+        device_types=own.types,
+        device_displays=own.displays,
         log_dir=session.logs,
         prestart=config.prestart,
         cancel_grace_s=config.cancel_grace_s,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from actorflow._core.base.resources import CPU, GPU, UNIT
+from actorflow._core.base.resources import CPU, DEVICE_NAMES, UNIT
 from actorflow._core.policy.worker_pool import PoolLimits
+
+if TYPE_CHECKING:
+    from actorflow._core.io.devices.registry import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,11 @@ class NodeConfig:
     """Said to every peer in `Welcome.info`, besides `head`, the head's address."""
     labels: dict[str, str] = field(default_factory=dict)
     device_ids: dict[str, list[int]] = field(default_factory=dict)
-    """The ids of the devices by resource; by default 0 to n-1 for GPU."""
+    """The ids of the devices by resource; by default 0 to n-1 of each that has devices (GPU, TPU)."""
+    device_types: dict[str, dict[int, str]] = field(default_factory=dict)
+    """The accelerator types of those whose type is known, by resource and id."""
+    device_displays: dict[str, Display] = field(default_factory=dict)
+    """How workers are shown them; by default as the first kind of the resource does."""
     log_dir: str | None = None
     """Where each worker that prints has a file; None for no files."""
 
@@ -73,8 +81,18 @@ class NodeConfig:
 
     def devices(self) -> dict[str, list[int]]:
         """The ids of all kinds of devices."""
-        gpus = self.resources.get(GPU, 0) // UNIT
-        return {GPU: list(range(gpus))} | self.device_ids if gpus else dict(self.device_ids)
+        counts = {name: self.resources.get(name, 0) // UNIT for name in DEVICE_NAMES}
+        return {name: list(range(count)) for name, count in counts.items() if count} | self.device_ids
+
+    def displays(self) -> dict[str, Display]:
+        """How workers are shown the devices of all kinds that this node has."""
+        counts = {name: len(ids) for name, ids in self.devices().items() if ids and name in DEVICE_NAMES}
+        if not counts.keys() - self.device_displays.keys():
+            return self.device_displays
+
+        from actorflow._core.io.devices.registry import Display, default_kind
+
+        return {name: Display(default_kind(name), count) for name, count in counts.items()} | self.device_displays
 
     def cpus(self) -> int:
         """Whole CPUs, one at least."""

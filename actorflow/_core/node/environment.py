@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from actorflow._core.base.resources import GPU
-
-CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+if TYPE_CHECKING:
+    from actorflow._core.io.devices.registry import Display
 
 
 class WorkerEnv(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,13 +34,13 @@ def device_texts(devices: Mapping[str, list[int]]) -> tuple[str, ...]:
     return tuple(f"{name}={number}" for name in sorted(devices) for number in devices[name])
 
 
-def device_variables(devices: tuple[str, ...], node_has_gpus: bool) -> dict[str, str]:
-    """The variables that show a worker its devices, and hide the others.
-
-    On a node that manages GPUs a worker without one sees none: what was not asked for is not used by
-    accident.
-    """
-    if not node_has_gpus:
-        return {}
-    numbers = [text.removeprefix(f"{GPU}=") for text in devices if text.startswith(f"{GPU}=")]
-    return {CUDA_VISIBLE_DEVICES: ",".join(numbers)}
+def device_variables(devices: tuple[str, ...], displays: Mapping[str, Display]) -> dict[str, str]:
+    """The variables that show a worker its devices, and hide the others of every kind that the node has (DV-1)."""
+    numbers: dict[str, list[int]] = {}
+    for text in devices:
+        name, _, number = text.rpartition("=")
+        numbers.setdefault(name, []).append(int(number))
+    variables: dict[str, str] = {}
+    for name, display in displays.items():
+        variables |= display.variables(numbers.get(name, ()))
+    return variables

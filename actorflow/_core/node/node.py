@@ -107,6 +107,7 @@ class Node:
         self._book = LeaseBook(
             config.resources,
             config.devices(),
+            device_types=config.device_types,
             starvation_s=config.starvation_s,
             blocked_max=config.blocked_max(),
         )

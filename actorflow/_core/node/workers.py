@@ -13,7 +13,6 @@ import logging
 from collections import deque
 from functools import partial
 
-from actorflow._core.base.resources import GPU
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Processes, ProcessExit, WorkerSpec
 from actorflow._core.node.context import SIGKILL, Death, NodeContext, WorkerProcess
@@ -42,6 +41,7 @@ class Workers:
         self._processes = processes
         self._jobs = jobs
         self._logs = logs
+        self._displays = context.config.displays()
         self._workers: dict[str, WorkerProcess] = {}
         self.dead: deque[tuple[WorkerProcess, str]] = deque(maxlen=DEAD_SHOWN)
         self._reaped: dict[str, WorkerProcess] = {}
@@ -63,7 +63,7 @@ class Workers:
         worker = WorkerProcess(decision.worker_id, key, address, context.now())
         self._workers[worker.worker_id] = worker
         env, access = parse_env(key.env), context.config.worker_access
-        hides = device_variables(key.devices, bool(context.book.total.get(GPU)))
+        hides = device_variables(key.devices, self._displays)
         self._processes.spawn(
             WorkerSpec(
                 worker.worker_id,

@@ -59,12 +59,13 @@ class LeaseBook:
         total: Demand,
         devices: Mapping[str, Iterable[int]] | None = None,
         *,
+        device_types: Mapping[str, Mapping[int, str]] | None = None,
         starvation_s: float = 5.0,
         reclaim_after_s: float = 0.1,
         blocked_max: int = 256,
         waiting_max: int = 1_000_000,
     ) -> None:
-        self.pool = ResourcePool(total, devices)
+        self.pool = ResourcePool(total, devices, device_types)
         """The resources of the node, which bundles of placement groups take from as well."""
         self.total = self.pool.total
         self.starvation_s = starvation_s
@@ -247,7 +248,7 @@ class LeaseBook:
             return False
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
-            if units and not book.fits(units):
+            if units and not book.fits(units, book.wanted_type(ticket.demand)):
                 return False
         return True
 
@@ -255,8 +256,9 @@ class LeaseBook:
         """LE-3. Where whole devices are missing all of their kind is reserved: shares of them come and go."""
         for name, units in ticket.demand.items():
             book = self._devices.get(name)
-            amount = self.total.get(name) if book is not None and not book.fits(units) else units
-            reserved[name] = reserved.get(name, 0) + amount
+            if book is not None and not book.fits(units, book.wanted_type(ticket.demand)):
+                units = self.total.get(name)
+            reserved[name] = reserved.get(name, 0) + units
 
     def _grant(self, ticket: Ticket, now: float) -> None:
         self._order.remove(ticket)
@@ -270,7 +272,7 @@ class LeaseBook:
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
             if units:
-                ticket.devices[name] = book.take(units)
+                ticket.devices[name] = book.take(units, book.wanted_type(ticket.demand))
         if ticket.kind is TicketKind.TASK:
             self._running += 1
             self._shares.granted(ticket)

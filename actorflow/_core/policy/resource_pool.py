@@ -22,15 +22,20 @@ class ResourcePool:
 
     __slots__ = ("devices", "free", "lent", "total")
 
-    def __init__(self, total: Amounts, devices: Mapping[str, Iterable[int]] | None = None) -> None:
-        """`devices`: the ids of each kind; a share of a device is one id whose amount is less than UNIT."""
+    def __init__(
+        self,
+        total: Amounts,
+        devices: Mapping[str, Iterable[int]] | None = None,
+        types: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
+        """`devices`: the ids of each kind; a share of a device is one id whose amount is less than UNIT. `types`: of each id, if known."""
         self.total = ResourceSet(total)
         self.free = ResourceSet(total)
         self.lent = 0
         """How much of the free CPU blocked workers have lent: they may take it back at any moment."""
         self.devices: dict[str, DeviceBook] = {}
         for name, ids in (devices or {}).items():
-            book = self.devices[name] = DeviceBook(ids, min(self.total.get(name), UNIT))
+            book = self.devices[name] = DeviceBook(ids, min(self.total.get(name), UNIT), (types or {}).get(name))
             assert book.capacity() == self.total.get(name), f"RP-2: {name} has an id for each device"
 
     def fits(self, demand: Amounts) -> bool:
@@ -39,14 +44,15 @@ class ResourcePool:
             return False
         for name, book in self.devices.items():
             units = demand.get(name, 0)
-            if units and not book.fits(units):
+            if units and not book.fits(units, book.wanted_type(demand)):
                 return False
         return True
 
     def take(self, demand: Amounts) -> Devices:
         """Take amounts, return the ids of the devices among them. Call only when it `fits`."""
         self.free.subtract(demand)
-        return {name: book.take(demand[name]) for name, book in self.devices.items() if demand.get(name)}
+        books = [(name, book) for name, book in self.devices.items() if demand.get(name)]
+        return {name: book.take(demand[name], book.wanted_type(demand)) for name, book in books}
 
     def give(self, demand: Amounts, devices: Devices) -> None:
         """Give back what `take(demand)` returned."""
@@ -67,7 +73,7 @@ class ResourcePool:
                 book = self.devices.get(name)
                 if book is not None and units >= UNIT:
                     whole[name] = units = whole.get(name, 0) + units
-                if book is not None and units and not book.fits(units):
+                if book is not None and units and not book.fits(units, book.wanted_type(demand)):
                     short.add(name)
         for name in short:
             aside[name] = max(aside[name], self.total.get(name))
@@ -79,7 +85,7 @@ class ResourcePool:
             return f"{format_resources(missing)} more than there is free"
         for name, book in self.devices.items():
             units = demand.get(name, 0)
-            if units and not book.fits(units):
+            if units and not book.fits(units, book.wanted_type(demand)):
                 parts = ", ".join(f"{format_number(left)} of {name} {device}" for device, left in book.free().items())
                 return f"{format_number(units)} {name}, and no device has room for that: free are {parts}"
         return ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from actorflow._core.base.errors import OptionError
 from actorflow._core.base.resources import (
+    ACCELERATOR_TYPE,
+    DeviceBook,
     ResourceSet,
     check_device_amount,
     format_amount,
@@ -107,28 +109,65 @@ def nesting_depth(parent: Ticket | None) -> int:
     return depth
 
 
-def infeasible_reason(total: ResourceSet, device_names: Mapping[str, object], demand: Demand) -> str:
+def infeasible_reason(total: ResourceSet, books: Mapping[str, DeviceBook], demand: Demand) -> str:
     """Say why a node with `total` can never serve `demand`, or return an empty string when it can.
 
     Names the demand, the capacity, and the nearest demand that would fit.
     """
-    for name in device_names:
+    for name in books:
         try:
             check_device_amount(name, demand.get(name, 0))
         except OptionError as error:
             return str(error)
     missing = total.missing(demand)
     if not missing:
-        return ""
+        return _too_many_of_a_type(books, demand)
     asked = ", ".join(format_amount(name, demand[name]) for name in missing)
-    has = ", ".join(format_amount(name, total.get(name)) for name in missing)
-    text = f"it asks for {asked}, and this node has {has} in all"
-    guesses = [(name, nearest_name(name, total.amounts)) for name in missing if name not in total.amounts]
-    for name, guess in guesses:
-        if guess:
+    text = f"it asks for {asked}, and this node has {_what_it_has(total, missing)}"
+    names = [name for name in total.amounts if not name.startswith(ACCELERATOR_TYPE)]
+    for name in missing:
+        if name not in total.amounts and not name.startswith(ACCELERATOR_TYPE) and (guess := nearest_name(name, names)):
             text += f" (is {name!r} meant to be {guess!r}?)"
-    nearest = {name: min(units, total.get(name)) for name, units in demand.items()}
-    return f"{text}. The nearest demand that fits: {format_resources(nearest)}"
+    return f"{text}. The nearest demand that fits: {format_resources(_nearest(total, demand))}"
+
+
+def _what_it_has(total: ResourceSet, missing: Collection[str]) -> str:
+    """The capacity of what is missing; for a type of accelerator that is not there: the types that are."""
+    amounts = [format_amount(name, total.get(name)) for name in missing if not name.startswith(ACCELERATOR_TYPE)]
+    parts = [f"{', '.join(amounts)} in all"] if amounts else []
+    if len(amounts) < len(missing):
+        types = ", ".join(_types(total))
+        parts.append(f"accelerators of the type {types}" if types else "no accelerator of a known type")
+    return " and ".join(parts)
+
+
+def _types(total: ResourceSet) -> list[str]:
+    return [name.removeprefix(ACCELERATOR_TYPE) for name in total.names() if name.startswith(ACCELERATOR_TYPE)]
+
+
+def _nearest(total: ResourceSet, demand: Demand) -> dict[str, int]:
+    """What of `demand` fits, with the type of accelerator that is there for one that is not."""
+    nearest = {}
+    for name, units in demand.items():
+        if name.startswith(ACCELERATOR_TYPE) and not total.get(name):
+            types = _types(total)
+            if not types:
+                continue
+            name = f"{ACCELERATOR_TYPE}{nearest_name(name.removeprefix(ACCELERATOR_TYPE), types) or types[0]}"
+        nearest[name] = min(units, total.get(name))
+    return nearest
+
+
+def _too_many_of_a_type(books: Mapping[str, DeviceBook], demand: Demand) -> str:
+    """Why there are enough devices, and too few of the type that is asked for; empty when there are enough of it."""
+    for name, book in books.items():
+        type_ = book.wanted_type(demand)
+        units, has = demand.get(name, 0), book.capacity(type_)
+        if type_ and units > has:
+            asked = f"{format_amount(name, units)} of the type {type_}"
+            text = f"it asks for {asked}, and this node has {format_amount(name, has)} of it in all"
+            return f"{text}. The nearest demand that fits: {format_resources({**demand, name: has})}"
+    return ""
 
 
 def chain(ticket: Ticket) -> str:

@@ -187,6 +187,27 @@ def test_two_halves_on_two_devices_are_not_a_whole_one() -> None:
     assert book.take(UNIT) == [4]
 
 
+def test_a_type_gets_the_devices_that_have_it_and_no_others() -> None:
+    book = DeviceBook([0, 1, 2], {0: "A100", 1: "T4", 2: "T4"})
+    assert (book.capacity(), book.capacity("T4"), book.capacity("H100")) == (3 * UNIT, 2 * UNIT, 0)
+    assert book.take(2_500, "T4") == [1]
+    assert not book.fits(2 * UNIT, "T4")
+    assert book.fits(2 * UNIT)
+    assert book.take(5_000) == [1], "who does not care gets a share where others are"
+    assert book.take(5_000, "A100") == [0]
+    assert book.take(UNIT, "T4") == [2]
+    assert not book.fits(5_000, "T4")
+    book.give([2], UNIT)
+    assert book.take(UNIT) == [2]
+
+
+def test_only_a_type_of_its_own_is_wanted_of_a_book() -> None:
+    book = DeviceBook([0, 1], {1: "T4"})
+    assert book.wanted_type({"GPU": UNIT, "accelerator_type:T4": 10}) == "T4"
+    assert book.wanted_type({"GPU": UNIT, "accelerator_type:v5e": 10}) == "", "that is another kind's"
+    assert book.wanted_type({"GPU": UNIT}) == ""
+
+
 class Devices(RuleBasedStateMachine):
     """DB-1 and DB-2 under any order of taking and giving back."""
 

@@ -347,6 +347,60 @@ def test_what_can_never_fit_is_refused_at_once(demand: dict[str, int], words: li
     assert [word for word in words if word not in refused.reason] == []
 
 
+def two_types(**options: object) -> LeaseBook:
+    """An A100, and two T4."""
+    total = {"CPU": 8 * UNIT, "GPU": 3 * UNIT, "accelerator_type:A100": UNIT, "accelerator_type:T4": UNIT}
+    return LeaseBook(total, {"GPU": range(3)}, device_types={"GPU": {0: "A100", 1: "T4", 2: "T4"}}, **options)
+
+
+T4 = {"GPU": UNIT, "accelerator_type:T4": 10}
+
+
+@pytest.mark.parametrize(
+    ("demand", "words"),
+    [
+        ({"GPU": 3 * UNIT, "accelerator_type:T4": 10}, ["3 GPU of the type T4", "has 2 GPU of it", "2 GPU, an accelerator of the type T4"]),
+        ({"accelerator_type:A10": 10}, ["of the type A10,", "accelerators of the type A100, T4", "an accelerator of the type A100"]),
+        ({"CPU": UNIT, "accelerator_type:zzz": 10}, ["of the type zzz,", "1 CPU, an accelerator of the type A100"]),
+    ],
+)
+def test_a_type_that_is_not_there_is_refused_with_the_nearest(demand: dict[str, int], words: list[str]) -> None:
+    refused = two_types().request(TicketKind.TASK, "a", demand, 0.0)
+    assert isinstance(refused, Refused)
+    assert [word for word in words if word not in refused.reason] == []
+
+
+def test_a_node_without_accelerators_says_that_it_has_none() -> None:
+    refused = book().request(TicketKind.TASK, "a", {"CPU": UNIT, "accelerator_type:A100": 10}, 0.0)
+    assert isinstance(refused, Refused)
+    assert refused.reason.endswith("this node has no accelerator of a known type. The nearest demand that fits: 1 CPU")
+
+
+def test_a_type_is_waited_for_while_devices_of_another_are_free() -> None:
+    leases = two_types()
+    first, second = held(leases, T4), held(leases, T4)
+    assert (first.devices, second.devices) == ({"GPU": [1]}, {"GPU": [2]})
+    third = ask(leases, T4)
+    assert leases.admit(0.0) == []
+    leases.release(second)
+    assert leases.admit(0.0) == [third]
+    assert third.devices == {"GPU": [2]}
+    leases.check()
+
+
+def test_a_type_that_was_waited_for_is_kept_free() -> None:
+    """LE-3, where what is missing are devices of a type."""
+    leases = two_types(starvation_s=5.0)
+    share = held(leases, {"GPU": 5_000, "accelerator_type:T4": 10})
+    both = ask(leases, {"GPU": 2 * UNIT, "accelerator_type:T4": 10})
+    assert leases.admit(6.0) == []
+    ask(leases, {"GPU": 5_000, "accelerator_type:T4": 10}, now=6.0)
+    assert leases.admit(6.0) == []
+    leases.release(share)
+    assert leases.admit(6.0)[0] is both
+    leases.check()
+
+
 def test_a_full_queue_says_so() -> None:
     leases = book(cpus=1, waiting_max=2)
     held(leases, CPU)
