@@ -282,7 +282,7 @@ class UploadBook:
         Those are the ones that came before it. The first of them that was not yet named to as many as it should serve goes first.
         """
         fan_out = self._fan_out(chunks)
-        found: list[tuple[bool, bool, int, int, ProcessId]] = []
+        found: list[tuple[bool, int, int, ProcessId]] = []
         for position, (peer, named) in enumerate(crowd.peers.items()):
             if peer == request.peer:
                 if request.first == 0:
@@ -292,10 +292,10 @@ class UploadBook:
             if upload is not None and upload.slow:
                 continue
             ahead = peer in crowd.done or (upload is not None and upload.next - upload.sending > request.first)
-            found.append((request.first > 0 and not ahead, named >= fan_out, named, position, peer))
+            found.append((request.first > 0 and not ahead, named if named >= fan_out else 0, position, peer))
         if request.first == 0:
-            found += [(False, named >= fan_out, named, 0, p) for p, named in crowd.peers.items() if p in crowd.done and p != request.peer]
-        return tuple(dict.fromkeys(peer for *_, peer in sorted(found)))[:OTHERS_MAX]
+            found += [(False, named if named >= fan_out else 0, 0, p) for p, named in crowd.peers.items() if p in crowd.done]
+        return tuple(dict.fromkeys(peer for *_, peer in sorted(found) if peer != request.peer))[:OTHERS_MAX]
 
     # -- sending
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actorflow._core.policy.pulls import PullLimits
-from actorflow._core.policy.transfer_records import Arrived, NotComing, Send, Why
+from actorflow._core.policy.transfer_records import Arrived, NotComing, ObjectName, Send, Why
 from actorflow._core.policy.uploads import UploadLimits
 from tests.unit.policy.transfer_world import CHUNK, Node, Wire, World
 
@@ -312,18 +312,20 @@ def test_the_home_dies_when_one_has_it_and_all_the_others_get_it() -> None:
 
 
 class Transfers(RuleBasedStateMachine):
-    """Four nodes with little room, and everything that can go wrong, in any order."""
+    """Five nodes with little room, and everything that can go wrong, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
         self.tokens = count(1)
-        self.born = count(4)
+        self.born = count(5)
 
-    @initialize()
-    def begin(self) -> None:
-        for number in range(4):
+    @initialize(sizes=st.lists(st.sampled_from([1, 2, 7, 9]), min_size=2, max_size=4), on_disk=st.booleans())
+    def begin(self, sizes: list[int], on_disk: bool) -> None:
+        for number in range(5):
             self.world.add(f"n{number}", 24, PULLS, UPLOADS)
+        for at, pages in enumerate(sizes):
+            self.put(at, pages, short=at == 1, on_disk=on_disk and at == 0)
 
     def node(self, number: int) -> Node:
         names = sorted(self.world.nodes)
@@ -335,13 +337,24 @@ class Transfers(RuleBasedStateMachine):
         if len(self.world.objects) < 12 and not node.arena.waiting and node.arena.used_bytes() + pages * CHUNK <= 12 * CHUNK:
             node.put(pages * CHUNK - short * 100, on_disk=on_disk)
 
-    @precondition(lambda self: self.world.objects)
+    def names(self) -> list[ObjectName]:
+        return [name for name in self.world.objects if name not in self.world.freed]
+
+    @precondition(lambda self: self.names())
     @rule(at=st.integers(0, 9), which=st.integers(0, 99), reader=st.sampled_from(["r", "s"]), hint=st.integers(0, 9))
     def want(self, at: int, which: int, reader: str, hint: int) -> None:
-        node = self.node(at)
-        names = [name for name in self.world.objects if name not in node.home and name.home != node.node]
-        if names:
-            node.want(reader, next(self.tokens), names[which % len(names)], [self.node(hint).node])
+        node, name = self.node(at), self.names()[which % len(self.names())]
+        if name.home != node.node:
+            node.want(reader, next(self.tokens), name, [self.node(hint).node])
+
+    @precondition(lambda self: self.names())
+    @rule(which=st.integers(0, 99), moves=st.integers(0, 8))
+    def want_everywhere(self, which: int, moves: int) -> None:
+        name = self.names()[which % len(self.names())]
+        for node in list(self.world.nodes.values()):
+            if name.home != node.node:
+                node.want("r", next(self.tokens), name)
+        self.everything_moves(moves)
 
     @rule(at=st.integers(0, 9), which=st.integers(0, 99))
     def leave(self, at: int, which: int) -> None:
@@ -376,12 +389,10 @@ class Transfers(RuleBasedStateMachine):
         if node.home:
             node.lose(list(node.home)[which % len(node.home)])
 
-    @precondition(lambda self: self.world.objects)
+    @precondition(lambda self: self.names())
     @rule(which=st.integers(0, 99))
     def free(self, which: int) -> None:
-        names = [name for name in self.world.objects if name not in self.world.freed]
-        if names:
-            self.world.free(names[which % len(names)])
+        self.world.free(self.names()[which % len(self.names())])
 
     @rule(at=st.integers(0, 9))
     def kill(self, at: int) -> None:
@@ -390,7 +401,7 @@ class Transfers(RuleBasedStateMachine):
 
     @rule()
     def join(self) -> None:
-        if len(self.world.nodes) < 5:
+        if len(self.world.nodes) < 6:
             self.world.add(f"n{next(self.born)}", 24, PULLS, UPLOADS)
 
     @rule(one=st.integers(0, 9), other=st.integers(0, 9))
@@ -414,7 +425,7 @@ class Transfers(RuleBasedStateMachine):
             if busy := self.world.busy_wires():
                 self.world.deliver(*busy[which % len(busy)])
 
-    @rule(rounds=st.integers(1, 6))
+    @rule(rounds=st.integers(1, 12))
     def everything_moves(self, rounds: int) -> None:
         for _ in range(rounds):
             for source, target in self.world.busy_sends():
@@ -423,6 +434,16 @@ class Transfers(RuleBasedStateMachine):
             for pair in self.world.busy_wires():
                 if pair in self.world.wires:
                     self.world.deliver(*pair)
+
+    @rule(rounds=st.integers(1, 4))
+    def one_after_the_other_moves(self, rounds: int) -> None:
+        """Some connections are always behind."""
+        for source, target in self.world.busy_sends()[:rounds]:
+            if target in self.world.nodes[source].sends:
+                self.world.send_ends(source, target)
+        for pair in self.world.busy_wires()[:rounds]:
+            while pair in self.world.wires:
+                self.world.deliver(*pair)
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 3.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
