@@ -267,7 +267,7 @@ class PullBook:
         To be asked again before each read from the socket: between two of them the pull may have ended, and its room be another's.
         """
         pull = self._present(source, name, attempt)
-        if pull is None or index != pull.have or index >= pull.requested:
+        if pull is None or index != pull.have:
             return NOWHERE
         return pull.offset + index * self.limits.chunk_bytes
 
@@ -277,7 +277,7 @@ class PullBook:
         if pull is None or index < pull.have:
             return []  # of an earlier attempt, or twice
         expected = chunk_length(pull.size, index, self.limits.chunk_bytes)
-        if index != pull.have or index >= pull.requested or length != expected:
+        if index != pull.have or length != expected:
             why = f"sent {length} bytes as chunk {index}, and chunk {pull.have} of {pull.chunks} was next"
             return [*self._leave_source(pull), *self._without_source(pull, why, now)]
         pull.have += 1
@@ -331,7 +331,7 @@ class PullBook:
             pull.busy.pop(node, None)
             if pull.source == node:
                 decisions += self._without_source(pull, "its connection is lost", now)
-        return [*decisions, *self._admit()]
+        return decisions
 
     def locations(self, name: ObjectName, nodes: Sequence[ProcessId], now: float) -> list[PullDecision]:
         """The owner says who has the object: asked or not, and all of it."""
@@ -413,7 +413,7 @@ class PullBook:
                 decisions += self._ask_owner(pull, now)
             else:
                 decisions += self._retry(pull, now)
-        return [*decisions, *self._admit()]
+        return decisions
 
     def _deadline(self, pull: _Pull) -> float | None:
         if pull.source:
@@ -625,7 +625,7 @@ class PullBook:
         assert self._waits_open == len(waits), "PU-4: a reader was answered twice, or forgotten"
         for pull in pulls:
             assert pull.readers, "PU-5: somebody wants it"
-            assert pull.have <= pull.requested <= pull.have + self.limits.window or not pull.source, "PU-6: more than a window"
+            assert pull.have < pull.requested <= pull.have + self.limits.window or not pull.source, "PU-6: nothing, or more than a window"
             assert pull.requested <= pull.chunks, "PU-6: there are no more chunks"
             waits_for = [bool(pull.source), pull.asked_at is not None, pull.retry_at is not None]
             assert sum(waits_for) == (pull.stage is Stage.MOVING), "PU-7: a moving pull waits for one thing, others for none of these"

@@ -337,6 +337,14 @@ def test_when_all_are_busy_for_long_the_owner_is_asked_for_more() -> None:
     pulls.check()
 
 
+def test_a_node_that_is_lost_is_not_asked() -> None:
+    pulls = book()
+    moving(pulls)
+    pulls.locations(X, ["n2"], 0.0)
+    assert pulls.node_lost("n2", 0.0) == []
+    assert pulls.node_lost("home", 0.0) == [AskLocations("owner", X)]
+
+
 def test_nodes_begin_at_different_places_of_the_list() -> None:
     firsts = set()
     for number in range(20):

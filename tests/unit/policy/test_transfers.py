@@ -3,9 +3,10 @@
 import heapq
 from collections import Counter
 from itertools import count
+from random import Random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -14,7 +15,7 @@ from actorflow._core.policy.transfer_records import Arrived, NotComing, ObjectNa
 from actorflow._core.policy.uploads import UploadLimits
 from tests.unit.policy.transfer_world import CHUNK, Node, Wire, World
 
-PULLS = PullLimits(share=0.5, chunk_bytes=CHUNK, window=3, pulls_max=2, small_pulls_max=2)
+PULLS = PullLimits(share=0.5, small_share=0.4, chunk_bytes=CHUNK, window=3, pulls_max=2, small_pulls_max=2)
 UPLOADS = UploadLimits(chunk_bytes=CHUNK, uploads_max=3, of_object_max=2, large_chunks=6, sends_max=3)
 
 
@@ -306,6 +307,61 @@ def test_the_home_dies_when_one_has_it_and_all_the_others_get_it() -> None:
     world.run_until(60.0)
     assert all(isinstance(answer(node), Arrived) for node in world.nodes.values())
     assert world.now - began <= 2.5 * alone
+
+
+# In any order -----------------------------------------------------------------------------------------------
+
+
+def shuffle_along(world: World, rng: Random, *, moves: int = 1_000_000) -> None:
+    """Whatever can move next, one of them does; time passes when nothing can."""
+    for _ in range(moves):
+        sends, wires = world.busy_sends(), world.busy_wires()
+        if wires and (not sends or rng.random() < 0.7):
+            world.deliver(*rng.choice(wires))
+        elif sends:
+            world.send_ends(*rng.choice(sends))
+        elif all(node.at_rest for node in world.nodes.values()):
+            return
+        else:
+            assert world.now < 1000.0, "no rest"
+            world.now += 0.25
+            for node in list(world.nodes.values()):
+                node.tick()
+        world.check()
+
+
+@given(seed=st.integers(0, 2**32), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3))
+@settings(max_examples=20, deadline=None)
+def test_when_nothing_fails_everybody_gets_everything(seed: int, sizes: list[int]) -> None:
+    world, rng = World(), Random(seed)
+    for number in range(6):
+        world.add(f"n{number}", 200, PULLS, UPLOADS)
+    names = [world.nodes["n0"].put(size * CHUNK) for size in sizes]
+    for node in list(world.nodes.values())[1:]:
+        for token, name in enumerate(names):
+            node.want("r", token, name)
+            shuffle_along(world, rng, moves=rng.randrange(6))
+    shuffle_along(world, rng)
+    assert all(isinstance(seen.answer, Arrived) for node in world.nodes.values() for seen in node.waits.values())
+
+
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 30), moves=st.integers(0, 200))
+@settings(max_examples=20, deadline=None)
+def test_one_copy_that_the_owner_knows_of_is_enough_for_all(seed: int, size: int, moves: int) -> None:
+    world, rng = World(), Random(seed)
+    for number in range(6):
+        world.add(f"n{number}", 200, PULLS, UPLOADS)
+    name = world.nodes["n0"].put(size * CHUNK)
+    world.nodes["n1"].want("r", 1, name)
+    world.run()
+    for node in list(world.nodes.values())[2:]:
+        node.want("r", 1, name)
+    shuffle_along(world, rng, moves=moves)
+    world.kill("n0")
+    shuffle_along(world, rng, moves=moves)
+    world.kill("n5")
+    shuffle_along(world, rng)
+    assert all(isinstance(seen.answer, Arrived) for node in world.nodes.values() for seen in node.waits.values())
 
 
 # Everything at once -----------------------------------------------------------------------------------------
