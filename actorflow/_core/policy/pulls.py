@@ -79,7 +79,7 @@ class PullLimits:
     """Chunks asked for and not here, for each pull."""
     chunk_bytes: int = CHUNK_BYTES
     stall_s: float = 5.0
-    """A source that brings no whole chunk, and no word, for so long is left."""
+    """A source that brings no whole chunk, and no word, for so long is left. Longer than LEVEL_S and KEEP_S of uploads.py."""
     answer_s: float = 5.0
     """An owner that does not answer for so long is asked again."""
 

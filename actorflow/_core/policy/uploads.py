@@ -11,7 +11,7 @@ UP-3: only who is behind this node is served by it. As everybody has one source 
       ever waits for itself, by way of however many others. Who is level waits a bounded time.
 UP-4: the chunks of an upload are sent once each, in order, and none that was not asked for.
 UP-5: peers take turns by the chunk.
-UP-6: a request is served, refused, or kept and its peer told so, and a peer is sent to others once.
+UP-6: a request is served, refused, or kept until there is a place, and its peer told so. To make a place a peer is sent to others once.
 """
 
 from __future__ import annotations
@@ -541,6 +541,8 @@ class UploadBook:
         if self._sends < limits.sends_max:
             starving = [u for u in uploads if u.ready and self._peers[u.peer].sending < limits.sends_of_peer_max]
             assert not starving, "UP-5: a chunk could be sent and is not"
+        for (name, _), waiter in self._waiters.items():
+            assert waiter.level or not self._has_place(self._crowds.get(name)), "UP-6: there is a place"
         level = {(name, peer) for name, peers in self._level.items() for peer in peers}
         assert level == {key for key, waiter in self._waiters.items() if waiter.level}, "UP-6: who is level is known"
         assert not live.keys() & self._waiters.keys(), "UP-6: who is served does not wait"

@@ -110,7 +110,8 @@ def test_a_new_attempt_takes_the_place_of_the_old_one() -> None:
     assert again == [Hold(2, "a", 1, on_disk=False), Send(2, "a", X, 6, 5, 1, 500, 100, on_disk=False)]
     assert uploads.left("a", X, 4, False, 0.0) == [], "late"
     assert uploads.sent(1, 0.0) == [LetGo(1, "a", 1, on_disk=False)]
-    assert uploads.uploads() == [("a", X, 6, 30)]
+    assert sends(ask(uploads, "a", attempt=6, first=6, count=1)) == [("a", 6)], "the new one goes on"
+    assert uploads.uploads() == [("a", X, 7, 30)]
     uploads.check()
 
 
@@ -250,6 +251,14 @@ def test_what_is_gone_is_refused_to_all_of_its_peers() -> None:
     assert LetGo(1, "a", 1, on_disk=False) in decisions
     assert uploads.idle
     uploads.check()
+
+
+def test_a_peer_that_is_lost_waits_for_nothing() -> None:
+    uploads = UploadBook(LIMITS)
+    ask(uploads, "a", held=Held(1, 3000, 2), first=2)
+    assert uploads.node_lost("a", 0.0) == []
+    assert uploads.grown(X, 3, 0.0) == []
+    assert uploads.idle
 
 
 # Time -------------------------------------------------------------------------------------------------------
