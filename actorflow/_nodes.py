@@ -8,6 +8,7 @@ from actorflow._core.base.resources import parse_bytes, parse_resources
 from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, local_resources
 from actorflow._core.boot.session_dir import SessionInfo, sweep_stale
+from actorflow._core.policy.label_selectors import check_labels
 
 __all__ = ["DEFAULT_PORT", "StartedNode", "start", "stop"]
 
@@ -22,6 +23,7 @@ def start(
     memory: int | str | None = None,
     object_store_memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
     credentials: str = "",
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
@@ -34,7 +36,8 @@ def start(
     if port is None:
         port = 0 if address else DEFAULT_PORT
     sweep_stale()
-    return start_node(NodePlan(totals, arena_size(size), head=address, host=host, port=port, credentials=credentials))
+    checked = check_labels("labels", labels) if labels else {}
+    return start_node(NodePlan(totals, arena_size(size), head=address, host=host, port=port, credentials=credentials, labels=checked))
 
 
 def stop() -> list[SessionInfo]:

@@ -217,12 +217,14 @@ def retry_exceptions(option: str, value: Any) -> bool | tuple[type[Exception], .
     return tuple(value)
 
 
-def label_selector(option: str, value: Any) -> None:
-    """Nothing yet: one node has no labels to choose by."""
-    if value is not None:
-        _text_by_name(option, value, "zone")
-    if value:
-        raise NotYetSupportedError(f"{option} comes with the cluster scheduler. On one node, leave it out.")
+def label_selector(option: str, value: Any) -> dict[str, str] | None:
+    """Conditions on the labels of a node, as in {"zone": "in(a,b)"}."""
+    if not value:
+        return None
+    from actorflow._core.policy.label_selectors import parse_selector
+
+    parse_selector(option, value)
+    return dict(value)
 
 
 # Placement and environment ----------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ class _Placed:
     """All that is asked for, in units of 1/10000, zeros left out."""
     env: str = field(init=False, repr=False, default="")
     """The environment of the worker as JSON: `env_vars` and `working_dir`; empty when it needs none."""
+    placement: str = field(init=False, repr=False, default="")
+    """Labels and strategy as JSON; empty for most."""
 
     def __post_init__(self) -> None:
         demand = parse_resources(
@@ -142,6 +144,13 @@ class _Placed:
         if self.accelerator_type is not None:
             # As Ray does: a node offers one of each kind it has, and whoever needs it takes next to nothing.
             demand[f"accelerator_type:{self.accelerator_type}"] = 10
+        strategy = self.scheduling_strategy
+        if self.label_selector or strategy != "default":
+            from actorflow._core.policy.placement_wish import wish_text
+
+            node, soft = (strategy.node_id, strategy.soft) if isinstance(strategy, NodeAffinity) else ("", False)
+            text = wish_text(self.label_selector, spread=strategy == "spread", node=node, soft=soft)
+            object.__setattr__(self, "placement", text)
         environment = {"env_vars": self.env_vars, "working_dir": self.working_dir}
         wanted = {name: value for name, value in environment.items() if value}
         object.__setattr__(self, "resources", demand)
@@ -179,8 +188,7 @@ class TaskOptions(_Placed):
     def __post_init__(self) -> None:
         _Placed.__post_init__(self)
         calls_max = self.max_calls if self.max_calls is not None else int(GPU in self.resources)
-        strategy = "" if self.scheduling_strategy == "default" else self.scheduling_strategy
-        key = f"{sorted(self.resources.items())} {self.priority} {strategy} {calls_max} {self.env}"
+        key = f"{sorted(self.resources.items())} {self.priority} {self.placement} {calls_max} {self.env}"
         object.__setattr__(self, "calls_max", calls_max)
         object.__setattr__(self, "special", self.num_returns != 1 or self.timeout is not None)
         object.__setattr__(self, "scheduling_key", key)

@@ -21,6 +21,7 @@ def add_commands(commands: Any) -> None:
     start.add_argument("--memory", help='for example "4GiB" (default: 70 %% of what there is)')
     start.add_argument("--object-store-memory", help="shared memory for large values (default: 30 %% of what there is)")
     start.add_argument("--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a resource of your own; may be repeated")
+    start.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="for label_selector=; may be repeated")
     start.add_argument("--credentials", default="", metavar="DIRECTORY", help="with the cluster's secret (default: that of the head here)")
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
@@ -37,6 +38,7 @@ def _start(options: argparse.Namespace) -> str:
         memory=options.memory,
         object_store_memory=options.object_store_memory,
         resources=_resources(options.resource),
+        labels=_labels(options.label),
         credentials=options.credentials,
     )
     head = options.address or node.tcp
@@ -51,6 +53,14 @@ def _start(options: argparse.Namespace) -> str:
 def _stop(options: argparse.Namespace) -> str:
     ended = _nodes.stop()
     return "\n".join(f"node at {node.tcp} (pid {node.pid}) has ended" for node in ended) or "no node of this user runs here"
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"--label {name}: expected NAME=VALUE, for example --label zone=a")
+    return {name: value for name, _, value in pairs}
 
 
 def _resources(texts: list[str]) -> dict[str, float]:

@@ -209,10 +209,12 @@ class SimCluster:
         num_gpus: float = 0,
         memory: int | str = MEMORY_BYTES,
         resources: Mapping[str, float] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> SimNode:
         """Start another node; it joins when its process is there. `world.kill(node.host)` takes it away again."""
         name = f"node-{len(self.nodes)}"
         settings = self._settings(name, num_cpus, num_gpus, memory, resources) | self._node_options
+        settings["labels"] = dict(labels or {})
         node = SimNode(self.world, f"{name} of {self.name}", settings, self._arena_bytes, self._work, self._profile)
         self.nodes.append(node)
         node.start()

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import actorflow as af
-from actorflow._core.worker.context import running_call
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster
 
@@ -160,4 +159,44 @@ async def parent(children: int) -> int:
     return len(await asyncio.gather(*(where(0.2) for _ in range(children))))
 
 
-assert running_call is not None
+def test_labels_and_strategies_choose_the_node(sim_seed: int) -> None:
+    async def main() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        zone = where.options(label_selector={"zone": "b"})
+        found["zone b"] = set(await asyncio.gather(*(zone(0.3) for _ in range(5))))
+        found["not b"] = set(await asyncio.gather(*(where.options(label_selector={"zone": "!b"})(0.3) for _ in range(5))))
+        [place] = found["zone b"]
+        pinned = where.options(scheduling_strategy=af.NodeAffinity(place))
+        found["pinned"] = set(await asyncio.gather(*(pinned(0.3) for _ in range(5))))
+        spread = where.options(scheduling_strategy="spread", num_cpus=0.1)
+        found["spread"] = set(await asyncio.gather(*(spread(0.3) for _ in range(6))))
+        actor = await Place.options(label_selector={"zone": "in(b,c)"}).remote()  # type: ignore[attr-defined]
+        found["actor"] = await actor.node()
+        for wish in ({"label_selector": {"zone": "d"}}, {"scheduling_strategy": af.NodeAffinity("nowhere")}):
+            with pytest.raises(af.TaskUnschedulableError) as caught:
+                await where.options(**wish)(0.0)
+            found[str(wish)] = str(caught.value)
+        found["soft"] = await where.options(scheduling_strategy=af.NodeAffinity("nowhere", soft=True))(0.0)
+        return found
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2, node_options={"labels": {"zone": "a"}})
+        second = cluster.add_node(num_cpus=2, labels={"zone": "b"})
+        world.run_until(lambda: second.node is not None)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 120.0)
+        found = driver.result()
+        assert second.node is not None
+        b = second.node.node_id
+        assert found.pop("zone b") == found.pop("pinned") == {b}
+        assert b not in found.pop("not b")
+        assert len(found.pop("spread")) == 2
+        assert found.pop("actor") == b
+        assert found.pop("soft")
+        words = list(found.values())
+        assert "zone=d" in words[0]
+        assert "asks for node nowhere and nowhere else" in words[1]
+        driver.forget()
+        cluster.settle()
+        cluster.stop()

@@ -87,7 +87,6 @@ WRONG_FOR_AN_ACTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 NOT_YET: list[tuple[dict[str, Any], str]] = [
     ({"placement_group": "a group"}, "comes with the cluster scheduler"),
-    ({"label_selector": {"zone": "a"}}, "comes with the cluster scheduler"),
     ({"runtime_env": {"pip": ["numpy"]}}, "'pip' is not supported yet"),
     ({"working_dir": "s3://bucket/job.zip"}, "only directories of this machine"),
 ]

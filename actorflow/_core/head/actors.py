@@ -218,7 +218,7 @@ class Actors:
         if spec is None:
             return []
         now = self._ports.monotonic()
-        choice = self._view.pick(spec.resources)
+        choice = self._view.pick(spec.resources, spec.placement)
         if isinstance(choice, Picked):
             return self.table.placed(actor_id, incarnation, choice.node_id, now)
         return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)

@@ -17,8 +17,9 @@ from actorflow._core.policy.cluster_view import ClusterView
 from actorflow._core.policy.membership import NotPicked, Picked
 from actorflow._core.policy.membership import Request as TotalsRequest
 from actorflow._core.policy.node_records import NodeReport
+from actorflow._core.policy.placement_wish import work_class
 from actorflow._core.policy.scheduling import Scheduler
-from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request, WorkClass
+from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request
 from actorflow._core.protocol.messages import NodeEntry, NodeInfo, NodeLoad, NodesChanged
 
 TELL_S = 0.02
@@ -109,12 +110,12 @@ class View:
 
     # -- choosing
 
-    def pick(self, resources: dict[str, int]) -> Picked | NotPicked:
+    def pick(self, resources: dict[str, int], placement: str) -> Picked | NotPicked:
         """A node for an actor: with room if one has it, else where it waits."""
-        if len(self._entries) < 2:
+        if len(self._entries) < 2 and not placement:
             return self._nodes.pick(TotalsRequest(resources))
         now = self._ports.monotonic()
-        decision = self._scheduler.choose(Request(WorkClass(resources)), now, self._ports.rng)
+        decision = self._scheduler.choose(Request(work_class(resources, placement)), now, self._ports.rng)
         if isinstance(decision, Infeasible):
             return NotPicked(decision.reason, infeasible=True)
         assert isinstance(decision, Chosen | Queued)

@@ -163,9 +163,9 @@ class Actors:
         """Some that wait here may find room on another node: the head looks for one again. None of their code has run."""
         for ticket in self._context.book.oldest_waiting(TicketKind.ACTOR, MOVED_MAX):
             actor = cast(Actor, ticket.holder)
-            if now - ticket.requested_at < MOVE_AGAIN_S:
+            if now - ticket.requested_at < MOVE_AGAIN_S or actor.order is None:
                 continue
-            place = self._elsewhere.better_place(ticket.demand, [], waits=True)
+            place = self._elsewhere.better_place(ticket.demand, actor.order.spec.placement, [], waits=True)
             if place is not None and not isinstance(place, Infeasible):
                 self._withdraw(actor)
                 cause = f"it waited for room on node {self._context.node_id}, and node {place[0]} has some"

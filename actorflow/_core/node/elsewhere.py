@@ -17,9 +17,10 @@ from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.policy.cluster_view import ClusterView
-from actorflow._core.policy.node_records import NodeReport
+from actorflow._core.policy.node_records import NodeRecord, NodeReport
+from actorflow._core.policy.placement_wish import work_class
 from actorflow._core.policy.scheduling import Scheduler
-from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request, WorkClass
+from actorflow._core.policy.work_class import Chosen, Infeasible, NodeAffinity, Queued, Request, WorkClass
 from actorflow._core.protocol.messages import NodeLoad, NodesChanged
 
 REPORT_S = 0.02
@@ -44,7 +45,7 @@ class Elsewhere:
         self._view = ClusterView()
         self._scheduler = Scheduler(self._view)
         self._addresses: dict[ProcessId, str] = {}
-        self._classes: dict[tuple[tuple[str, int], ...], WorkClass] = {}
+        self._classes: dict[tuple[tuple[tuple[str, int], ...], str], WorkClass] = {}
         self._version = 0
         self._told: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -97,13 +98,13 @@ class Elsewhere:
     # -- choosing
 
     def better_place(
-        self, resources: Mapping[str, int], excluded: list[ProcessId], *, waits: bool = False
+        self, resources: Mapping[str, int], placement: str, excluded: list[ProcessId], *, waits: bool = False
     ) -> Place | Infeasible | None:
         """Where a request had better go; None: it stays here. Infeasible: no node can ever hold it.
 
         `waits`: it is here already, and leaves only for a node that has room.
         """
-        if self.alone or len(excluded) >= REDIRECTS_MAX:
+        if self.alone and not placement:
             return None
         context, now = self._context, self._context.now()
         # Who comes now stands behind those who wait.
@@ -111,9 +112,14 @@ class Elsewhere:
         free = {name: units - wanted.get(name, 0) for name, units in self._free().items()}
         self._version += 1
         self._view.update(NodeReport(context.node_id, self._version, context.config.resources, free, context.config.labels), now)
-        decision = self._scheduler.choose(
-            Request(self._class(resources), local=context.node_id, excluded=excluded), now, self._rng
-        )
+        work = self._class(resources, placement)
+        here = self._view.get(context.node_id)
+        assert here is not None
+        # Somebody has sent it here: it stays for room, or because it has wandered enough (EL-3).
+        arrived = bool(excluded) and not waits and could_hold(work, here)
+        if arrived and (len(excluded) >= REDIRECTS_MAX or here.has_room(work.resources)):
+            return None
+        decision = self._scheduler.choose(Request(work, local=context.node_id, excluded=excluded), now, self._rng)
         if isinstance(decision, Infeasible):
             return decision
         assert isinstance(decision, Chosen | Queued)
@@ -122,11 +128,19 @@ class Elsewhere:
         self._view.debit(decision.node_id, resources, now)
         return decision.node_id, self._addresses[decision.node_id]
 
-    def _class(self, resources: Mapping[str, int]) -> WorkClass:
-        key = tuple(sorted(resources.items()))
+    def _class(self, resources: Mapping[str, int], placement: str) -> WorkClass:
+        key = (tuple(sorted(resources.items())), placement)
         work = self._classes.get(key)
         if work is None:
             if len(self._classes) >= CLASSES_MAX:
                 self._classes.clear()
-            work = self._classes[key] = WorkClass(resources)
+            work = self._classes[key] = work_class(resources, placement)
         return work
+
+
+def could_hold(work: WorkClass, node: NodeRecord) -> bool:
+    """True when an idle node of these totals and labels could run it."""
+    if isinstance(work.strategy, NodeAffinity) and work.strategy.node_id != node.node_id and not work.strategy.soft:
+        return False
+    fits = all(units <= node.total.get(name, 0) for name, units in work.demand)
+    return fits and any(selector.holds(node.labels) for selector in work.selectors)

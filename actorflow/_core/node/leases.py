@@ -37,15 +37,16 @@ log = logging.getLogger(__name__)
 class Lease:
     """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
 
-    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "ticket", "worker")
+    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "placement", "ticket", "worker")
 
-    def __init__(self, room: Leases, client: Client, number: int, env: str, ticket: Ticket, excluded: list[str]) -> None:
+    def __init__(self, room: Leases, client: Client, request: RequestLease, ticket: Ticket) -> None:
         self._room = room
         self.client = client
-        self.number = number
-        self.env = env
+        self.number = request.lease
+        self.env = request.env
+        self.placement = request.placement
         self.ticket = ticket
-        self.excluded = excluded
+        self.excluded = request.excluded
         """Nodes that have sent the request on."""
         self.claim: Claim | None = None
         self.worker: WorkerProcess | None = None
@@ -95,7 +96,7 @@ class Leases:
         if problem:
             peer.send(LeaseRefused(message.lease, "infeasible", problem))
             return
-        place = self._elsewhere.better_place(message.resources, message.excluded)
+        place = self._elsewhere.better_place(message.resources, message.placement, message.excluded)
         if isinstance(place, Infeasible):
             peer.send(LeaseRefused(message.lease, "infeasible", place.reason))
             return
@@ -117,7 +118,7 @@ class Leases:
         if isinstance(answer, Refused):
             peer.send(LeaseRefused(message.lease, answer.kind, answer.reason))
             return
-        lease = Lease(self, client, message.lease, message.env, answer, message.excluded)
+        lease = Lease(self, client, message, answer)
         answer.holder = lease
         client.leases[message.lease] = lease
 
@@ -221,7 +222,7 @@ class Leases:
             lease = cast(Lease, ticket.holder)
             # Who was full when it sent the request on may have room by now.
             excluded = lease.excluded if now - ticket.requested_at < MOVE_AGAIN_S else []
-            place = self._elsewhere.better_place(ticket.demand, excluded, waits=True)
+            place = self._elsewhere.better_place(ticket.demand, lease.placement, excluded, waits=True)
             if place is None or isinstance(place, Infeasible):
                 continue
             self._withdraw(lease)

@@ -130,6 +130,7 @@ class Creation:
             resources=options.resources,
             priority=options.priority,
             env=options.env,
+            placement=options.placement,
             name=options.name or "",
             namespace=options.namespace or me.namespace,
             detached=options.lifetime == "detached",

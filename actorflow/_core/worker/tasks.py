@@ -185,7 +185,8 @@ class TaskSubmitter:
 
     def _ask(self, lease_id: int, request: Request) -> None:
         options, name = request.klass.options, request.klass.queue[0].target.name
-        request.node.send(RequestLease(lease_id, options.resources, options.priority, options.env, name, request.excluded))
+        wanted = (options.resources, options.priority, options.env, name, options.placement)
+        request.node.send(RequestLease(lease_id, *wanted, request.excluded))
 
     def _withdraw(self, klass: LeaseClass) -> None:
         for lease_id in klass.requests:

@@ -35,6 +35,7 @@ class ActorSpec(Message):
     checkpoint_every: float | str | None = None
     stored: Stored | None = None
     values: dict[str, str] | None = None
+    placement: str = ""
 
 
 class ActorDied(Message):

@@ -15,6 +15,8 @@ class RequestLease(Message, tag=30):
     priority: int = 0
     env: str = ""
     name: str = ""
+    placement: str = ""
+    """Labels and strategy (policy/placement_wish.py); empty for most."""
     excluded: list[str] = []
     """Nodes that have sent the request on."""
 

@@ -1,0 +1,36 @@
+"""Where a piece of work may run, as it travels with it: labels, and a strategy other than the default one. Pure.
+
+The text is JSON, empty for most work. The options write it (`actorflow/options.py`), nodes and head read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from actorflow._core.policy.label_selectors import parse_selector
+from actorflow._core.policy.work_class import ANY_NODE, NodeAffinity, Strategy, WorkClass
+
+LABELS, STRATEGY, NODE, SOFT = "labels", "strategy", "node", "soft"
+
+
+def wish_text(labels: Mapping[str, str] | None, *, spread: bool = False, node: str = "", soft: bool = False) -> str:
+    """The text for these wishes; empty for none."""
+    wish: dict[str, object] = {LABELS: dict(labels)} if labels else {}
+    if spread:
+        wish[STRATEGY] = Strategy.SPREAD.value
+    if node:
+        wish |= {NODE: node, SOFT: soft}
+    return json.dumps(wish, sort_keys=True) if wish else ""
+
+
+def work_class(resources: Mapping[str, int], text: str) -> WorkClass:
+    """The class of work with these resources and this wish. Raises ValueError for what no options have written."""
+    if not text:
+        return WorkClass(resources)
+    wish = json.loads(text)
+    selectors = (parse_selector(LABELS, wish[LABELS]),) if LABELS in wish else ANY_NODE
+    strategy: Strategy | NodeAffinity = Strategy(wish.get(STRATEGY, Strategy.DEFAULT.value))
+    if NODE in wish:
+        strategy = NodeAffinity(str(wish[NODE]), bool(wish.get(SOFT)))
+    return WorkClass(resources, selectors=selectors, strategy=strategy)
