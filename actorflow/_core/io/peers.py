@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from actorflow._core.base.errors import ProtocolError
-from actorflow._core.io.ports import Listener, Ports, Stream
+from actorflow._core.io.ports import Listener, Ports, Proof, Stream
 from actorflow._core.protocol.codec import encode
 from actorflow._core.protocol.messages import AnyMessage
 from actorflow._core.protocol.session import Identity, Session
@@ -33,6 +33,7 @@ class Peer:
     """One connection to one process. Sending is allowed before it is up: messages wait, in order.
 
     PE-1: messages arrive in the order of `send`, once each, or the peer is lost.
+    PE-2: between machines a peer is what it has proven to be, whatever it says.
     """
 
     __slots__ = (
@@ -164,8 +165,23 @@ class Peer:
             self.node_id = hello.node_id
         elif welcome is not None:
             self.process_id, self.role, self.node_id = welcome.process_id, welcome.role, welcome.node_id
+        proof: Proof | None = getattr(self._stream, "proof", None)  # Only streams between machines have one.
+        if proof is not None and (problem := self._contradicts(proof)):
+            assert self._stream is not None
+            self._stream.abort()
+            self._fail(problem)
+            return
         self._handler.peer_ready(self)
         self.flush()
+
+    def _contradicts(self, proof: Proof) -> str:
+        """PE-2: what a peer says of itself, and has not proven; empty when all is right."""
+        said, proven = (self.role, self.process_id), (proof.role, proof.process_id)
+        if said != proven:
+            return f"it says that it is {' '.join(said)}, and has proven to be {' '.join(proven)}"
+        if proof.job_id and self.job_id not in ("", proof.job_id):
+            return f"it says that it belongs to job {self.job_id}, and has the key of job {proof.job_id}"
+        return ""
 
     def _fail(self, reason: str) -> None:
         if self._lost:

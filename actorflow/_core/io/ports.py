@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Stream(Protocol):
@@ -76,6 +76,14 @@ class Reads(Protocol):
 
     def close(self) -> None:
         """Let go of the loops. On the ports' loop."""
+
+
+class Proof(NamedTuple):
+    """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads."""
+
+    role: str
+    process_id: str
+    job_id: str
 
 
 class Network(Protocol):

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actorflow._core.io import forks
-from actorflow._core.io.ports import StreamHandler
+from actorflow._core.io.ports import Proof, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 
 RECV_BYTES = 96 * 1024
@@ -92,7 +92,7 @@ class SocketStream:
     __slots__ = (
         "_backlog", "_closing", "_data_received", "_drained_bytes", "_draining", "_fd", "_gone", "_handler",
         "_hangups", "_loop", "_no_read", "_no_write", "_peer_gone", "_queued_bytes", "_reads", "_recv", "_send",
-        "_sending", "_shared", "_sock",
+        "_sending", "_shared", "_sock", "proof",
     )  # fmt: skip
 
     _handler: StreamHandler
@@ -119,6 +119,8 @@ class SocketStream:
         self._peer_gone = False
         self._gone = False
         self._closing: asyncio.TimerHandle | None = None
+        self.proof: Proof | None = None
+        """What the peer has proven to be; None within a machine, where the kernel vouches for its user."""
 
     def __repr__(self) -> str:
         state = "lost" if self._gone else f"{self.buffered_bytes()} bytes buffered"

@@ -17,7 +17,7 @@ from typing import Any
 from actorflow._core.base.addresses import SCHEME, TcpAddress, parse_tcp, split
 from actorflow._core.io import forks
 from actorflow._core.io.gateway import Take, say_and_close, tune
-from actorflow._core.io.ports import Listener, Network, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, Network, Proof, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from actorflow._core.io.tcp_handshake import Admitted, Security, admit, introduce
@@ -25,7 +25,7 @@ from actorflow._core.io.tls_stream import TlsStream
 from actorflow._core.security.challenge import Expected
 from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.lobby import TOTAL_MAX, Lobby
-from actorflow._core.security.roles import Role
+from actorflow._core.security.roles import KeyKind, Role
 from actorflow._core.security.wire import Preface
 
 log = logging.getLogger("actorflow")
@@ -134,9 +134,15 @@ class TcpNetwork:
 
     def stream_of(self, admitted: Admitted) -> SocketStream:
         """The stream over an admitted connection."""
+        stream: SocketStream
         if admitted.link is not None:
-            return TlsStream(self.loop, admitted.sock, self._hangups, admitted.link, self._reads)
-        return SocketStream(self.loop, admitted.sock, self._hangups, self._reads)
+            stream = TlsStream(self.loop, admitted.sock, self._hangups, admitted.link, self._reads)
+        else:
+            stream = SocketStream(self.loop, admitted.sock, self._hangups, self._reads)
+        party, key_id = admitted.peer.party, admitted.peer.key_id
+        of_job = key_id.kind is KeyKind.JOB and party.role in (Role.WORKER, Role.DRIVER)
+        stream.proof = Proof(party.role.name.lower(), party.process_id, key_id.subject if of_job else "")
+        return stream
 
     async def _connect(self, place: TcpAddress) -> socket.socket:
         try:

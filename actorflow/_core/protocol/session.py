@@ -29,8 +29,8 @@ class Identity:
     pid: int = 0
     namespace: str = ""
     sys_path: list[str] = field(default_factory=list)
-    node_id: str = ""
     info: dict[str, str] = field(default_factory=dict)
+    node_id: str = ""
 
     def hello(self) -> Hello:
         """The first message of a connector."""
