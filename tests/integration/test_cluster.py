@@ -70,8 +70,11 @@ async def use(counter: Any) -> tuple[int, str]:
 async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on: int) -> None:
     with cluster(2, 2) as nodes:
         async with af.init(address=nodes[driver_on].tcp):
-            found = await asyncio.gather(*(where(1.0) for _ in range(4)))
-            assert len(set(found)) == 2, "all four at one time need both nodes"
+            running = asyncio.gather(*(where(1.0) for _ in range(4)))
+            while not (tasks := [row["task"] for row in await af.state.list_tasks()]):
+                await asyncio.sleep(0.05)
+            assert len(tasks) == len(set(tasks)), "a process with work on two nodes is asked by one of them"
+            assert len(set(await running)) == 2, "all four at one time need both nodes"
             counters = [await Counter.remote() for _ in range(4)]
             places = [(await counter.add())[1] for counter in counters]
             assert sorted(places.count(place) for place in set(places)) == [2, 2]

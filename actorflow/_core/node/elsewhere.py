@@ -45,6 +45,7 @@ class Elsewhere:
         self._view = ClusterView()
         self._scheduler = Scheduler(self._view)
         self._addresses: dict[ProcessId, str] = {}
+        """Of the others."""
         self._classes: dict[tuple[tuple[tuple[str, int], ...], str], WorkClass] = {}
         self._version = 0
         self._told: dict[str, int] = {}
@@ -55,7 +56,7 @@ class Elsewhere:
     @property
     def alone(self) -> bool:
         """True while no other node is known."""
-        return len(self._addresses) <= 1
+        return not self._addresses
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -67,13 +68,14 @@ class Elsewhere:
 
     def changed(self, peer: Peer, message: NodesChanged) -> None:
         """Others are there, have other amounts, or are gone."""
-        now = self._context.now()
+        now, me = self._context.now(), self._context.node_id
         for node_id in message.gone:
-            self._view.remove(node_id)
-            self._addresses.pop(node_id, None)
+            if node_id != me:
+                self._view.remove(node_id)
+                self._addresses.pop(node_id, None)
         for entry in message.nodes:
-            self._addresses[entry.node_id] = entry.address
-            if entry.node_id != self._context.node_id:
+            if entry.node_id != me:
+                self._addresses[entry.node_id] = entry.address
                 report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining)
                 self._view.update(report, now)
         self.heard.set()

@@ -352,7 +352,8 @@ class Node:
         self._pump()
 
     def _connected(self) -> Iterator[Peer]:
-        return iter(self._clients.values())
+        """The processes of this node: guests are asked by theirs."""
+        return (peer for peer in self._clients.values() if peer.node_id in ("", self.node_id))
 
     def _name(self, process_id: str) -> str:
         """A process as errors call it."""
