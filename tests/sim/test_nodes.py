@@ -9,7 +9,7 @@ import pytest
 
 import actorflow as af
 from actorflow.testing import World
-from actorflow.testing.cluster import SimCluster
+from actorflow.testing.cluster import SimCluster, SimDriver
 
 
 def nodes_of_workers(cluster: SimCluster) -> dict[str, int]:
@@ -19,6 +19,13 @@ def nodes_of_workers(cluster: SimCluster) -> dict[str, int]:
         if host.alive and host in cluster.call_hosts:
             counts[core.node_id] = counts.get(core.node_id, 0) + 1
     return counts
+
+
+def finish(cluster: SimCluster, driver: SimDriver) -> None:
+    """Nothing is left of the calls, and then nothing of the cluster."""
+    driver.forget()
+    cluster.settle()
+    cluster.stop()
 
 
 @af.remote
@@ -53,9 +60,7 @@ def test_tasks_go_to_nodes_that_have_room(sim_seed: int) -> None:
         found = driver.result()
         assert world.now - begun < 8.0, "all at one time"
         assert sorted(found.count(node) for node in set(found)) == [2, 2, 2]
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 def test_work_that_waits_moves_to_a_node_that_joins(sim_seed: int) -> None:
@@ -71,9 +76,7 @@ def test_work_that_waits_moves_to_a_node_that_joins(sim_seed: int) -> None:
         world.run_until(lambda: driver.ended, 60.0)
         assert world.now - begun < 15.0
         assert len(set(driver.result())) == 2
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 def test_a_node_that_dies_takes_attempts_along_and_no_calls(sim_seed: int) -> None:
@@ -84,8 +87,8 @@ def test_a_node_that_dies_takes_attempts_along_and_no_calls(sim_seed: int) -> No
     with World(sim_seed) as world:
         cluster = SimCluster(world, num_cpus=2)
         second = cluster.add_node(num_cpus=2)
-        world.run_until(lambda: second.node is not None)
-        world.run_for(1.0)
+        world.run_for(2.0)
+        assert second.node is not None
         driver = cluster.driver(main)
         world.run_for(1.5)
         world.kill(second.host)
@@ -93,9 +96,7 @@ def test_a_node_that_dies_takes_attempts_along_and_no_calls(sim_seed: int) -> No
             world.kill(host)  # The machine is gone, not only a process of it.
         world.run_until(lambda: driver.ended, 120.0)
         assert driver.result() == 12
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 def test_actors_go_where_there_is_room_and_answer_from_there(sim_seed: int) -> None:
@@ -106,15 +107,13 @@ def test_actors_go_where_there_is_room_and_answer_from_there(sim_seed: int) -> N
     with World(sim_seed) as world:
         cluster = SimCluster(world, num_cpus=2)
         second = cluster.add_node(num_cpus=2)
-        world.run_until(lambda: second.node is not None)
-        world.run_for(1.0)
+        world.run_for(2.0)
+        assert second.node is not None
         driver = cluster.driver(main)
         world.run_until(lambda: driver.ended, 60.0)
         found = driver.result()
         assert sorted(found.count(node) for node in set(found)) == [2, 2]
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 def test_what_no_node_can_hold_names_the_nearest(sim_seed: int) -> None:
@@ -126,15 +125,13 @@ def test_what_no_node_can_hold_names_the_nearest(sim_seed: int) -> None:
     with World(sim_seed) as world:
         cluster = SimCluster(world, num_cpus=2)
         second = cluster.add_node(num_cpus=16)
-        world.run_until(lambda: second.node is not None)
-        world.run_for(1.0)
+        world.run_for(2.0)
+        assert second.node is not None
         driver = cluster.driver(main)
         world.run_until(lambda: driver.ended, 60.0)
         assert "the nearest is node" in driver.result()
         assert "16 CPU" in driver.result()
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 def test_nested_tasks_go_on_from_any_node(sim_seed: int) -> None:
@@ -149,9 +146,7 @@ def test_nested_tasks_go_on_from_any_node(sim_seed: int) -> None:
         driver = cluster.driver(main)
         world.run_until(lambda: driver.ended, 120.0)
         assert driver.result() == [3] * 4
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
 
 
 @af.remote
@@ -182,8 +177,8 @@ def test_labels_and_strategies_choose_the_node(sim_seed: int) -> None:
     with World(sim_seed) as world:
         cluster = SimCluster(world, num_cpus=2, node_options={"labels": {"zone": "a"}})
         second = cluster.add_node(num_cpus=2, labels={"zone": "b"})
-        world.run_until(lambda: second.node is not None)
-        world.run_for(1.0)
+        world.run_for(2.0)
+        assert second.node is not None
         driver = cluster.driver(main)
         world.run_until(lambda: driver.ended, 120.0)
         found = driver.result()
@@ -197,6 +192,4 @@ def test_labels_and_strategies_choose_the_node(sim_seed: int) -> None:
         words = list(found.values())
         assert "zone=d" in words[0]
         assert "asks for node nowhere and nowhere else" in words[1]
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        finish(cluster, driver)
