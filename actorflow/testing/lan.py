@@ -50,8 +50,10 @@ def problem() -> str:
 class LanHost:
     """One host."""
 
-    def __init__(self, namespace: str, address: str) -> None:
+    def __init__(self, namespace: str, address: str, cable: str) -> None:
         self.namespace = namespace
+        self.cable = cable
+        """The device at the other end of its cable."""
         self.address = address
         """Its IP address, which the other hosts reach it by."""
         self._processes: list[subprocess.Popen[Any]] = []
@@ -110,7 +112,7 @@ class Lan:
     def _add_host(self, number: int) -> None:
         namespace, cable = f"{self._name}n{number}", f"{self._name}c{number}"
         _run("ip", "netns", "add", namespace)
-        host = LanHost(namespace, f"10.77.0.{number + 1}")
+        host = LanHost(namespace, f"10.77.0.{number + 1}", cable)
         self.hosts.append(host)
         _run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         _run("ip", "link", "set", cable, "master", self._bridge, "up")
@@ -147,7 +149,8 @@ class Lan:
         problems = []
         for host in self.hosts:
             host.end()
-            problems.append(_try("ip", "netns", "delete", host.namespace))  # Its end of the cable goes with it, and so the other.
+            _try("ip", "link", "delete", host.cable)  # At once: with its namespace it would go some time later.
+            problems.append(_try("ip", "netns", "delete", host.namespace))
         problems.append(_try("ip", "link", "delete", self._bridge))
         self.hosts.clear()
         if any(problems):

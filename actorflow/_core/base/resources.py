@@ -256,7 +256,7 @@ class DeviceBook:
 
     __slots__ = ("_each", "_free", "_types")
 
-    def __init__(self, ids: Iterable[int], each: int = UNIT, types: Mapping[int, str] | None = None) -> None:
+    def __init__(self, ids: Iterable[int], types: Mapping[int, str] | None = None, *, each: int = UNIT) -> None:
         self._each = each
         self._free = dict.fromkeys(sorted(ids), each)
         self._types = dict(types or {})

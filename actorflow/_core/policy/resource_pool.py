@@ -35,7 +35,7 @@ class ResourcePool:
         """How much of the free CPU blocked workers have lent: they may take it back at any moment."""
         self.devices: dict[str, DeviceBook] = {}
         for name, ids in (devices or {}).items():
-            book = self.devices[name] = DeviceBook(ids, min(self.total.get(name), UNIT), (types or {}).get(name))
+            book = self.devices[name] = DeviceBook(ids, (types or {}).get(name), each=min(self.total.get(name), UNIT))
             assert book.capacity() == self.total.get(name), f"RP-2: {name} has an id for each device"
 
     def fits(self, demand: Amounts) -> bool:
