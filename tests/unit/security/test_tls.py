@@ -150,7 +150,7 @@ def test_preface_then_tls_then_the_challenge() -> None:
     client, server = End(client_side(credentials("node/node-1")), False), End(server_side(credentials("node/node-2")), True)
     client.step()
     wire = first.encode() + client.outgoing.read()
-    port = PrefaceReader(protocol_version=PROTOCOL, wall_time=time.time(), deadline=DEADLINE, plain_allowed=False)
+    port = PrefaceReader(protocol_version=PROTOCOL, wall_time=REAL, deadline=DEADLINE, plain_allowed=False)
     server.incoming.write(port.receive(wire, NOW))
     assert port.preface == first
     server.step()
