@@ -5,7 +5,7 @@
 #   make test            the tests, without the slow and the soak ones
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
-#   make sim             the simulated scenarios, SEEDS of them each, FROM on; PART=1/2 and PART=2/2 for two processes
+#   make sim             the simulated scenarios, those of every fault at every step too, then SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make cancel-test     CANCELS cancels at random moments
@@ -16,7 +16,6 @@ PYTHON ?= python3
 SEEDS ?= 1000
 RUNNERS ?= 2
 FROM ?= 0
-PART ?= 1/1
 RUNS ?= 200
 CANCELS ?= 10000
 BENCH_ARGS ?=
@@ -72,7 +71,8 @@ bench-objects: $(STAMP)
 peers: $(PEERS_STAMP)
 
 sim: $(STAMP)
-	@$(PY) -m pytest tests/sim --seeds-from $(FROM) --seeds $(SEEDS) --seeds-part $(PART) --timeout 0
+	@$(PY) -m pytest tests/sim --timeout 0 $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS))
+	@$(PY) -m tests.sim.seeds --from $(FROM) --seeds $(SEEDS)
 
 # Bugs planted one at a time; each must be found by the simulated scenarios.
 mutants: $(STAMP)

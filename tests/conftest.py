@@ -1,7 +1,7 @@
 """What every test shares: hypothesis profiles, and the seeds of the simulated scenarios.
 
 A test with an argument called `sim_seed` runs once for each seed, and its id names the seed, so a failure can
-be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` asks for more than a plain run.
+be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` runs many more (tests/sim/seeds.py).
 """
 
 import signal
@@ -25,7 +25,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=SEEDS_DEFAULT, help="seeds for each simulated scenario")
     parser.addoption("--seeds-from", type=int, default=0, help="the first of them: those before have passed")
-    parser.addoption("--seeds-part", default="1/1", help="of these, every n-th from the k-th on, as k/n: for several processes at once")
 
 
 PURE = ("tests/sim/", "tests/unit/policy/", "tests/unit/node/", "tests/unit/head/", "tests/typing/")
@@ -43,7 +42,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "sim_seed" in metafunc.fixturenames:
-        part, _, parts = metafunc.config.getoption("--seeds-part").partition("/")
-        first = metafunc.config.getoption("--seeds-from")
-        seeds = range(first + int(part) - 1, metafunc.config.getoption("--seeds"), int(parts))
+        seeds = range(metafunc.config.getoption("--seeds-from"), metafunc.config.getoption("--seeds"))
         metafunc.parametrize("sim_seed", seeds, ids=[f"seed={seed}" for seed in seeds])
