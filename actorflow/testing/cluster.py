@@ -163,7 +163,7 @@ class SimCluster:
 
     The cluster belongs to the first driver: it ends with it. `num_cpus`, `num_gpus`, `memory`, `resources`,
     `object_store_memory` are those of `af.init`; `processes` says how long workers take to start;
-    `node_options` are further fields of NodeConfig.
+    `node_options` are further fields of NodeConfig. `scheme`: "unix", or "tcp" for connections as between machines.
     """
 
     def __init__(
@@ -178,10 +178,12 @@ class SimCluster:
         prestart: int = 1,
         processes: ProcessProfile | None = None,
         name: str = "cluster",
+        scheme: str = "unix",
         node_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.world = world
         self.name = name
+        self._scheme = scheme
         self.cores: dict[Host, Core] = {}
         """The runtime of every driver and worker that ever joined, by its process."""
         self.call_hosts: dict[Host, CallHost] = {}
@@ -263,7 +265,7 @@ class SimCluster:
 
     def address(self, name: str) -> str:
         """Where the process with this name or id listens."""
-        return f"unix:/{self.name}/{name}.sock"
+        return f"tcp:{self.name}:7000/{name}" if self._scheme == "tcp" else f"unix:/{self.name}/{name}.sock"
 
     # -- drivers
 

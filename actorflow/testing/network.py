@@ -32,13 +32,16 @@ CLOSED_THERE = "closed by the peer"
 class SimStream:
     """One end of a connection."""
 
-    __slots__ = ("_handler", "_lost_said", "closed", "closing", "host", "key", "number", "outgoing", "peer")
+    __slots__ = ("_handler", "_lost_said", "closed", "closing", "host", "key", "lasting", "number", "outgoing", "peer")
 
+    proof = None
     outgoing: Pipe
     peer: SimStream
 
-    def __init__(self, host: Host, handler: StreamHandler | None) -> None:
+    def __init__(self, host: Host, handler: StreamHandler | None, lasting: bool) -> None:
         self.host = host
+        self.lasting = lasting
+        """See ports.Stream."""
         self.number = 0
         """The number of the connection; both ends have the same."""
         self.key = 0
@@ -203,6 +206,10 @@ class SimNetwork:
         self.listeners[key] = listener
         return listener
 
+    def lasts(self, address: str) -> bool:
+        """See ports.Network: connections between machines may break."""
+        return address.startswith("tcp:")
+
     async def connect(self, address: str, handler: StreamHandler) -> SimStream:
         """See ports.Network. It takes as long as a first packet does; errors as for real sockets."""
         _check_address(address)
@@ -219,7 +226,7 @@ class SimNetwork:
             raise FileNotFoundError(errno.ENOENT, "no such socket", address)
         if listener is None or not listener.open:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens", address)
-        return self._join(listener, handler)
+        return self._join(listener, handler, self.lasts(address))
 
     async def _reach(self, target: Host, address: str) -> None:
         """Wait as long as a first packet takes, or for as long as the link is cut, within the bound."""
@@ -241,9 +248,9 @@ class SimNetwork:
         finally:
             timer.cancel()
 
-    def _join(self, listener: SimListener, handler: StreamHandler) -> SimStream:
+    def _join(self, listener: SimListener, handler: StreamHandler, lasting: bool) -> SimStream:
         fabric, world, target = self.fabric, self.host.world, listener.host
-        near, far = SimStream(self.host, handler), SimStream(target, None)
+        near, far = SimStream(self.host, handler, lasting), SimStream(target, None, lasting)
         there, back = fabric.link(self.host, target), fabric.link(target, self.host)
         accepted_at = world.now + there.latency_s()
         near.peer, far.peer = far, near

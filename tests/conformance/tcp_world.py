@@ -53,6 +53,9 @@ class _Between:
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         return await self._called.listen(address, accept)
 
+    def lasts(self, address: str) -> bool:
+        return self._caller.lasts(address)
+
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         return await self._caller.connect(address, handler)
 

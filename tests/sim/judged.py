@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from actorflow.testing import at_most_once, errors_allowed, values_match
 from tests.sim.scenarios import actors, borrowers, cancels, crashes, families, losses, memory, streams, tasks
@@ -35,48 +36,59 @@ def some_steps(seed: int, steps: int) -> list[int]:
 # -- without faults
 
 
-def run_tasks(seed: int) -> None:
-    """Scenario 1."""
-    with Stage(seed) as stage:
-        stage.run(tasks.prepare(stage))
-        stage.judge(values_match(tasks.expected), errors_allowed(ValueError))
+class Quiet(NamedTuple):
+    """A scenario in which nothing may go wrong."""
+
+    prepare: Prepare
+    options: dict[str, Any]
+    judge: Callable[[Stage], None]
 
 
-def run_actors(seed: int) -> None:
-    """Scenario 2."""
-    with Stage(seed) as stage:
-        stage.run(actors.prepare(stage))
-        stage.judge(values_match(actors.expected), errors_allowed(), at_most_once)
+def judge_tasks(stage: Stage) -> None:
+    stage.judge(values_match(tasks.expected), errors_allowed(ValueError))
 
 
-def run_borrowers(seed: int) -> None:
-    """Scenario 6; most workers are idle now and then, and may leave only when nobody holds what they own."""
-    with Stage(seed, node_options={"idle_keep": 0, "idle_timeout_s": 0.2}) as stage:
-        stage.run(borrowers.prepare(stage))
-        stage.judge()
+def judge_actors(stage: Stage) -> None:
+    stage.judge(values_match(actors.expected), errors_allowed(), at_most_once)
 
 
-def run_streams(seed: int) -> None:
-    """Scenario 7."""
-    with Stage(seed) as stage:
-        stage.run(streams.prepare(stage))
-        stage.judge()
-        streams.begun_is_ended(stage)
+def judge_streams(stage: Stage) -> None:
+    stage.judge()
+    streams.begun_is_ended(stage)
 
 
-def run_memory(seed: int) -> None:
-    """Scenario 9."""
-    with Stage(seed, **memory.OPTIONS) as stage:
-        stage.run(memory.prepare(stage))
-        stage.judge()
-        memory.all_went_to_disk(stage)
+def judge_memory(stage: Stage) -> None:
+    stage.judge()
+    memory.all_went_to_disk(stage)
 
 
-def run_losses(seed: int) -> None:
-    """Scenario 10."""
-    with Stage(seed, **losses.OPTIONS) as stage:
-        stage.run(losses.prepare(stage))
-        stage.judge()
+QUIET = {
+    "tasks": Quiet(tasks.prepare, {}, judge_tasks),  # scenario 1
+    "actors": Quiet(actors.prepare, {}, judge_actors),  # scenario 2
+    # scenario 6; most workers are idle now and then, and may leave only when nobody holds what they own
+    "borrowers": Quiet(borrowers.prepare, {"node_options": {"idle_keep": 0, "idle_timeout_s": 0.2}}, Stage.judge),
+    "streams": Quiet(streams.prepare, {}, judge_streams),  # scenario 7
+    "memory": Quiet(memory.prepare, memory.OPTIONS, judge_memory),  # scenario 9
+    "losses": Quiet(losses.prepare, losses.OPTIONS, Stage.judge),  # scenario 10
+}
+
+
+def run_quiet(name: str, seed: int) -> None:
+    """Run one of them."""
+    quiet = QUIET[name]
+    with Stage(seed, **quiet.options) as stage:
+        stage.run(quiet.prepare(stage))
+        quiet.judge(stage)
+
+
+def among_resets(name: str, seed: int) -> None:
+    """Run one of them over connections as between machines, which break now and then: nobody may notice (SEMANTICS 6)."""
+    quiet = QUIET[name]
+    with Stage(seed, scheme="tcp", **quiet.options) as stage:
+        for _ in range(1 + stage.faults.randrange(12)):
+            stage.at(stage.faults.randrange(1_500), stage.break_a_connection)
+        stage.run(quiet.prepare(stage))
+        quiet.judge(stage)
 
 
 # -- with a fault at a step
@@ -223,12 +235,12 @@ def digest(scenario: str, seed: int) -> str:
 
 
 RUNS: dict[str, Callable[[int], None]] = {
-    "tasks": run_tasks,
-    "actors": run_actors,
-    "borrowers": run_borrowers,
-    "streams": run_streams,
-    "memory": run_memory,
-    "losses": run_losses,
+    "tasks": partial(run_quiet, "tasks"),
+    "actors": partial(run_quiet, "actors"),
+    "borrowers": partial(run_quiet, "borrowers"),
+    "streams": partial(run_quiet, "streams"),
+    "memory": partial(run_quiet, "memory"),
+    "losses": partial(run_quiet, "losses"),
     "a worker dies": lambda seed: with_some_faults("a worker dies", seed),
     "a call is cancelled": lambda seed: with_some_faults("a call is cancelled", seed),
 }

@@ -9,28 +9,14 @@ from actorflow.testing import InvariantBroken, SimCluster, World, simulate
 from tests.sim import judged, mutants
 
 
-def test_tasks(sim_seed: int) -> None:
-    judged.run_tasks(sim_seed)
+@pytest.mark.parametrize("scenario", judged.QUIET)
+def test_a_scenario_without_faults(scenario: str, sim_seed: int) -> None:
+    judged.run_quiet(scenario, sim_seed)
 
 
-def test_actors(sim_seed: int) -> None:
-    judged.run_actors(sim_seed)
-
-
-def test_borrowers(sim_seed: int) -> None:
-    judged.run_borrowers(sim_seed)
-
-
-def test_streams(sim_seed: int) -> None:
-    judged.run_streams(sim_seed)
-
-
-def test_memory(sim_seed: int) -> None:
-    judged.run_memory(sim_seed)
-
-
-def test_losses(sim_seed: int) -> None:
-    judged.run_losses(sim_seed)
+@pytest.mark.parametrize("scenario", judged.QUIET)
+def test_6_nobody_notices_connections_that_break(scenario: str, sim_seed: int) -> None:
+    judged.among_resets(scenario, sim_seed)
 
 
 @pytest.mark.parametrize("fault", judged.FAULTS)

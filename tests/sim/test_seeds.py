@@ -7,9 +7,9 @@ from tests.sim import seeds
 
 def test_it_finds_every_test_with_a_seed_and_runs_it_with_any() -> None:
     found = seeds.seeded_tests()
-    assert "tests/sim/test_cluster.py::test_tasks[seed={}]" in found
+    assert "tests/sim/test_cluster.py::test_a_scenario_without_faults[seed={}-tasks]" in found
     assert any("test_a_fault_at_some_steps" in name and "a worker dies" in name for name in found)
-    found["tests/sim/test_cluster.py::test_tasks[seed={}]"](3)
+    found["tests/sim/test_cluster.py::test_a_scenario_without_faults[seed={}-tasks]"](3)
 
 
 def test_a_seed_that_fails_is_told_and_the_others_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ class LocalListener:
 class LocalStream:
     """One end of a connection. `write` is for any thread; all else happens on the loop."""
 
+    lasting = False
+    proof = None
     _handler: StreamHandler
     _other: LocalStream
 
@@ -149,6 +151,10 @@ class LocalNetwork:
             raise OSError(errno.EADDRINUSE, "address already in use", address)
         listener = self._listening[address] = LocalListener(self._listening, address, accept)
         return listener
+
+    def lasts(self, address: str) -> bool:
+        """See Network."""
+        return False
 
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """See Network."""

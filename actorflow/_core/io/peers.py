@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actorflow._core.base.errors import ProtocolError
-from actorflow._core.io.ports import Listener, Ports, Proof, Stream
+from actorflow._core.io.ports import Listener, Ports, Proof, Stream, StreamHandler
 from actorflow._core.protocol.codec import encode
 from actorflow._core.protocol.messages import AnyMessage
 from actorflow._core.protocol.session import Identity, Session
+
+if TYPE_CHECKING:
+    from actorflow._core.io.lasting_peers import Links
 
 
 class PeerHandler(Protocol):
@@ -38,7 +41,7 @@ class Peer:
 
     __slots__ = (
         "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
-        "namespace", "node_id", "pid", "process_id", "role", "state", "sys_path",
+        "namespace", "node_id", "pid", "process_id", "proof", "role", "state", "sys_path",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +54,8 @@ class Peer:
         self._stream: Stream | None = None
         self._out: list[AnyMessage] = []
         self._lost = False
+        self.proof: Proof | None = None
+        """What it has proven to be; None within a machine."""
         self.process_id = ""
         self.role = ""
         self.address = ""
@@ -119,12 +124,17 @@ class Peer:
 
     # -- StreamHandler
 
+    def stream_handler(self) -> StreamHandler:
+        """What its stream is to tell."""
+        return self
+
     def attached(self, stream: Stream) -> None:
         """The stream exists: send our part of the handshake."""
         if self._lost:
             stream.abort()
             return
         self._stream = stream
+        self.proof = stream.proof
         self._write_handshake()
 
     def data_received(self, data: bytes) -> None:
@@ -165,8 +175,7 @@ class Peer:
             self.node_id = hello.node_id
         elif welcome is not None:
             self.process_id, self.role, self.node_id = welcome.process_id, welcome.role, welcome.node_id
-        proof: Proof | None = getattr(self._stream, "proof", None)  # Only streams between machines have one.
-        if proof is not None and (problem := self._contradicts(proof)):
+        if self.proof is not None and (problem := self._contradicts(self.proof)):
             assert self._stream is not None
             self._stream.abort()
             self._fail(problem)
@@ -209,6 +218,7 @@ class Peers:
         self._listeners: list[Listener] = []
         self._connecting: dict[asyncio.Task[None], Peer] = {}
         self._open: dict[Peer, None] = {}
+        self._links: Links | None = None
 
     async def listen(self, address: str) -> None:
         """Accept peers at `address`. Raises OSError."""
@@ -219,7 +229,7 @@ class Peers:
 
         Failure to connect is `peer_lost`.
         """
-        peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=False)
+        peer = self._make(lasting=self._ports.network.lasts(address), acceptor=False)
         peer.address, peer.process_id = address, process_id
         if self._ports.in_loop_thread():
             self._start(peer)
@@ -234,19 +244,29 @@ class Peers:
 
     async def _connect(self, peer: Peer) -> None:
         try:
-            stream = await self._ports.network.connect(peer.address, peer)
+            stream = await self._ports.network.connect(peer.address, peer.stream_handler())
         except OSError as error:
             peer.connection_lost(f"cannot connect to {peer.address}: {error}")
             return
         self._open[peer] = None
         peer.attached(stream)
 
-    def _accept(self, stream: Stream) -> Peer:
-        peer = Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=True)
+    def _make(self, *, lasting: bool, acceptor: bool) -> Peer:
+        if not lasting:
+            return Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=acceptor)
+        from actorflow._core.io.lasting_peers import LastingPeer, Links
+
+        if self._links is None:
+            self._links = Links()
+        return LastingPeer(self._ports, self.identity, self._handler, self._schedule, self._links, acceptor=acceptor)
+
+    def _accept(self, stream: Stream) -> StreamHandler:
+        peer = self._make(lasting=stream.lasting, acceptor=True)
         self._open = {open_peer: None for open_peer in self._open if not open_peer.lost} if len(self._open) > 64 else self._open
         self._open[peer] = None
+        handler = peer.stream_handler()
         peer.attached(stream)
-        return peer
+        return handler
 
     def _schedule_on_loop(self, peer: Peer) -> None:
         if self._ports.in_loop_thread():

@@ -16,8 +16,24 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 
+class Proof(NamedTuple):
+    """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads."""
+
+    role: str
+    process_id: str
+    job_id: str
+
+
 class Stream(Protocol):
-    """One side of a connected, ordered byte stream (a unix socket; later TCP and TLS)."""
+    """One side of a connected, ordered byte stream: a unix socket, TCP, TLS."""
+
+    @property
+    def lasting(self) -> bool:
+        """It may break while both processes live, and they then go on by another one: see lasting_peers.py."""
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the other side has proven to be; None within a machine, where the kernel vouches for its user."""
 
     def write(self, data: bytes) -> None:
         """Send `data`, never blocking: what the kernel does not take now is buffered and sent later.
@@ -78,16 +94,11 @@ class Reads(Protocol):
         """Let go of the loops. On the ports' loop."""
 
 
-class Proof(NamedTuple):
-    """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads."""
-
-    role: str
-    process_id: str
-    job_id: str
-
-
 class Network(Protocol):
     """Makes streams. Addresses are strings such as `unix:/path/to/a.sock`."""
+
+    def lasts(self, address: str) -> bool:
+        """True when streams to `address` are `lasting`."""
 
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         """Bind `address`; `accept` is called on the loop for every new stream and returns its handler.

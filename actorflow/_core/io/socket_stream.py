@@ -120,7 +120,12 @@ class SocketStream:
         self._gone = False
         self._closing: asyncio.TimerHandle | None = None
         self.proof: Proof | None = None
-        """What the peer has proven to be; None within a machine, where the kernel vouches for its user."""
+        """See ports.Stream."""
+
+    @property
+    def lasting(self) -> bool:
+        """See ports.Stream: between machines."""
+        return self.proof is not None
 
     def __repr__(self) -> str:
         state = "lost" if self._gone else f"{self.buffered_bytes()} bytes buffered"

@@ -182,6 +182,10 @@ class UnixNetwork:
 
         return UnixListener(self._loop, unix_path(address), accepted, user_id=self._user_id)
 
+    def lasts(self, address: str) -> bool:
+        """See ports.Network: within a machine only a process that ends breaks a connection."""
+        return False
+
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect within CONNECT_TIMEOUT_S. Raises OSError."""
         path = unix_path(address)

@@ -109,6 +109,10 @@ class TcpNetwork:
         door.withdraw = await self._register(_parse(address).name, door.take)
         return door
 
+    def lasts(self, address: str) -> bool:
+        """See ports.Network."""
+        return True
+
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect to a process and have it prove itself. Raises OSError with the reason."""
         place = _parse(address)
@@ -212,12 +216,17 @@ class ClusterNetwork:
             listener.close()
             raise
 
+    def lasts(self, address: str) -> bool:
+        """See ports.Network: when it leads to another machine."""
+        remote, local = split(address)
+        return bool(remote) and not local.startswith(self._directory)
+
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """See ports.Network."""
         remote, local = split(address)
-        if local.startswith(self._directory) or not remote:
-            return await self._machine.connect(local, handler)
-        return await self._tcp.connect(remote, handler)
+        if self.lasts(address):
+            return await self._tcp.connect(remote, handler)
+        return await self._machine.connect(local, handler)
 
 
 def _parse(address: str) -> TcpAddress:

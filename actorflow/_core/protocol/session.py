@@ -32,7 +32,7 @@ class Identity:
     info: dict[str, str] = field(default_factory=dict)
     node_id: str = ""
 
-    def hello(self) -> Hello:
+    def hello(self, link: str = "", received: int = -1) -> Hello:
         """The first message of a connector."""
         return Hello(
             PROTOCOL_VERSION,
@@ -44,6 +44,8 @@ class Identity:
             self.namespace,
             self.sys_path,
             self.node_id,
+            link,
+            received,
         )
 
 
@@ -56,7 +58,7 @@ class Session:
 
     __slots__ = ("_decoder", "_error", "_identity", "_outbox", "acceptor", "hello", "ready", "welcome")
 
-    def __init__(self, identity: Identity, *, acceptor: bool) -> None:
+    def __init__(self, identity: Identity, *, acceptor: bool, link: str = "", received: int = -1) -> None:
         self._identity = identity
         self._decoder = FrameDecoder()
         self._error: ProtocolError | None = None
@@ -64,7 +66,7 @@ class Session:
         self.ready = False
         self.hello: Hello | None = None
         self.welcome: Welcome | None = None
-        self._outbox: list[bytes] = [] if acceptor else [encode([identity.hello()])]
+        self._outbox: list[bytes] = [] if acceptor else [encode([identity.hello(link, received)])]
 
     def outgoing(self) -> bytes:
         """The handshake bytes that must be written now (and only once)."""
@@ -100,8 +102,11 @@ class Session:
             messages.extend(batch)
         return messages
 
-    def _handshake(self, message: AnyMessage) -> None:
+    def _welcome(self, hello: Hello, problem: str) -> Welcome:
         me = self._identity
+        return Welcome(me.process_id, me.role, me.address, problem, me.info, me.node_id)
+
+    def _handshake(self, message: AnyMessage) -> None:
         if self.acceptor:
             if not isinstance(message, Hello):
                 raise ProtocolError(f"the first message must be Hello, not {type(message).__name__}")
@@ -110,9 +115,10 @@ class Session:
                 problem = f"protocol {message.version!r} meets {PROTOCOL_VERSION!r}: install the same actorflow version on both sides"
             elif message.role not in ROLES:
                 problem = f"unknown role {message.role!r}: known are {', '.join(ROLES)}"
-            self._outbox.append(encode([Welcome(me.process_id, me.role, me.address, problem, me.info, me.node_id)]))
-            if problem:
-                raise ProtocolError(f"refused a connection from {message.process_id!r}: {problem}")
+            welcome = self._welcome(message, problem)
+            self._outbox.append(encode([welcome]))
+            if welcome.error:
+                raise ProtocolError(f"refused a connection from {message.process_id!r}: {welcome.error}")
             self.hello = message
         else:
             if not isinstance(message, Welcome):

@@ -132,6 +132,12 @@ class Stage:
         self.world.kill(victim)
         return victim
 
+    def break_a_connection(self) -> None:
+        """Reset one that is up; those of handshakes go on by themselves or begin anew."""
+        found = [ends for ends in self.world.fabric.connections() if not (ends[0].closed or ends[1].closed)]
+        if found:
+            self.world.fabric.reset(self.faults.choice(self.faults.choice(found)))
+
     def judge_the_end(self) -> None:
         """The owner is dead: nothing is left of the cluster."""
         self.cluster.stop()

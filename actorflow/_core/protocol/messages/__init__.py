@@ -61,7 +61,7 @@ from actorflow._core.protocol.messages.object import (
     RefGroup,
     Stored,
 )
-from actorflow._core.protocol.messages.session import Hello, Leave, Needed, NodeInfo, Shutdown, Welcome
+from actorflow._core.protocol.messages.session import Goodbye, Hello, Leave, Needed, NodeInfo, Received, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
 from actorflow._core.protocol.messages.store import (
     Allocate,
@@ -80,7 +80,7 @@ from actorflow._core.protocol.messages.store import (
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
-    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
+    Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
@@ -128,6 +128,7 @@ __all__ = [
     "FindActorReply",
     "FreeExtent",
     "GaveBack",
+    "Goodbye",
     "HandOver",
     "Hello",
     "HostActor",
@@ -152,6 +153,7 @@ __all__ = [
     "Pinned",
     "PlaceActor",
     "Rebuild",
+    "Received",
     "ReclaimLease",
     "RefGroup",
     "Release",

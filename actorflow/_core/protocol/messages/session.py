@@ -18,6 +18,10 @@ class Hello(Message, tag=1):
     sys_path: list[str] = []
     node_id: str = ""
     """The node on whose machine this process is, as far as it knows already."""
+    link: str = ""
+    """Between machines, the name of this connection: what goes on after a reset says it again."""
+    received: int = -1
+    """The frames of the acceptor that have arrived on this link; -1 on its first connection."""
 
 
 class Welcome(Message, tag=2):
@@ -29,6 +33,18 @@ class Welcome(Message, tag=2):
     error: str = ""
     info: dict[str, str] = {}
     node_id: str = ""
+    received: int = 0
+    """The frames of the connector that have arrived on this link."""
+
+
+class Received(Message, tag=91):
+    """either -> either, on a link that outlives resets: so many frames have arrived, and need not be kept (SEMANTICS 6)."""
+
+    frames: int
+
+
+class Goodbye(Message, tag=92):
+    """either -> either, last on a link that outlives resets: the close that follows is meant."""
 
 
 class Shutdown(Message, tag=3):

@@ -1,0 +1,182 @@
+"""Links between machines outlive their connections (SEMANTICS 6): resets, half-open ends and cuts at random moments, seed after seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from actorflow._core.io.lasting_peers import MEND_S, WAIT_S
+from actorflow._core.io.peers import Peer, Peers
+from actorflow._core.protocol.messages import AnyMessage, Cancel
+from actorflow._core.protocol.session import Identity
+from actorflow.testing import World
+
+SERVER = "tcp:server:7000/server"
+CLIENT = "tcp:client:7000/client"
+COUNT = 400
+
+
+class Side:
+    """A process that counts what it gets, and answers when it is told to."""
+
+    def __init__(self, world: World, name: str, role: str, address: str, *, answers: bool) -> None:
+        self.world = world
+        self.host = world.host(name, machine=name)
+        self.got: list[int] = []
+        self.ready: list[Peer] = []
+        self.lost: list[tuple[float, str]] = []
+        self._answers = answers
+        self.peers = Peers(self.host.ports, Identity(role, name, "job-1", address), self)
+        self.address = address
+
+    def listen(self) -> None:
+        self.world.run_until(self.host.run(self.peers.listen(self.address)))
+
+    def act(self, action: Callable[[], object]) -> None:
+        async def do() -> None:
+            action()
+
+        self.world.run_until(self.host.run(do()))
+
+    # -- PeerHandler
+
+    def peer_ready(self, peer: Peer) -> None:
+        self.ready.append(peer)
+
+    def messages_received(self, peer: Peer, messages: list[AnyMessage]) -> None:
+        for message in messages:
+            assert isinstance(message, Cancel)
+            self.got.append(message.seq)
+            if self._answers:
+                peer.send(Cancel(message.seq, message.attempt))
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        if peer.role:  # Not of a connection that only asked whether somebody is there.
+            self.lost.append((self.world.now, reason))
+
+
+class Two:
+    """A client that sends numbers, and a server that sends them back."""
+
+    def __init__(self, world: World, *, count: int = COUNT, size: int = 0, client_listens: bool = True) -> None:
+        self.world = world
+        self.server = Side(world, "server", "worker", SERVER, answers=True)
+        self.client = Side(world, "client", "worker", CLIENT if client_listens else "", answers=False)
+        self.server.listen()
+        if client_listens:
+            self.client.listen()
+        self.sending = self.client.host.run(self._send(count, size))
+        self.peer: Peer | None = None
+
+    async def _send(self, count: int, size: int) -> None:
+        rng = self.world.rng("sender")
+        self.peer = self.client.peers.connect(SERVER, "server")
+        for number in range(count):
+            self.peer.send(Cancel(number, number))
+            if rng.random() < 0.2:
+                await asyncio.sleep(rng.random() * 0.01)
+
+
+def harm(two: Two, faults: int) -> list[str]:
+    """Break what connects them at random moments, in every way. Returns what will have been done."""
+    world = two.world
+    done: list[str] = []
+    rng = world.rng("harm")
+
+    def strike() -> None:
+        if not (two.server.ready and two.client.ready):
+            return  # There is no link yet.
+        found = [ends for ends in world.fabric.connections() if not (ends[0].closed or ends[1].closed)]
+        if found:
+            stream = rng.choice(rng.choice(found))
+            fault = world.fabric.reset if rng.random() < 0.7 else world.fabric.half_open
+            fault(stream)
+            done.append(fault.__name__)
+
+    for _ in range(faults):
+        world.at_time(world.now + rng.random() * 1.5, strike)
+    return done
+
+
+def test_6_every_message_arrives_once_in_order_over_all_connections(sim_seed: int) -> None:
+    with World(sim_seed) as world:
+        two = Two(world)
+        done = harm(two, faults=1 + sim_seed % 9)
+        world.run_until(two.sending)
+        world.run_for(2.0)
+        # Who has nothing to say does not learn that the other side has lost the connection.
+        two.client.act(lambda: two.peer.send(Cancel(COUNT, 0)))  # type: ignore[union-attr]
+        world.run_until(lambda: len(two.client.got) > COUNT, 60.0)
+        assert two.server.got == list(range(COUNT + 1))
+        assert two.client.got == list(range(COUNT + 1))
+        assert not two.server.lost
+        assert not two.client.lost
+        assert len(two.server.ready) == 1, "one peer, whatever its connections"
+        assert len(two.client.ready) == 1
+        two.client.act(two.client.peers.close)
+        world.run_for(1.0)
+        assert [reason for _, reason in two.server.lost] == ["closed by the peer"]
+        # A half-open end that nobody writes to stays, as it does outside until TCP looks after it.
+        assert not world.fabric.connections() or "half_open" in done
+
+
+def test_6_what_was_confirmed_is_not_kept() -> None:
+    with World(1) as world:
+        two = Two(world, count=5_000)
+        world.run_until(lambda: len(two.client.got) == 5_000, 60.0)
+        world.run_for(1.0)
+        for peer in (two.peer, two.server.ready[0]):
+            assert peer is not None
+            assert peer._ledger.kept_bytes < 2_000  # type: ignore[attr-defined]
+
+
+def test_6_a_process_that_dies_ends_its_links_at_once(sim_seed: int) -> None:
+    with World(sim_seed) as world:
+        two = Two(world)
+        victim, other = (two.server, two.client) if sim_seed % 2 else (two.client, two.server)
+        world.run_until(lambda: len(other.got) > 50, 30.0)
+        died_at = world.now
+        world.kill(victim.host)
+        world.run_until(lambda: bool(other.lost), 30.0)
+        assert other.lost[0][0] - died_at < 1.0
+        assert other.got == list(range(len(other.got)))
+        world.run_for(2 * WAIT_S)
+        assert len(other.lost) == 1
+
+
+def test_6_a_caller_that_cannot_be_asked_ends_after_the_time_to_mend() -> None:
+    with World(3) as world:
+        two = Two(world, client_listens=False)
+        world.run_until(lambda: len(two.server.got) > 50, 30.0)
+        died_at = world.now
+        world.kill(two.client.host)
+        world.run_until(lambda: bool(two.server.lost), 30.0)
+        assert WAIT_S <= two.server.lost[0][0] - died_at < WAIT_S + 1.0
+        assert "not back within" in two.server.lost[0][1]
+
+
+def test_6_a_process_that_stands_still_is_lost_after_the_time_to_mend(sim_seed: int) -> None:
+    with World(sim_seed) as world:
+        two = Two(world)
+        world.run_until(lambda: len(two.client.got) > 50, 30.0)
+        two.server.host.pause()
+        for near, _ in world.fabric.connections():
+            world.fabric.reset(near)
+        broken_at = world.now
+        world.run_until(lambda: bool(two.client.lost), 60.0)
+        assert MEND_S <= two.client.lost[0][0] - broken_at < MEND_S + 1.0
+        two.server.host.unpause()
+        world.run_until(lambda: bool(two.server.lost), 60.0)
+        assert two.client.got == list(range(len(two.client.got)))
+        assert two.server.got == list(range(len(two.server.got)))
+
+
+def test_6_a_close_that_is_meant_is_no_reason_to_connect_again() -> None:
+    with World(4) as world:
+        two = Two(world)
+        world.run_until(lambda: len(two.client.got) == COUNT, 30.0)
+        closed_at = world.now
+        two.server.act(two.server.peers.close)
+        world.run_until(lambda: bool(two.client.lost), 30.0)
+        assert two.client.lost[0][0] - closed_at < 0.2
+        assert not world.fabric.connections()
