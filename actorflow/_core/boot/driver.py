@@ -95,7 +95,7 @@ class Driver:
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
         own_address = f"unix:{directory}/{process_id}.sock"
         if self.found is not None and self.found.tcp:
-            own_address = self._enter_cluster(ports, self.found, process_id, own_address)
+            own_address = await self._enter_cluster(ports, self.found, process_id, own_address)
         if local is not None and local.session is None:
             from actorflow._core.io.local_network import SCHEME, LocalNetwork
 
@@ -125,15 +125,16 @@ class Driver:
         self.core = core
         return core
 
-    def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
-        """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises CredentialError."""
+    async def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
+        """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises ClusterConnectionError."""
         from actorflow._core.base.addresses import TcpAddress
+        from actorflow._core.io.access_desk import fetch_access
         from actorflow._core.io.cluster_access import ClusterAccess
-        from actorflow._core.security.credential_files import CredentialDir, SecretFile
-        from actorflow._core.security.roles import Role
 
-        ring = SecretFile(CredentialDir(node.credentials).secret).secrets.keyring()
-        access = ClusterAccess.of(Role.DRIVER, process_id, process_id, node.path, ring)
+        try:
+            access = ClusterAccess.from_bytes(await fetch_access(ports.loop, node.path, process_id))
+        except OSError as error:
+            raise ClusterConnectionError(f"cannot join through the node at {node.tcp}: {error}") from error
         ports.network = access.network(ports.loop, cast("SharedReads | None", ports.reads))
         host, _, port = node.tcp.rpartition(":")
         return f"{TcpAddress(host, int(port), process_id)},{own_address}"

@@ -38,7 +38,7 @@ class Peer:
 
     __slots__ = (
         "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
-        "namespace", "node_id", "pid", "process_id", "role", "state", "sys_path",
+        "namespace", "node_id", "pid", "process_id", "proof", "role", "state", "sys_path",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,8 @@ class Peer:
         self.node_id = ""
         """The node on whose machine it is; empty where that does not matter, or is not known yet."""
         self.defined: set[str] = set()
+        self.proof: Proof | None = None
+        """What it has proven to be; None within a machine."""
         self.state: object = None
         """Free for the role: its own record of this peer."""
 
@@ -171,6 +173,7 @@ class Peer:
             self._stream.abort()
             self._fail(problem)
             return
+        self.proof = proof
         self._handler.peer_ready(self)
         self.flush()
 
