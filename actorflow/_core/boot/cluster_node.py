@@ -144,8 +144,8 @@ class NodeProcess:
             await node.start()
             if config.head:
                 await node.others_know()
-            tcp = f"{config.advertised}:{self._port}"
-            session.publish(session.node_address, tcp=tcp, credentials=config.credentials, tls="yes" if config.tls else "")
+            tls = "yes" if config.tls else ""
+            session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
             os.write(config.ready_fd, f"{self._port}".encode())
             os.close(config.ready_fd)
             reason = await self._ended
@@ -165,6 +165,10 @@ class NodeProcess:
         from actorflow._core.base.addresses import TcpAddress
 
         return f"{TcpAddress(self._config.advertised, self._port, name)},{path}"
+
+    def _tcp(self) -> str:
+        host = self._config.advertised
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
 
     def _own_address(self, name: str) -> str:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")

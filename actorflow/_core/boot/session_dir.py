@@ -77,6 +77,8 @@ class SessionInfo(NamedTuple):
     """... and the directory with its cluster's secret, where the head is."""
     tls: str = ""
     """... and `yes` where TLS is spoken."""
+    head: str = ""
+    """... and host:port of the node with the head, as this one has joined it."""
 
 
 class SessionDir:
@@ -325,8 +327,8 @@ def _read_info(path: str) -> SessionInfo | None:
         return None  # Not published yet.
 
 
-def _cluster_of(info: Mapping[str, object]) -> tuple[str, str, str]:
-    return str(info.get("tcp", "")), str(info.get("credentials", "")), str(info.get("tls", ""))
+def _cluster_of(info: Mapping[str, object]) -> tuple[str, str, str, str]:
+    return str(info.get("tcp", "")), str(info.get("credentials", "")), str(info.get("tls", "")), str(info.get("head", ""))
 
 
 def _remove_tree(path: str) -> None:
