@@ -9,6 +9,7 @@ from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedN
 from actorflow._core.boot.node_launch import arena_size, local_resources
 from actorflow._core.boot.session_dir import SessionInfo, sweep_stale
 from actorflow._core.policy.label_selectors import check_labels
+from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
 __all__ = ["DEFAULT_PORT", "StartedNode", "start", "stop"]
 
@@ -16,8 +17,10 @@ __all__ = ["DEFAULT_PORT", "StartedNode", "start", "stop"]
 def start(
     *,
     address: str = "",
-    host: str = "127.0.0.1",
+    host: str = "",
+    advertise_host: str = "",
     port: int | None = None,
+    tls: bool = False,
     num_cpus: float | None = None,
     num_gpus: float = 0.0,
     memory: int | str | None = None,
@@ -25,8 +28,12 @@ def start(
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
     credentials: str = "",
+    token_file: str = "",
+    certificate_valid_s: float = CERTIFICATE_VALID_S,
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
+
+    The options are those of `actorflow start`.
 
     Raises ClusterStartError, CredentialError, OptionError.
     """
@@ -37,7 +44,20 @@ def start(
         port = 0 if address else DEFAULT_PORT
     sweep_stale()
     checked = check_labels("labels", labels) if labels else {}
-    return start_node(NodePlan(totals, arena_size(size), head=address, host=host, port=port, credentials=credentials, labels=checked))
+    plan = NodePlan(
+        totals,
+        arena_size(size),
+        head=address,
+        host=host,
+        advertised=advertise_host,
+        port=port,
+        tls=tls,
+        credentials=credentials,
+        token_file=token_file,
+        certificate_valid_s=certificate_valid_s,
+        labels=checked,
+    )
+    return start_node(plan)
 
 
 def stop() -> list[SessionInfo]:

@@ -1,4 +1,4 @@
-"""The command line: `actorflow start`, `stop` and `status`."""
+"""The command line: `actorflow start`, `stop`, `status`, `token` and `secret`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import actorflow as af
 from actorflow._lifecycle import look
-from actorflow.cli import nodes
+from actorflow.cli import nodes, security
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status.add_argument("--address", default="auto", help="the cluster's address (default: the one on this host)")
     status.set_defaults(run=lambda options: asyncio.run(_status(options.address)))
     nodes.add_commands(commands)
+    security.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         print(options.run(options))

@@ -14,7 +14,14 @@ def add_commands(commands: Any) -> None:
     which = start.add_mutually_exclusive_group(required=True)
     which.add_argument("--head", action="store_true", help="the first node of a new cluster")
     which.add_argument("--address", metavar="HOST:PORT", help="join the cluster whose first node listens there")
-    start.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1; nothing else is possible yet)")
+    start.add_argument(
+        "--host",
+        default="",
+        help="where to listen (default: 127.0.0.1 with --head, else the address this host reaches the head from). "
+        "Beyond loopback there is always TLS",
+    )
+    start.add_argument("--advertise-host", default="", metavar="HOST", help="where others reach this node, if that is not --host")
+    start.add_argument("--tls", action="store_true", help="TLS on loopback too")
     start.add_argument("--port", type=int, help=f"the one port of the node (default: {_nodes.DEFAULT_PORT} with --head, else any)")
     start.add_argument("--num-cpus", type=float, help="default: the CPUs of this host")
     start.add_argument("--num-gpus", type=float, default=0.0)
@@ -22,7 +29,13 @@ def add_commands(commands: Any) -> None:
     start.add_argument("--object-store-memory", help="shared memory for large values (default: 30 %% of what there is)")
     start.add_argument("--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a resource of your own; may be repeated")
     start.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="for label_selector=; may be repeated")
-    start.add_argument("--credentials", default="", metavar="DIRECTORY", help="with the cluster's secret (default: that of the head here)")
+    start.add_argument(
+        "--credentials",
+        default="",
+        metavar="DIRECTORY",
+        help="with the cluster's secret: made by --head if it is not there, and read by a node that joins (default: that of the head here)",
+    )
+    start.add_argument("--token-file", default="", metavar="FILE", help="a join token, instead of the secret; or in ACTORFLOW_TOKEN")
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
     stop.set_defaults(run=_stop)
@@ -32,7 +45,9 @@ def _start(options: argparse.Namespace) -> str:
     node = _nodes.start(
         address=options.address or "",
         host=options.host,
+        advertise_host=options.advertise_host,
         port=options.port,
+        tls=options.tls,
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         memory=options.memory,
@@ -40,6 +55,7 @@ def _start(options: argparse.Namespace) -> str:
         resources=_resources(options.resource),
         labels=_labels(options.label),
         credentials=options.credentials,
+        token_file=options.token_file,
     )
     head = options.address or node.tcp
     return (

@@ -23,9 +23,9 @@ OPTIONS: dict[str, Any] = {"memory": "1GiB", "object_store_memory": "64MiB"}
 
 
 @contextmanager
-def cluster(*cpus: float) -> Iterator[list[_nodes.StartedNode]]:
+def cluster(*cpus: float, tls: bool = False) -> Iterator[list[_nodes.StartedNode]]:
     """Nodes with so many CPUs each, the head in the first."""
-    nodes = [_nodes.start(port=0, num_cpus=cpus[0], **OPTIONS)]
+    nodes = [_nodes.start(port=0, num_cpus=cpus[0], tls=tls, **OPTIONS)]
     try:
         for count in cpus[1:]:
             nodes.append(_nodes.start(address=nodes[0].tcp, num_cpus=count, **OPTIONS))
@@ -66,9 +66,11 @@ async def use(counter: Any) -> tuple[int, str]:
     return await counter.add()
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["in the open", "TLS"])
 @pytest.mark.parametrize("driver_on", [0, 1], ids=["driver beside the head", "driver on another node"])
-async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on: int) -> None:
-    with cluster(2, 2) as nodes:
+async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on: int, tls: bool) -> None:
+    with cluster(2, 2, tls=tls) as nodes:
+        assert [node.tls for node in nodes] == [tls, tls]
         async with af.init(address=nodes[driver_on].tcp):
             running = asyncio.gather(*(where(1.0) for _ in range(4)))
             while not (tasks := [row["task"] for row in await af.state.list_tasks()]):
@@ -119,9 +121,7 @@ def test_what_cannot_be_joined_or_listened_on() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(af.ClusterStartError, match=f"port {port}: the port is in use"):
             _nodes.start(port=port, num_cpus=1, **OPTIONS)
-    with pytest.raises(af.ClusterStartError, match=r"will not listen on 0\.0\.0\.0.*without TLS"):
-        _nodes.start(host="0.0.0.0", port=0, num_cpus=1, **OPTIONS)
-    with pytest.raises(af.ClusterStartError, match="no node of this user on this host listens there"):
+    with pytest.raises(af.ClusterStartError, match="no head of this user on this host listens there"):
         _nodes.start(address="127.0.0.1:1", num_cpus=1, **OPTIONS)
     with pytest.raises(af.ClusterConnectionError, match=r"no node of this user listens at 127\.0\.0\.1:1"):
         af.sync(af.init(address="127.0.0.1:1"))

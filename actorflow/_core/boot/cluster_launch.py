@@ -10,10 +10,23 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from actorflow._core.base.errors import ClusterStartError
+from actorflow._core.boot import join_ticket
 from actorflow._core.boot.cluster_node import ClusterNodeConfig
+from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
+from actorflow._core.security.authority import CERTIFICATE_VALID_S
+from actorflow._core.security.credential_files import (
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
+    CredentialDir,
+    load_token,
+    secrets_in,
+    without_secrets,
+)
+from actorflow._core.security.roles import KeyKind
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -27,68 +40,96 @@ class NodePlan:
     resources: Mapping[str, int]
     arena_bytes: int
     head: str = ""
-    host: str = "127.0.0.1"
+    host: str = ""
+    """Where to listen; empty: loopback for the first node, for others the address that they reach the head from."""
+    advertised: str = ""
+    """Where other nodes reach it; empty: `host`, or if that is any address, the one that leads to the others."""
     port: int = 0
+    tls: bool = False
+    """TLS on loopback too. Between hosts there always is."""
     credentials: str = ""
-    """The directory with the cluster's secret; empty: a new cluster makes one, and a joining node finds that of the head on this host."""
+    """The directory with the cluster's secret. A new cluster makes it; empty: in its session. For a node that joins see `token_file`."""
+    token_file: str = ""
+    """The file with a join token. Without it and `credentials`, a node that joins uses what is in the environment, else the directory of
+    the head on this host."""
+    certificate_valid_s: float = CERTIFICATE_VALID_S
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StartedNode:
-    """A node that runs. `tcp`: its host:port."""
+    """A node that runs. `tcp`: its host:port. `credentials`: the directory with the secret, of the node with the head."""
 
     path: str
     pid: int
     tcp: str
     credentials: str
+    tls: bool
+
+
+class _Keys(NamedTuple):
+    """What a node goes by at its start: the directory of the head, or what a node joins with."""
+
+    directory: str
+    ticket: bytes
+    tls: bool
 
 
 def start_node(plan: NodePlan) -> StartedNode:
     """Start a node process of its own and wait until it is ready. Raises ClusterStartError, CredentialError."""
+    place = place_of(plan.host, plan.advertised, plan.head)
     session = create_session_dir(os.urandom(6).hex())
     try:
-        return _start(plan, session)
+        keys = _to_join(plan, place) if plan.head else _to_lead(plan, place, session)
+        return _start(plan, place, keys, session)
     except BaseException:
         session.remove()
         raise
 
 
-def _start(plan: NodePlan, session: SessionDir) -> StartedNode:
-    credentials = _credentials(plan, session)
+def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> StartedNode:
     ready_fd, write_fd = os.pipe()
+    ticket_fd, ticket_write_fd = os.pipe()
     config = ClusterNodeConfig(
         session_dir=session.path,
-        host=plan.host,
+        host=place.host,
+        advertised=place.advertised,
         port=plan.port,
-        head=f"tcp:{plan.head}/head" if plan.head else "",
-        credentials=credentials,
+        head=plan.head,
+        tls=keys.tls,
+        credentials=keys.directory,
+        certificate_valid_s=plan.certificate_valid_s,
         resources=dict(plan.resources),
         arena_bytes=plan.arena_bytes,
         ready_fd=write_fd,
+        ticket_fd=ticket_fd,
         labels=dict(plan.labels),
     )
     log_path = f"{session.logs}/node.log"
     try:
+        os.write(ticket_write_fd, keys.ticket)  # A pipe has room for more than a ticket.
+        os.close(ticket_write_fd)
         with open(log_path, "ab") as log_file:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "actorflow._core.boot.node_main", "cluster", config.to_json()],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                pass_fds=[write_fd],
+                pass_fds=[write_fd, ticket_fd],
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                # Workers have the environment of the node: no secret in it.
+                env={**without_secrets(os.environ), "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             )
     finally:
         os.close(write_fd)
+        os.close(ticket_fd)
     try:
         port = _hear(ready_fd)
     finally:
         os.close(ready_fd)
     if port:
         process.returncode = 0  # It lives on without us: no warning that it was not waited for.
-        return StartedNode(session.path, process.pid, f"{plan.host}:{port}", credentials)
+        return StartedNode(session.path, process.pid, f"{_bracketed(place.advertised)}:{port}", keys.directory, keys.tls)
     process.kill()
     process.wait()
     with open(log_path, errors="replace") as log_file:
@@ -102,25 +143,52 @@ def _hear(ready_fd: int) -> str:
     return os.read(ready_fd, 16).decode()
 
 
-def _credentials(plan: NodePlan, session: SessionDir) -> str:
-    """The directory with the secret: that of the plan, else made for a new cluster, else that of the head on this host."""
-    if plan.credentials:
-        return os.path.abspath(plan.credentials)
-    if plan.head:
-        for node in find_all():
-            if node.tcp == plan.head:
-                return node.credentials
-        raise ClusterStartError.explain(
-            which=plan.head,
-            what="cannot be joined",
-            why="no node of this user on this host listens there, so its secret is not known",
-            next_step="start the head first, or give the directory with the secret (--credentials)",
-        )
-    from actorflow._core.security.credential_files import CredentialDir
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
-    directory = f"{session.path}/credentials"
-    CredentialDir(directory).create(session.session_id, wall_time=time.time())
-    return directory
+
+def _to_lead(plan: NodePlan, place: Place, session: SessionDir) -> _Keys:
+    """For the node with the head: its directory, which is made for a new cluster."""
+    directory = CredentialDir(os.path.abspath(plan.credentials) if plan.credentials else f"{session.path}/credentials")
+    if not directory.exists():
+        directory.create(session.session_id, wall_time=time.time(), secrets=secrets_in(os.environ))
+    tls = plan.tls or place.wide
+    if tls and not os.path.exists(directory.authority_key):
+        raise ClusterStartError.explain(
+            which=f"the head at {place.host}",
+            what="cannot speak TLS, and without it will not listen where other hosts may reach it",
+            why=f"{directory.path} has a secret and no authority to sign certificates (authority.key)",
+            next_step="use the directory that was made when the cluster was created, or choose an empty one for a new cluster",
+        )
+    return _Keys(directory.path, b"", tls)
+
+
+def _to_join(plan: NodePlan, place: Place) -> _Keys:
+    """For a node that joins: what was named, else what the environment has, else what the head on this host has."""
+    environ = os.environ
+    beside = next((node for node in find_all() if node.tcp == plan.head and node.credentials), None)
+    tls = plan.tls or place.wide or (beside is not None and bool(beside.tls))
+    if plan.token_file:
+        return _Keys("", join_ticket.of_token(load_token(KeyKind.JOIN, plan.token_file, {})), tls)
+    if plan.credentials:
+        return _Keys("", join_ticket.of_directory(os.path.abspath(plan.credentials), tls=tls), tls)
+    if TOKEN_VARIABLE in environ or TOKEN_FILE_VARIABLE in environ:
+        return _Keys("", join_ticket.of_token(load_token(KeyKind.JOIN, environ.get(TOKEN_FILE_VARIABLE), environ)), tls)
+    if beside is not None:
+        return _Keys("", join_ticket.of_directory(beside.credentials, tls=tls), tls)
+    secrets = secrets_in(environ)
+    if secrets is not None and not tls:
+        return _Keys("", join_ticket.of_secret(secrets), tls)
+    why = "no head of this user on this host listens there, so its secret is not known"
+    if secrets is not None:
+        why = "ACTORFLOW_SECRET does not say whom to trust under TLS, which the certificate of the cluster's authority does"
+    raise ClusterStartError.explain(
+        which=plan.head,
+        what="cannot be joined",
+        why=why,
+        next_step="start the head first, or give a join token (`actorflow token join` at the head, then --token-file here or "
+        "ACTORFLOW_TOKEN), or a directory with the files secret and authority.pem of the head (--credentials)",
+    )
 
 
 def stop_nodes() -> list[SessionInfo]:

@@ -1,7 +1,7 @@
 """A node process of a cluster of several nodes: the node role, with the head beside it in the first of them.
 
-It lives until it is told to end (SIGTERM), whatever drivers come and go. So far all nodes are on one machine: they listen on loopback, and
-prove to each other that they have the cluster's secret. TLS, which other machines need, is there (`security/tls.py`) and not wired in here.
+It lives until it is told to end (SIGTERM), whatever drivers come and go, or until the head says that it was given up. Whoever speaks with
+it over TCP proves a key of the cluster first; beyond loopback that is under TLS.
 """
 
 from __future__ import annotations
@@ -19,22 +19,42 @@ from typing import TYPE_CHECKING, NamedTuple
 from actorflow._core.boot.session_dir import SessionDir
 
 if TYPE_CHECKING:
+    from actorflow._core.boot.join_ticket import Ticket
+    from actorflow._core.boot.node_credentials import NodeCredentials
     from actorflow._core.io.arena import MemfdArena
+    from actorflow._core.io.enrolment import Enrolment
+    from actorflow._core.io.ports import Network
+    from actorflow._core.io.tcp_handshake import Security
     from actorflow._core.io.zygote_link import ZygoteHandle
-    from actorflow._core.security.keys import Keyring
+    from actorflow._core.node.config import NodeConfig
+    from actorflow._core.security.errors import HandshakeRefused
+    from actorflow._core.security.fences import Fences
+
+log = logging.getLogger("actorflow")
+
+GIVEN_UP = 3
+"""The exit code of a node that the head has given up: started anew it is another node."""
 
 
 class ClusterNodeConfig(NamedTuple):
-    """One argument, as JSON. `head`: the address of the head, empty for the node that has it. `ready_fd` is told the port."""
+    """One argument, as JSON. `head`: host:port of the head, empty for the node that has it. `ready_fd` is told the port.
+
+    `host` is listened on, `advertised` is where others reach it. Nothing here is secret: what a node joins with comes through `ticket_fd`.
+    """
 
     session_dir: str
     host: str
+    advertised: str
     port: int
     head: str
+    tls: bool
     credentials: str
+    """The directory with the secret and the authority, of the node with the head."""
+    certificate_valid_s: float
     resources: dict[str, int]
     arena_bytes: int
     ready_fd: int
+    ticket_fd: int
     labels: dict[str, str]
 
     def to_json(self) -> str:
@@ -59,92 +79,194 @@ def run(config: ClusterNodeConfig) -> int:
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(serve(config, session, arena, zygote))
-        session.remove()  # After a failure it stays: whoever has started us reads there why, and removes it.
+        code = loop.run_until_complete(NodeProcess(config, session).serve(arena, zygote))
+        if not code:
+            session.remove()  # After a failure it stays: whoever has started us reads there why, and removes it.
     finally:
         loop.close()
-    return 0
+    return code
 
 
-async def serve(config: ClusterNodeConfig, session: SessionDir, arena: MemfdArena, zygote: ZygoteHandle) -> None:
-    """Open the port, start the roles, say that they are ready, and wait until this node is to end."""
-    from actorflow._core.base.addresses import TcpAddress
-    from actorflow._core.base.ids import new_id
-    from actorflow._core.head.config import HeadConfig
-    from actorflow._core.head.head import Head
-    from actorflow._core.io.arena import ArenaServer
-    from actorflow._core.io.cluster_access import HANDSHAKE_PROTOCOL, ClusterAccess, handover_path, security_of
-    from actorflow._core.io.gateway import Gateway
-    from actorflow._core.io.handover import HandoverServer
-    from actorflow._core.io.processes import ZygoteProcesses
-    from actorflow._core.io.real import real_ports
-    from actorflow._core.io.sockets import UnixNetwork
-    from actorflow._core.io.spill_files import DirectorySpill
-    from actorflow._core.io.tcp_network import ClusterNetwork, TcpNetwork
-    from actorflow._core.node.config import NodeConfig
-    from actorflow._core.node.node import Node
-    from actorflow._core.security.roles import KeyKind, Role
+class NodeProcess:
+    """What is wired together in this process. On its loop."""
 
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[str] = loop.create_future()
+    def __init__(self, config: ClusterNodeConfig, session: SessionDir) -> None:
+        from actorflow._core.base.ids import new_id
+        from actorflow._core.io.cluster_access import HANDSHAKE_PROTOCOL
+        from actorflow._core.io.gateway import Gateway
+        from actorflow._core.io.real import real_ports
 
-    def end(reason: str) -> None:
-        if not ended.done():
-            ended.set_result(reason)
+        self._config = config
+        self._session = session
+        self._loop = loop = asyncio.get_event_loop()
+        self._ended: asyncio.Future[str] = loop.create_future()
+        self._code = 0
+        self._ports = real_ports(loop, lock=False)
+        self._node_id = new_id(self._ports.rng)
+        self._head_id = new_id(self._ports.rng)
+        self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
+        self._port = 0
+        self._joining: Enrolment | None = None
 
-    loop.add_signal_handler(signal.SIGTERM, end, "this node was asked to end (SIGTERM)")
-    ring = _ring_of(config)
-    ports = real_ports(loop, lock=False)
-    node_id = new_id(ports.rng)
-    async with contextlib.AsyncExitStack() as stack:
-        gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=False)
-        stack.callback(gateway.close)
-        port = await gateway.listen(config.host, config.port)
-        handover = HandoverServer(loop, handover_path(session.path), gateway)
-        stack.callback(handover.close)
+    def _end(self, reason: str) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
 
-        def network(role: Role, process_id: str, *names: str) -> ClusterNetwork:
-            security = security_of(role, process_id, ring, KeyKind.NODE, targets=frozenset(names))
-            return ClusterNetwork(UnixNetwork(loop), TcpNetwork(loop, security, gateway.open_door), session.path)
+    async def serve(self, arena: MemfdArena, zygote: ZygoteHandle) -> int:
+        """Open the port, get keys, start the roles, say that they are ready, and wait until this node is to end. Returns the exit code."""
+        from actorflow._core.boot.enrolled_processes import EnrolledProcesses
+        from actorflow._core.io.access_desk import AccessDesk, access_path
+        from actorflow._core.io.arena import ArenaServer
+        from actorflow._core.io.cluster_access import handover_path
+        from actorflow._core.io.handover import HandoverServer
+        from actorflow._core.io.processes import ZygoteProcesses
+        from actorflow._core.io.spill_files import DirectorySpill
+        from actorflow._core.node.node import Node
+        from actorflow._core.security.roles import Role
 
-        def address(name: str, path: str) -> str:
-            return f"{TcpAddress(config.host, port, name)},{path}"
+        config, session, loop = self._config, self._session, self._loop
+        loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._gateway.close)
+            self._port = await self._gateway.listen(config.host, config.port)
+            handover = HandoverServer(loop, handover_path(session.path), self._gateway)
+            stack.callback(handover.close)
+            credentials, security = await (self._join(stack) if config.head else self._lead(stack))
+            credentials.serve(handover)
+            stack.callback(credentials.close)
+            ports = replace(self._ports, network=self._network(security))
+            processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
+            node = Node(ports, self._settings(), processes, arena, self._end, DirectorySpill(loop, arena, session.spill))
+            server = ArenaServer(loop, session.arena_path, arena)
+            stack.callback(server.close)
+            desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
+            stack.callback(desk.close)
+            await node.start()
+            if config.head:
+                await node.others_know()
+            tls = "yes" if config.tls else ""
+            session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
+            os.write(config.ready_fd, f"{self._port}".encode())
+            os.close(config.ready_fd)
+            reason = await self._ended
+            await node.stop(reason)
+        return self._code
 
-        def access(worker_id: str, job_id: str) -> bytes:
-            return ClusterAccess.of(Role.WORKER, worker_id, job_id, session.path, ring).to_bytes()
+    # -- addresses and networks
 
-        head_address = config.head or address("head", f"unix:{session.path}/head.sock")
-        if not config.head:
-            head_id = new_id(ports.rng)
-            head = Head(replace(ports, network=network(Role.HEAD, head_id, "head")), HeadConfig(head_address, head_id, os.getpid()))
-            await head.start()
-            stack.push_async_callback(head.stop)
-        settings = NodeConfig(
-            address=address(node_id, session.node_address),
-            head_address=head_address,
+    def _network(self, security: Security) -> Network:
+        from actorflow._core.io.sockets import UnixNetwork
+        from actorflow._core.io.tcp_network import ClusterNetwork, TcpNetwork
+
+        tcp = TcpNetwork(self._loop, security, self._gateway.open_door, on_refused=self._on_refused)
+        return ClusterNetwork(UnixNetwork(self._loop), tcp, self._session.path)
+
+    def _address(self, name: str, path: str) -> str:
+        from actorflow._core.base.addresses import TcpAddress
+
+        return f"{TcpAddress(self._config.advertised, self._port, name)},{path}"
+
+    def _tcp(self) -> str:
+        host = self._config.advertised
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    def _own_address(self, name: str) -> str:
+        return self._address(name, f"unix:{self._session.path}/{name}.sock")
+
+    def _at_head(self, name: str) -> str:
+        return f"tcp:{self._config.head}/{name}"
+
+    def _on_refused(self, error: HandshakeRefused) -> None:
+        from actorflow._core.security.errors import Code
+
+        if self._joining is not None and error.code not in (Code.TARGET, Code.BUSY, Code.TIMEOUT):
+            self._joining.give_up(error)  # It would be the same the next time.
+        elif error.code is Code.FENCED and error.told:
+            log.error("the head has given this node up, and it ends with all that it runs: %s", error)
+            self._code = GIVEN_UP
+            self._end("the head has given this node up")
+
+    # -- keys
+
+    def _credentials(self, fences: Fences, others: list[Security]) -> tuple[NodeCredentials, Security]:
+        from actorflow._core.boot.node_credentials import NodeCredentials
+        from actorflow._core.io.cluster_access import security_of
+        from actorflow._core.security.keys import Keyring
+        from actorflow._core.security.roles import KeyKind, Role
+
+        security = security_of(Role.NODE, self._node_id, Keyring(), KeyKind.NODE)
+        security.terms.fences = fences
+        return NodeCredentials(self._session.path, [security, *others], fences, tls=self._config.tls), security
+
+    async def _lead(self, stack: contextlib.AsyncExitStack) -> tuple[NodeCredentials, Security]:
+        """Be the head as well."""
+        from actorflow._core.boot.cluster_head import ClusterHead
+        from actorflow._core.security.credential_files import CredentialDir
+
+        config = self._config
+        directory = CredentialDir(config.credentials)
+        lead = ClusterHead(
+            self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
+        )
+        lead.prepare(self._ports, self._network, self._own_address, self._node_address(), os.getpid())
+        credentials, security = self._credentials(lead.fences, lead.securities)
+        credentials.issuer = lead
+        await credentials.certify()
+        await lead.start()
+        stack.push_async_callback(lead.stop)
+        lead.serve(credentials)
+        return credentials, security
+
+    async def _join(self, stack: contextlib.AsyncExitStack) -> tuple[NodeCredentials, Security]:
+        """Be let in by the head."""
+        from actorflow._core.io.enrolment import Enrolment
+        from actorflow._core.io.tcp_network import ENROLMENT
+        from actorflow._core.protocol.session import Identity
+        from actorflow._core.security.fences import Fences
+        from actorflow._core.security.roles import Role
+        from actorflow._core.security.tls import Credentials, client_side
+        from actorflow._core.security.wire import Party
+
+        ticket = self._ticket()
+        credentials, security = self._credentials(Fences(), [])
+        security.key = lambda name: ticket.key
+        if self._config.tls:
+            security.client = client_side(Credentials(ticket.authorities))
+        ports = replace(self._ports, network=self._network(security))
+        identity = Identity("node", self._node_id, pid=os.getpid())
+        desk = Enrolment(ports, identity, self._at_head(ENROLMENT), credentials.keys_changed)
+        credentials.issuer = self._joining = desk
+        stack.callback(desk.close)
+        desk.connect()
+        answer, key = await credentials.ask()
+        security.terms.me = Party(Role.NODE, self._node_id, answer.incarnation)
+        credentials.certified(answer, key)
+        # From now on with a key and a certificate of its own.
+        self._joining = None
+        desk.close()
+        desk.connect()
+        return credentials, security
+
+    def _ticket(self) -> Ticket:
+        from actorflow._core.boot.join_ticket import ticket_from
+
+        with open(self._config.ticket_fd, "rb") as pipe:
+            return ticket_from(pipe.read())
+
+    def _node_address(self) -> str:
+        return self._address(self._node_id, self._session.node_address)
+
+    def _settings(self) -> NodeConfig:
+        from actorflow._core.node.config import NodeConfig
+
+        config, session = self._config, self._session
+        return NodeConfig(
+            address=self._node_address(),
+            head_address=self._at_head("head") if config.head else self._own_address("head"),
             resources=config.resources,
-            worker_address=lambda worker_id: address(worker_id, session.worker_address(worker_id)),
-            worker_access=access,
-            node_id=node_id,
+            worker_address=lambda worker_id: self._address(worker_id, session.worker_address(worker_id)),
+            node_id=self._node_id,
             pid=os.getpid(),
             labels=config.labels,
             log_dir=session.logs,
         )
-        ports.network = network(Role.NODE, node_id)
-        node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end, DirectorySpill(loop, arena, session.spill))
-        server = ArenaServer(loop, session.arena_path, arena)
-        stack.callback(server.close)
-        await node.start()
-        if config.head:
-            await node.others_know()
-        session.publish(session.node_address, tcp=f"{config.host}:{port}", credentials=config.credentials)
-        os.write(config.ready_fd, f"{port}".encode())
-        os.close(config.ready_fd)
-        reason = await ended
-        await node.stop(reason)
-
-
-def _ring_of(config: ClusterNodeConfig) -> Keyring:
-    from actorflow._core.security.credential_files import CredentialDir, SecretFile
-
-    return SecretFile(CredentialDir(config.credentials).secret).secrets.keyring()

@@ -16,13 +16,17 @@ from actorflow._core.io.arena import fetch_arena
 if TYPE_CHECKING:
     from actorflow._core.boot.in_process import InProcessCluster
     from actorflow._core.boot.node_launch import ClusterPlan, LocalCluster
+    from actorflow._core.boot.outside_driver import OutsideDriver
     from actorflow._core.boot.protocol_thread import ProtocolThread
     from actorflow._core.io.arena import MemfdArena
     from actorflow._core.io.ports import Ports
     from actorflow._core.io.shared_reads import SharedReads
     from actorflow._core.protocol.messages import WorkerLog
+    from actorflow._core.security.tokens import Token
     from actorflow._core.worker.core import Core
 
+TOKEN, TOKEN_FILE = "ACTORFLOW_TOKEN", "ACTORFLOW_TOKEN_FILE"
+"""As in security/credential_files.py, which most drivers do without."""
 STOP_TIMEOUT_S = 10.0
 """How long it may take to end."""
 LAST_WORDS_S = 2.0
@@ -43,6 +47,9 @@ class Driver:
         self.core: Core | None = None
         self.found: SessionInfo | None = None
         """The node that it joins, where that is known by more than its address."""
+        self._token: Token | None = None
+        """What it comes with, from outside the cluster's hosts."""
+        self._outside: OutsideDriver | None = None
         self.node_address = local.node_address if local is not None else self._find(plan.address)
         self.protocol: ProtocolThread | None = None
         self._in_process: InProcessCluster | None = None
@@ -63,14 +70,21 @@ class Driver:
         if ":" not in address:
             address = f"unix:{address}/node.sock"
         for node in nodes:
-            if address in (node.address, node.tcp):
+            if address in (node.address, node.tcp, node.head):
                 self.found = node
                 return node.address
+        if not address.startswith("unix:") and (TOKEN in os.environ or TOKEN_FILE in os.environ):
+            from actorflow._core.security.credential_files import load_token
+            from actorflow._core.security.roles import KeyKind
+
+            self._token = load_token(KeyKind.CLIENT, os.environ.get(TOKEN_FILE), os.environ)
+            return address
         if not address.startswith("unix:"):
             known = ", ".join(node.tcp for node in nodes if node.tcp) or "none"
             raise ClusterConnectionError(
                 f"no node of this user listens at {address} on this host (there are: {known}). A driver joins through a node on its own "
-                "host: start one with `actorflow start --address HOST:PORT`"
+                "host: start one with `actorflow start --address HOST:PORT`. From outside the cluster's hosts it needs a client token "
+                f"(`actorflow token client` at the head), in {TOKEN} or in the file that {TOKEN_FILE} names"
             )
         return address
 
@@ -95,17 +109,20 @@ class Driver:
         directory = os.path.dirname(self.node_address.removeprefix("unix:"))
         own_address = f"unix:{directory}/{process_id}.sock"
         if self.found is not None and self.found.tcp:
-            own_address = self._enter_cluster(ports, self.found, process_id, own_address)
+            own_address = await self._enter_cluster(ports, self.found, process_id, own_address)
+        if self._token is not None:
+            own_address = await self._enter_from_outside(ports, self._token, process_id)
         if local is not None and local.session is None:
             from actorflow._core.io.local_network import SCHEME, LocalNetwork
 
             ports.network, own_address = LocalNetwork(loop), f"{SCHEME}{process_id}"
         if local is not None:
             await local.ready()
+        arena: MemfdArena | None
         if local is not None and not local.has_process:
             arena = await self._start_in_process(ports, local)
         else:
-            arena = fetch_arena(f"{directory}/arena.sock")
+            arena = fetch_arena(f"{directory}/arena.sock") if self._outside is None else None
         self._arena = arena
         identity = Identity(
             "driver",
@@ -115,28 +132,50 @@ class Driver:
             os.getpid(),
             self.plan.namespace,
             [path or os.getcwd() for path in sys.path],
+            node_id=self._outside.node_id if self._outside is not None else "",
         )
         core = Core(ports, identity, arena)
         user_forks.watch(core)
         core.on_log = self.on_log
-        await core.start(self.node_address)
+        try:
+            await core.start(self.node_address)
+        except BaseException:
+            if self._outside is not None:
+                self._outside.close()
+            raise
         if local is not None and local.has_process:
             loop.call_later(WARM_AFTER_S, core.store.warm_up)
         self.core = core
         return core
 
-    def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
-        """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises CredentialError."""
+    async def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
+        """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises ClusterConnectionError."""
         from actorflow._core.base.addresses import TcpAddress
+        from actorflow._core.io.access_desk import fetch_access
         from actorflow._core.io.cluster_access import ClusterAccess
-        from actorflow._core.security.credential_files import CredentialDir, SecretFile
-        from actorflow._core.security.roles import Role
 
-        ring = SecretFile(CredentialDir(node.credentials).secret).secrets.keyring()
-        access = ClusterAccess.of(Role.DRIVER, process_id, process_id, node.path, ring)
+        try:
+            access = ClusterAccess.from_bytes(await fetch_access(ports.loop, node.path, process_id))
+        except OSError as error:
+            raise ClusterConnectionError(f"cannot join through the node at {node.tcp}: {error}") from error
         ports.network = access.network(ports.loop, cast("SharedReads | None", ports.reads))
         host, _, port = node.tcp.rpartition(":")
         return f"{TcpAddress(host, int(port), process_id)},{own_address}"
+
+    async def _enter_from_outside(self, ports: Ports, token: Token, process_id: str) -> str:
+        """Get keys from the head, and open a port of our own. Returns our address. Raises ClusterConnectionError."""
+        from actorflow._core.boot.outside_driver import OutsideDriver
+
+        outside = self._outside = OutsideDriver(ports, process_id, self.node_address, token)
+        try:
+            own_address, self.node_address = await outside.enter()
+        except BaseException as error:
+            outside.close()
+            if isinstance(error, OSError) and not isinstance(error, ClusterConnectionError):
+                raise ClusterConnectionError(str(error)) from error
+            raise
+        ports.network = outside.network
+        return own_address
 
     async def _start_in_process(self, ports: Ports, local: LocalCluster) -> MemfdArena:
         from actorflow._core.boot.in_process import InProcessCluster
@@ -154,6 +193,8 @@ class Driver:
         core = self.core
         if core is None:
             return
+        if self._outside is not None:
+            self._outside.close()
         if self.local is not None and self.local.has_process and core.closed is None:
             from actorflow._core.protocol.messages import Shutdown
 

@@ -74,7 +74,11 @@ class SessionInfo(NamedTuple):
     tcp: str = ""
     """Of a node that other nodes can reach: host:port."""
     credentials: str = ""
-    """... and the directory with its cluster's secret."""
+    """... and the directory with its cluster's secret, where the head is."""
+    tls: str = ""
+    """... and `yes` where TLS is spoken."""
+    head: str = ""
+    """... and host:port of the node with the head, as this one has joined it."""
 
 
 class SessionDir:
@@ -323,8 +327,8 @@ def _read_info(path: str) -> SessionInfo | None:
         return None  # Not published yet.
 
 
-def _cluster_of(info: Mapping[str, object]) -> tuple[str, str]:
-    return str(info.get("tcp", "")), str(info.get("credentials", ""))
+def _cluster_of(info: Mapping[str, object]) -> tuple[str, str, str, str]:
+    return str(info.get("tcp", "")), str(info.get("credentials", "")), str(info.get("tls", "")), str(info.get("head", ""))
 
 
 def _remove_tree(path: str) -> None:

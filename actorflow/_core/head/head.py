@@ -60,6 +60,8 @@ class Head:
         identity = Identity("head", self.process_id, address=config.address, pid=config.pid, info=info)
         self._peers = Peers(ports, identity, self)
         self._stopping = False
+        self.on_node_lost: Callable[[str], None] | None = None
+        """Told of each node that is given up: it is not to come back as the one it was."""
         self._directory = Directory()
         self._nodes = Nodes(ports)
         self._view = View(ports, self._nodes)
@@ -130,7 +132,9 @@ class Head:
             return
         try:
             if peer.role == "node":
-                self._node_lost(peer, reason)
+                node_id = self._node_lost(peer, reason)
+                if node_id is not None and self.on_node_lost is not None:
+                    self.on_node_lost(node_id)
                 return
             if alive_elsewhere:
                 return
@@ -153,13 +157,14 @@ class Head:
         self._view.joined(message)
         self._actors.node_joined(message.node_id)
 
-    def _node_lost(self, peer: Peer, reason: str) -> None:
+    def _node_lost(self, peer: Peer, reason: str) -> ProcessId | None:
         node_id = self._nodes.lost(peer, reason)
         if node_id is not None:
             log.warning("node %s is lost: %s", node_id, reason)
             self._view.lost(node_id)
             self._state.node_lost(node_id)
             self._actors.node_lost(node_id, reason)
+        return node_id
 
     def _report(self, what: str, error: Exception) -> None:
         context = {"message": f"actorflow head: a bug met {what}", "exception": error}

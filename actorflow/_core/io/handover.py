@@ -4,6 +4,7 @@
        | -- its id, 24 bytes --------------------->  |   over a unix socket that only this user may connect to
        | <----------------------------- 1 byte ----  |   from now on it is known, or another is by that name
        | <---- preface, 64 bytes, and a socket ----  |   for each connection that names it
+       | <---- other bytes, without a socket ------  |   new keys and certificates (io/cluster_access.py)
 
     HD-1  A socket is with one process at a time: the node closes its own descriptor when the other has it, or cannot have it.
     HD-2  When the node is gone nobody new comes; connections that are there stay.
@@ -27,6 +28,9 @@ from actorflow._core.security.wire import NAME_BYTES_MAX, PREFACE_BYTES, Preface
 SOCKETS_PER_EVENT = 64
 REGISTERED, TAKEN = b"\1", b"\2"
 REGISTER_TIMEOUT_S = 5.0
+NEWS_BYTES_MAX = 64 * 1024
+NEWS_RETRY_S = 1.0
+"""When to try again with a process that takes nothing at the moment."""
 
 
 class HandoverServer:
@@ -37,6 +41,12 @@ class HandoverServer:
         self._gateway = gateway
         self._path = path
         self._links: dict[socket.socket, Callable[[], object]] = {}
+        self._named: dict[str, socket.socket] = {}
+        self._news: dict[str, bytes] = {}
+        """What a process could not take yet: the newest only."""
+        self._retry: asyncio.TimerHandle | None = None
+        self.on_registered: Callable[[str], object] = lambda name: None
+        self.on_gone: Callable[[str], object] = lambda name: None
         self._listener = forks.own_socket(bind_unix(path, socket.SOCK_SEQPACKET))
         loop.add_reader(self._listener.fileno(), self._on_acceptable)
 
@@ -48,6 +58,32 @@ class HandoverServer:
             os.unlink(self._path)
         for link in list(self._links):
             self._drop(link)
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def names(self) -> list[str]:
+        """The processes that are registered."""
+        return list(self._named)
+
+    def tell(self, name: str, news: bytes) -> None:
+        """Send a process its new keys and certificates, now or when it can take them; for one that is gone, a no-op."""
+        link = self._named.get(name)
+        if link is None:
+            return
+        self._news.pop(name, None)
+        try:
+            link.send(news)
+        except WOULD_BLOCK:
+            self._news[name] = news
+            if self._retry is None:
+                self._retry = self._loop.call_later(NEWS_RETRY_S, self._tell_again)
+        except OSError:
+            return  # It is just going, which the next read sees.
+
+    def _tell_again(self) -> None:
+        self._retry = None
+        for name, news in list(self._news.items()):
+            self.tell(name, news)
 
     def _on_acceptable(self) -> None:
         try:
@@ -74,11 +110,24 @@ class HandoverServer:
         name, answer = data.rstrip(b"\0").decode("latin-1"), REGISTERED
         self._links[link]()
         try:
-            self._links[link] = self._gateway.register(name, lambda sock, preface: _send(link, sock, preface))
+            withdraw = self._gateway.register(name, lambda sock, preface: _send(link, sock, preface))
         except OSError:
+            self._links[link] = lambda: None
             answer = TAKEN
+        else:
+            self._named[name] = link
+
+            def leave() -> None:
+                withdraw()
+                self._named.pop(name, None)
+                self._news.pop(name, None)
+                self.on_gone(name)
+
+            self._links[link] = leave
         with contextlib.suppress(OSError):  # It is gone again, which the next read sees.
             link.send(answer)
+            if answer == REGISTERED:
+                self.on_registered(name)
 
     def _drop(self, link: socket.socket) -> None:
         self._links.pop(link)()
@@ -96,16 +145,26 @@ def _send(link: socket.socket, sock: socket.socket, preface: Preface) -> bool:
 
 
 class HandoverClient:
-    """A process's side: `take` gets each socket with its preface. On a loop."""
+    """A process's side: `take` gets each socket with its preface, `on_news` new keys and certificates. On a loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket, take: Take) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: socket.socket, take: Take, on_news: Callable[[bytes], object] | None = None
+    ) -> None:
         self._loop = loop
         self._take = take
+        self._on_news = on_news
         self._link: socket.socket | None = link
         loop.add_reader(link.fileno(), self._on_readable)
 
     @classmethod
-    async def register(cls, loop: asyncio.AbstractEventLoop, path: str, name: str, take: Take) -> Callable[[], object]:
+    async def register(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        path: str,
+        name: str,
+        take: Take,
+        on_news: Callable[[bytes], object] | None = None,
+    ) -> Callable[[], object]:
         """Have the node whose server is at `path` send what is for `name`; returns what ends that. Raises OSError."""
         link = forks.own_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))
         try:
@@ -125,7 +184,7 @@ class HandoverClient:
         except BaseException:
             link.close()
             raise
-        return cls(loop, link, take).close
+        return cls(loop, link, take, on_news).close
 
     def close(self) -> None:
         """Take no more."""
@@ -139,7 +198,7 @@ class HandoverClient:
             if self._link is None:
                 return
             try:
-                data, fds = receive_fds(self._link, PREFACE_BYTES, 1)
+                data, fds = receive_fds(self._link, NEWS_BYTES_MAX, 1)
             except WOULD_BLOCK:
                 return
             except OSError:
@@ -147,5 +206,7 @@ class HandoverClient:
             if not data:
                 self.close()  # HD-2
                 return
+            if not fds and self._on_news is not None and len(data) != PREFACE_BYTES:
+                self._on_news(data)
             for fd in fds:
                 self._take(forks.own_socket(socket.socket(fileno=fd)), Preface.decode(data))

@@ -17,11 +17,15 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Proof(NamedTuple):
-    """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads."""
+    """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads.
+
+    `key`: the kind of key that it has proven, in the words of `security.roles.KeyKind`.
+    """
 
     role: str
     process_id: str
     job_id: str
+    key: str = ""
 
 
 class Stream(Protocol):

@@ -32,8 +32,12 @@ log = logging.getLogger("actorflow")
 
 CONNECT_TIMEOUT_S = 5.0
 """To get a TCP connection; the handshake has a time of its own."""
-WELL_KNOWN = ("", "head")
+ENROLMENT = "enrolment"
+"""The name of the head's desk that gives out keys and certificates."""
+WELL_KNOWN = ("", "head", ENROLMENT)
 """Names that are no process ids."""
+OF_THE_HEAD = ("head", ENROLMENT)
+"""... and that nobody but a head may answer to."""
 
 Register = Callable[[str, Take], Awaitable[Callable[[], object]]]
 """Have connections for a name given to a function; returns what ends that. Of a gateway, or of a handover."""
@@ -93,12 +97,20 @@ class TcpNetwork:
     """The Network between machines, for one process. On `loop`."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, security: Security, register: Register | None, *, reads: SharedReads | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        security: Security,
+        register: Register | None,
+        *,
+        reads: SharedReads | None = None,
+        on_refused: Callable[[HandshakeRefused], object] | None = None,
     ) -> None:
+        """`on_refused` hears why a handshake of ours was refused, before the one who has asked for the connection does."""
         self.loop = loop
         self.security = security
         self._register = register
         self._reads = reads
+        self._on_refused = on_refused
         self._hangups = HangupWatch(loop)
 
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
@@ -117,11 +129,14 @@ class TcpNetwork:
         """Connect to a process and have it prove itself. Raises OSError with the reason."""
         place = _parse(address)
         sock = await self._connect(place)
-        expected = Expected(frozenset(Role), self.expected(place.name))
+        roles = frozenset({Role.HEAD}) if place.name in OF_THE_HEAD else frozenset(Role)
+        expected = Expected(roles, self.expected(place.name))
         try:
             admitted = await introduce(self.loop, sock, place.name, self.security, expected)
         except HandshakeRefused as error:
             sock.close()
+            if self._on_refused is not None:
+                self._on_refused(error)
             if error.code is Code.TARGET:
                 raise FileNotFoundError(errno.ENOENT, str(error), address) from error
             raise ConnectionRefusedError(errno.ECONNREFUSED, str(error), address) from error
@@ -145,7 +160,7 @@ class TcpNetwork:
             stream = SocketStream(self.loop, admitted.sock, self._hangups, self._reads)
         party, key_id = admitted.peer.party, admitted.peer.key_id
         of_job = key_id.kind is KeyKind.JOB and party.role in (Role.WORKER, Role.DRIVER)
-        stream.proof = Proof(party.role.name.lower(), party.process_id, key_id.subject if of_job else "")
+        stream.proof = Proof(party.role.name.lower(), party.process_id, key_id.subject if of_job else "", key_id.kind.name)
         return stream
 
     async def _connect(self, place: TcpAddress) -> socket.socket:

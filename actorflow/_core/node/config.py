@@ -25,8 +25,6 @@ class NodeConfig:
     worker_address: Callable[[str], str]
     """Where the worker with this id is to listen."""
 
-    worker_access: Callable[[str, str], bytes] | None = None
-    """What a worker (its id, its job) needs to reach other nodes, and to be reached from there. None in a local cluster."""
     node_id: str = ""
     """Empty: the node draws its own."""
     pid: int = 0

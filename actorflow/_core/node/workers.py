@@ -62,7 +62,7 @@ class Workers:
         address = context.config.worker_address(decision.worker_id)
         worker = WorkerProcess(decision.worker_id, key, address, context.now())
         self._workers[worker.worker_id] = worker
-        env, access = parse_env(key.env), context.config.worker_access
+        env = parse_env(key.env)
         hides = device_variables(key.devices, self._displays)
         self._processes.spawn(
             WorkerSpec(
@@ -74,7 +74,6 @@ class Workers:
                 working_dir=env.working_dir,
                 sys_path=self._jobs.sys_path(key.job_id),
                 node_id=context.node_id,
-                access=access(worker.worker_id, key.job_id) if access is not None else b"",
             )
         )
 

@@ -309,7 +309,10 @@ class Connector(_Side):
         if message[0] == VERDICT_TAG:
             verdict = Verdict.decode(message)
             if verdict.code != Code.ADMITTED or self.peer is None:
-                raise self._refuse(refusal_code(verdict.code), verdict_text(verdict, self._preface))
+                told = self.peer is not None
+                error = self._refuse(refusal_code(verdict.code), verdict_text(verdict, self._preface))
+                error.told = told
+                raise error
             self.done = True
         else:
             self._prove(message)

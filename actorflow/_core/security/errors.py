@@ -44,6 +44,8 @@ class HandshakeRefused(ProtocolError):
     """
 
     code: Code = Code.NOT_ADMITTED
+    told: bool = False
+    """The other side has said so, after it had proven itself: nobody in between can have made it up."""
 
 
 def refused(code: Code, message: str) -> HandshakeRefused:

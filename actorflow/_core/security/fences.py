@@ -26,6 +26,10 @@ class Fences:
         """(process id, oldest incarnation) of each, to begin with again after a restart of the head, and for nodes that join."""
         return list(self._oldest.items())
 
+    def oldest(self, process_id: str) -> int:
+        """The oldest incarnation of the process that is still admitted; 0 for one that was never heard of."""
+        return self._oldest.get(process_id, 0)
+
     def raise_to(self, process_id: str, incarnation: int) -> None:
         """Admit `process_id` from `incarnation` on only. A lower fence than there is changes nothing."""
         oldest = max(incarnation, self._oldest.pop(process_id, 0))

@@ -5,8 +5,8 @@
           |--- root of JOIN ------- a key for each join token
           `--- root of CLIENT ----- a key for each client token
 
-The head has the secret and so all roots. A node gets the roots of NODE, JOB and CLIENT when it joins, and never that of JOIN: it
-cannot let others in. A worker gets the key of its job, a driver from outside the key in its token.
+The head has the secret and so all roots. A node gets the roots of NODE and JOB when it joins, and never those of tokens: it cannot let
+others in. A worker gets the key of its job, a driver from outside the key in its token, and with that the key of its job.
 
 KY-1: every derivation has a label of its own, and what it is for is in it with a fixed size: no two keys are the same.
 KY-2: derivation goes one way: a key tells nothing of its root, a root nothing of the secret or of other roots.
@@ -159,8 +159,8 @@ class Keyring(NeverPickled):
         return Keyring(keys=tuple(root.key(job_id) for root in self.roots if root.kind is KeyKind.JOB))
 
     def for_node(self) -> Keyring:
-        """What a node is given: all roots but that of join tokens."""
-        return Keyring(tuple(root for root in self.roots if root.kind is not KeyKind.JOIN))
+        """What a node is given: all roots but those of tokens."""
+        return Keyring(tuple(root for root in self.roots if root.kind in (KeyKind.NODE, KeyKind.JOB)))
 
 
 def keyring_of(secrets: Iterable[bytes]) -> Keyring:

@@ -305,7 +305,7 @@ class Core:
             if peer is self.node:
                 self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self._head_address = peer.welcome_info["head"]
-                self._know_cluster(peer.process_id)
+                self._know_cluster(self.identity.node_id or peer.process_id)  # A driver from outside is on no node.
                 if self.identity.role == "driver":
                     self._head = self.peers.connect(self._head_address)  # It makes the job known.
                 else:

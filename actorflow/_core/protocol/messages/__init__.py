@@ -33,6 +33,7 @@ from actorflow._core.protocol.messages.call import (
     TaskCall,
 )
 from actorflow._core.protocol.messages.cluster import NodeEntry, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
@@ -92,6 +93,7 @@ AnyMessage = (
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
     | StateQuery | StateReply | WorkerLog
+    | ClusterKeys | Enrol | Enrolled
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -117,10 +119,13 @@ __all__ = [
     "CancelObject",
     "Carved",
     "CheckpointSaved",
+    "ClusterKeys",
     "CreateActor",
     "CreateActorReply",
     "Define",
     "DropBorrow",
+    "Enrol",
+    "Enrolled",
     "Failed",
     "Fetch",
     "Fetched",
