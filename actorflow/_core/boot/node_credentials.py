@@ -19,6 +19,7 @@ from actorflow._core.io.cluster_access import ClusterAccess
 from actorflow._core.io.handover import HandoverServer
 from actorflow._core.io.tcp_handshake import Security
 from actorflow._core.protocol.messages import ClusterKeys, Enrolled
+from actorflow._core.security.enrolment import take_fence_rows
 from actorflow._core.security.fences import Fences
 from actorflow._core.security.keys import Keyring, Root
 from actorflow._core.security.roles import KeyKind, Role
@@ -108,8 +109,7 @@ class NodeCredentials:
 
     def keys_changed(self, keys: ClusterKeys) -> None:
         """The desk says what the cluster goes by from now on. Raises CredentialError."""
-        for process_id, oldest in keys.fences:
-            self._fences.raise_to(process_id, oldest)
+        take_fence_rows(self._fences, keys.fences)
         ring = Keyring(tuple(Root.load(root) for root in keys.roots))
         if ring != self._ring or keys.authorities != self._authorities:
             self._authorities = keys.authorities

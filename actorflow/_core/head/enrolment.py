@@ -18,7 +18,7 @@ from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.io.ports import Ports
 from actorflow._core.protocol.messages import AnyMessage, ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.session import Identity
-from actorflow._core.security.enrolment import admit_node, certificate_name, fence_lost_node
+from actorflow._core.security.enrolment import admit_node, certificate_name, fence_lost_node, fence_rows
 from actorflow._core.security.fences import Fences
 from actorflow._core.security.keys import Keyring
 from actorflow._core.security.roles import KeyKind
@@ -152,7 +152,7 @@ class EnrolmentDesk:
         if kind is KeyKind.CLIENT:
             keys = [(key.id.secret_id, key.material) for key in self._ring.for_job(process_id).keys]
             return ClusterKeys(authorities, keys=keys)
-        fences = self._fences.rows()[-FENCES_TOLD_MAX:]
+        fences = fence_rows(self._fences, FENCES_TOLD_MAX)
         return ClusterKeys(authorities, [root.export() for root in self._ring.for_node().roots], fences=fences)
 
 

@@ -148,6 +148,10 @@ class Head:
     # -- steps
 
     def _node_info(self, peer: Peer, message: NodeInfo) -> None:
+        if peer.proof is not None and message.node_id != peer.process_id:
+            log.error("%r says that it is node %s; its connection is closed", peer, message.node_id)
+            peer.close(abort=True)
+            return
         old = self._nodes.replaced_by(peer, message)
         if old is not None:
             # What it said on the old connection may be lost: it begins anew.

@@ -42,7 +42,7 @@ class _Key(msgspec.Struct, frozen=True, array_like=True):
 class ClusterAccess(msgspec.Struct, frozen=True):
     """See the module. `directory` is that of the session of its node; `credentials` is there where the cluster speaks TLS.
 
-    AC-1: a process of a job has the keys and the certificate of that job and no other: with them it cannot act as a node.
+    CX-1: a process of a job has the keys and the certificate of that job and no other: with them it cannot act as a node.
     """
 
     role: int

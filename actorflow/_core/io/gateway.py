@@ -50,6 +50,24 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
+class RefusalLog:
+    """Writes a few of many refusals into our log (GW-3): whoever knocks a million times must not fill a disk."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._from = 0.0
+        self._logged = 0
+
+    def write(self, source: str, error: HandshakeRefused) -> None:
+        """One refusal."""
+        now = self._clock()
+        if now >= self._from + 1.0:
+            self._from, self._logged = now, 0
+        self._logged += 1
+        if self._logged <= REFUSALS_LOGGED_PER_S:
+            log.warning("connection from %s: %s", source, error)
+
+
 class _Visitor:
     """A connection whose preface is not complete."""
 
@@ -84,8 +102,7 @@ class Gateway:
         self._listeners: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._takers: dict[str, Take] = {}
         self._visitors: dict[_Visitor, None] = {}
-        self._log_from = 0.0
-        self._logged = 0
+        self._refusals = RefusalLog(loop.time)
 
     async def listen(self, host: str, port: int) -> int:
         """Open the port, 0 for any, on every address that `host` has; return which it is.
@@ -223,12 +240,7 @@ class Gateway:
 
     def _refuse(self, visitor: _Visitor, error: HandshakeRefused) -> None:
         say_and_close(visitor.sock, visitor.reader.outgoing())
-        now = self._loop.time()
-        if now >= self._log_from + 1.0:
-            self._log_from, self._logged = now, 0
-        self._logged += 1
-        if self._logged <= REFUSALS_LOGGED_PER_S:
-            log.warning("connection from %s: %s", visitor.source, error)
+        self._refusals.write(visitor.source, error)
 
 
 def say_and_close(sock: socket.socket, data: bytes) -> None:

@@ -22,7 +22,7 @@ from actorflow._core.security.errors import Code, HandshakeRefused, refused
 from actorflow._core.security.keys import Key
 from actorflow._core.security.preface import HANDSHAKE_TIMEOUT_S, PrefaceReply
 from actorflow._core.security.tls import TlsSide, binding_of, tls_failure
-from actorflow._core.security.wire import Preface
+from actorflow._core.security.wire import Preface, Verdict
 
 
 @dataclass(slots=True)
@@ -133,6 +133,7 @@ async def admit(loop: asyncio.AbstractEventLoop, sock: socket.socket, preface: P
             binding = BARE
             if preface.tls:
                 if security.server is None:
+                    await wire.send_raw(Verdict(Code.PLAIN, security.terms.protocol_version, security.wall_time()).encode())
                     raise refused(Code.PLAIN, "a peer wants TLS, and this process has no certificate for it")
                 await wire.shake_hands(TlsLink(security.server.context, server_side=True))
                 assert wire.link is not None

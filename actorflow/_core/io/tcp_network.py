@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,7 @@ from typing import Any
 
 from actorflow._core.base.addresses import SCHEME, TcpAddress, parse_tcp, split
 from actorflow._core.io import forks
-from actorflow._core.io.gateway import Take, say_and_close, tune
+from actorflow._core.io.gateway import RefusalLog, Take, say_and_close, tune
 from actorflow._core.io.ports import Listener, Network, Proof, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.socket_stream import HangupWatch, SocketStream
@@ -27,8 +26,6 @@ from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.lobby import TOTAL_MAX, Lobby
 from actorflow._core.security.roles import KeyKind, Role
 from actorflow._core.security.wire import Preface
-
-log = logging.getLogger("actorflow")
 
 CONNECT_TIMEOUT_S = 5.0
 """To get a TCP connection; the handshake has a time of its own."""
@@ -51,6 +48,7 @@ class _Door:
         self._accept = accept
         self._lobby = Lobby(total_max=TOTAL_MAX, source_max=TOTAL_MAX)
         self._admitting: set[asyncio.Task[None]] = set()
+        self._refusals = RefusalLog(network.loop.time)
         self.withdraw: Callable[[], object] = lambda: None
         """Ends its registration."""
 
@@ -78,7 +76,7 @@ class _Door:
         try:
             admitted = await admit(network.loop, sock, preface, network.security)
         except HandshakeRefused as error:
-            log.warning("connection from %s: %s", _place(sock), error)
+            self._refusals.write(_place(sock), error)
             say_and_close(sock, b"")
             return
         except BaseException:

@@ -196,7 +196,7 @@ class Node:
         self._peers.close()
 
     def _shutdown(self, peer: Peer, message: Shutdown) -> None:
-        if self.config.owner in ("", peer.process_id):
+        if self.config.owner in ("", peer.process_id) and peer.proof is None:  # Nobody owns a cluster that others reach.
             self._driver_gone(message.reason or f"driver {peer.process_id} has shut it down")
         else:
             log.warning("%r wants to end a cluster that belongs to driver %s", peer, self.config.owner)

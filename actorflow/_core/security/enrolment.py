@@ -7,13 +7,13 @@
     JOB          nothing: a process of a job is enrolled by its node
 
     EP-1  A certificate names what its receiver has proven to be, or a job that it has a right to.
-    EP-2  An id of a node is given to one process: who comes with a known id is refused, until the one that had it is given up and fenced.
-    EP-3  The incarnation of a node that was lost is never admitted again; of the same id the next one is.
+    EP-2  An id of a node is given to one process, once: who comes with a known id is refused.
+    EP-3  A node that was lost is never admitted again, whatever incarnation it says it is: started anew it has another id.
 """
 
 from __future__ import annotations
 
-from actorflow._core.security.fences import Fences
+from actorflow._core.security.fences import REMOVED, Fences
 from actorflow._core.security.keys import SUBJECT_BYTES_MAX, is_name
 from actorflow._core.security.roles import KeyKind, Role, certified_name
 
@@ -32,7 +32,7 @@ def certificate_name(kind: KeyKind, process_id: str, job_id: str) -> str:
 
 
 def admit_node(fences: Fences, process_id: str) -> int:
-    """The incarnation of a node that joins; it is fenced in from below at once. Raises ValueError (EP-2)."""
+    """The incarnation of a node that joins; what is below it is fenced at once. Raises ValueError (EP-2)."""
     if fences.oldest(process_id):
         raise ValueError(f"a node with the id {process_id} is known already, and each is admitted once: start the node anew")
     fences.raise_to(process_id, 1)
@@ -40,5 +40,19 @@ def admit_node(fences: Fences, process_id: str) -> int:
 
 
 def fence_lost_node(fences: Fences, process_id: str) -> None:
-    """EP-3: whoever was declared lost does not come back as if nothing had happened."""
-    fences.raise_to(process_id, max(1, fences.oldest(process_id)) + 1)
+    """EP-3."""
+    fences.remove(process_id)
+
+
+def fence_rows(fences: Fences, rows_max: int) -> list[tuple[str, int]]:
+    """The newest rows as they travel: -1 stands for a process that is never admitted again."""
+    return [(process_id, -1 if oldest == REMOVED else oldest) for process_id, oldest in fences.rows()[-rows_max:]]
+
+
+def take_fence_rows(fences: Fences, rows: list[tuple[str, int]]) -> None:
+    """Fence what the head has fenced."""
+    for process_id, oldest in rows:
+        if oldest < 0:
+            fences.remove(process_id)
+        else:
+            fences.raise_to(process_id, oldest)

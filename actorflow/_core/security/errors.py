@@ -15,7 +15,7 @@ class Code(IntEnum):
     """What came is not our handshake."""
     VERSION = 2
     PLAIN = 3
-    """No TLS, where TLS is required."""
+    """No TLS where it is required, or TLS where there is none."""
     CLOCK = 4
     TARGET = 5
     """No process of that name is here."""

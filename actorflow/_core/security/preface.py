@@ -178,6 +178,8 @@ def verdict_text(verdict: Verdict, preface: Preface) -> str:
         return version_text(ours, theirs)
     if code is Code.CLOCK:
         return clock_text(preface.wall_time, verdict.wall_time)
+    if code is Code.PLAIN and preface.tls:
+        return "the other side speaks no TLS, and we came with it: leave out --tls and tokens, or start the head with --tls"
     text = _VERDICTS.get(code, "")
     return text if code == verdict.code else f"{text} (code {verdict.code}, which this version does not know)"
 
@@ -210,7 +212,7 @@ def refusal_code(code: int) -> Code:
 
 _VERDICTS = {
     Code.MALFORMED: "the other side could not read what we sent: something between us changed it, or that is another program",
-    Code.PLAIN: "the other side wants TLS, and we came without: give this side a token or certificates",
+    Code.PLAIN: "the other side wants TLS, and we came without: give this side a token or certificates, or --tls",
     Code.TARGET: "that process is not there any more: it has ended, or the port belongs to another node now",
     Code.BUSY: "too many connections there have not said yet who they are: try again in a moment",
     Code.TIMEOUT: "the handshake took too long",

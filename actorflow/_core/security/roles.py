@@ -46,7 +46,7 @@ MAY_ACCEPT: dict[KeyKind, frozenset[Role]] = {
     KeyKind.NODE: frozenset({Role.HEAD, Role.NODE}),
     KeyKind.JOB: frozenset(Role),
     KeyKind.JOIN: frozenset({Role.HEAD}),
-    KeyKind.CLIENT: frozenset({Role.HEAD, Role.NODE}),
+    KeyKind.CLIENT: frozenset({Role.HEAD}),
 }
 
 

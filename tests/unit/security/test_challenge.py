@@ -300,7 +300,7 @@ def test_a_client_token_does_not_join_and_a_join_token_is_no_client() -> None:
     join, client = (make_token(roots[kind], b"", wall_time=WALL, random_bytes=randomness()) for kind in (KeyKind.JOIN, KeyKind.CLIENT))
     Pair(NODE, HEAD, key=join.key).shake()
     Pair(DRIVER, HEAD, key=client.key).shake()
-    Pair(DRIVER, NODE, key=client.key).shake()
+    assert Pair(DRIVER, NODE, key=client.key).refusal()[1].code is Code.NOT_ADMITTED, "only the head lets a driver in"
     for party, token in ((NODE, client), (DRIVER, join), (WORKER, client), (WORKER, join), (HEAD, join)):
         assert Pair(party, HEAD if party is not HEAD else NODE, key=token.key).refusal()[1].code is Code.NOT_ADMITTED
     assert Pair(NODE, NODE_2, key=join.key).refusal()[1].code is Code.NOT_ADMITTED, "only the head lets a node join"

@@ -46,9 +46,9 @@ def test_the_holder_of_the_root_finds_the_key_by_its_id(kind: KeyKind, subject: 
     assert RING.find(key.id) == key
 
 
-def test_nodes_do_not_hold_the_root_of_join_tokens() -> None:
+def test_nodes_do_not_hold_the_roots_of_tokens() -> None:
     ring = RING.for_node()
-    assert {root.kind for root in ring.roots} == {KeyKind.NODE, KeyKind.JOB, KeyKind.CLIENT}
+    assert {root.kind for root in ring.roots} == {KeyKind.NODE, KeyKind.JOB}
     assert ring.find(RING.pick(KeyKind.JOIN, "t").id) is None
     with pytest.raises(KeyError, match="no JOIN key"):
         ring.pick(KeyKind.JOIN)

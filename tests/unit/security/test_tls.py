@@ -180,9 +180,9 @@ def test_a_driver_from_outside_needs_a_token_and_no_certificate() -> None:
     root = next(root for root in RING.roots if root.kind is KeyKind.CLIENT)
     text = make_token(root, AUTHORITY.certificate_der(), wall_time=REAL, random_bytes=randomness()).text()
     token = parse_token(text.encode(), KeyKind.CLIENT, "t")
-    client, server = connect(Credentials(authorities_of_token(token.authority)), credentials("node/node-2"))
+    client, server = connect(Credentials(authorities_of_token(token.authority)), credentials("head/head-0"))
     assert client.binding().own == server.binding().peer == NO_CERTIFICATE
-    connector, acceptor = challenge(client, server, DRIVER, NODE_2, token.key)
+    connector, acceptor = challenge(client, server, DRIVER, HEAD, token.key)
     assert connector.done and acceptor.done
 
 
@@ -221,22 +221,22 @@ def test_one_in_between_with_a_certificate_of_the_same_authority_is_found_out(na
     assert "somebody is in between" in str(caught.value)
 
 
-def test_one_in_between_a_token_holder_and_a_node_is_found_out() -> None:
-    """Another node of the cluster, even: the driver shows no certificate, and the node's own is enough."""
+def test_one_in_between_a_token_holder_and_the_head_is_found_out() -> None:
+    """With a certificate that names the head, even: the driver shows no certificate, and the head's own is enough."""
     key = RING.pick(KeyKind.CLIENT, "t")
-    client, facing_client = connect(credentials(), credentials("node/node-2"))
-    facing_server, server = connect(credentials(), credentials("node/node-2"))
+    client, facing_client = connect(credentials(), credentials("head/head-0"))
+    facing_server, server = connect(credentials(), credentials("head/head-0"))
     with pytest.raises(HandshakeRefused) as caught:
-        challenge(client, server, DRIVER, NODE_2, key, relay=(facing_server, facing_client))
+        challenge(client, server, DRIVER, HEAD, key, relay=(facing_server, facing_client))
     assert caught.value.code is Code.NOT_ADMITTED
 
 
-def test_a_token_holder_cannot_pose_as_a_node_before_another_one() -> None:
-    """It has the key of the token; a certificate that names a node it has not."""
+def test_a_token_holder_cannot_pose_as_the_head_before_another_one() -> None:
+    """It has the key of the token; a certificate that names the head it has not."""
     key = RING.pick(KeyKind.CLIENT, "t")
     client, server = connect(credentials(), credentials("job/job-1"))
-    with pytest.raises(HandshakeRefused, match="would have to name node/node-2"):
-        challenge(client, server, DRIVER, NODE_2, key, ring=Keyring(keys=(key,)))
+    with pytest.raises(HandshakeRefused, match="would have to name head/head-0"):
+        challenge(client, server, DRIVER, HEAD, key, ring=Keyring(keys=(key,)))
 
 
 def test_inside_tls_nobody_is_admitted_without_the_secret() -> None:
