@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 
 from actorflow._core.base.resources import parse_bytes, parse_resources
 from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, local_resources
-from actorflow._core.boot.session_dir import SessionInfo, sweep_stale
+from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
 from actorflow._core.policy.label_selectors import check_labels
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
-__all__ = ["DEFAULT_PORT", "StartedNode", "start", "stop"]
+__all__ = ["DEFAULT_PORT", "StartedNode", "forget", "start", "stop"]
 
 
 def start(
@@ -60,6 +61,12 @@ def start(
     return start_node(plan)
 
 
-def stop() -> list[SessionInfo]:
-    """End the nodes that this user has started on this host, and return them."""
-    return stop_nodes()
+def stop(paths: Collection[str] | None = None) -> list[SessionInfo]:
+    """End the nodes that this user has started on this host, or those with these session directories, and return them."""
+    return stop_nodes(paths)
+
+
+def forget(path: str) -> None:
+    """Remove what is left of the session directory of a node that is dead."""
+    if os.path.exists(path):
+        SessionDir(path).remove()

@@ -50,6 +50,7 @@ from actorflow.testing.leaks import Leftovers, leftovers
 from actorflow.testing.links import LinkProfile
 from actorflow.testing.loop import SimLoop
 from actorflow.testing.network import SimNetwork, SimStream
+from actorflow.testing.nodes import Cluster
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.spill import SimSpill
 from actorflow.testing.trace import Trace
@@ -59,6 +60,7 @@ __all__ = [
     "ALWAYS",
     "Call",
     "Check",
+    "Cluster",
     "End",
     "Fabric",
     "FaultPlan",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -191,9 +191,12 @@ def _to_join(plan: NodePlan, place: Place) -> _Keys:
     )
 
 
-def stop_nodes() -> list[SessionInfo]:
-    """End the nodes that this user has started on this host with `start_node`, and wait for it. Returns them."""
-    nodes = [node for node in find_all() if node.tcp]
+def stop_nodes(paths: Collection[str] | None = None) -> list[SessionInfo]:
+    """End the nodes that this user has started on this host with `start_node`, and wait for it. Returns them.
+
+    `paths`: only those with these session directories.
+    """
+    nodes = [node for node in find_all() if node.tcp and (paths is None or node.path in paths)]
     for node in nodes:
         _signal(node.pid, signal.SIGTERM)
     give_up_at = time.monotonic() + STOP_TIMEOUT_S

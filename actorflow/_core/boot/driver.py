@@ -69,10 +69,11 @@ class Driver:
             return nodes[0].address
         if ":" not in address:
             address = f"unix:{address}/node.sock"
-        for node in nodes:
-            if address in (node.address, node.tcp, node.head):
-                self.found = node
-                return node.address
+        # The very node, else one that has joined the head there: which is then on another host.
+        found = [node for node in nodes if address in (node.address, node.tcp)] or [node for node in nodes if node.head == address]
+        if found:
+            self.found = found[0]
+            return found[0].address
         if not address.startswith("unix:") and (TOKEN in os.environ or TOKEN_FILE in os.environ):
             from actorflow._core.security.credential_files import load_token
             from actorflow._core.security.roles import KeyKind

@@ -47,6 +47,10 @@ class _OverTcp:
     def __init__(self, tcp: TcpNetwork) -> None:
         self._tcp = tcp
 
+    def lasts(self, address: str) -> bool:
+        """See Network."""
+        return True
+
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         """See Network."""
         return await self._tcp.listen(split(address)[0] or address, accept)

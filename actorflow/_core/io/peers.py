@@ -66,8 +66,6 @@ class Peer:
         self.node_id = ""
         """The node on whose machine it is; empty where that does not matter, or is not known yet."""
         self.defined: set[str] = set()
-        self.proof: Proof | None = None
-        """What it has proven to be; None within a machine."""
         self.state: object = None
         """Free for the role: its own record of this peer."""
 
@@ -182,7 +180,6 @@ class Peer:
             self._stream.abort()
             self._fail(problem)
             return
-        self.proof = proof
         self._handler.peer_ready(self)
         self.flush()
 

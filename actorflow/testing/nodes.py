@@ -1,0 +1,217 @@
+"""A cluster of several real nodes on this machine, for tests: each a process of its own, joined over loopback TCP.
+
+    from actorflow.testing import Cluster
+
+    async def test_it_survives_a_node() -> None:
+        with Cluster(2, num_cpus=2) as cluster:
+            spare = cluster.add_node(num_cpus=4, labels={"zone": "b"})
+            async with af.init(address=cluster.address):
+                refs = [work.options(max_retries=3).remote(n) for n in range(20)]
+                cluster.kill(spare)                        # as when a machine loses its power
+                assert await af.get(refs) == list(range(20))
+
+The nodes are what `actorflow start` starts. Clusters that others of this user run on the machine are left alone. Under virtual time, with
+faults at exact steps: SimCluster.
+
+    TC-1  `close` ends every node, also after an error, and raises InvariantBroken with what one of them has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from actorflow import _nodes
+from actorflow.testing.errors import InvariantBroken, SimulationMisuse
+
+GONE_S = 10.0
+"""How long what a node has started may take to end after it."""
+POLL_S = 0.01
+
+
+@dataclass(eq=False)
+class Node:
+    """One node of a Cluster."""
+
+    address: str
+    """HOST:PORT, for af.init and for nodes that join."""
+    pid: int
+    path: str
+    """Its session directory, with its logs."""
+    ended: bool = False
+    known: dict[int, str] = field(default_factory=dict)
+    """Its processes, as they were when it was last looked at: pid -> time of birth."""
+
+    @property
+    def alive(self) -> bool:
+        """True while its process lives."""
+        return not self.ended and bool(_birth(self.pid))
+
+    def processes(self) -> list[int]:
+        """Its process and all that it has started, workers too."""
+        self.known = {pid: birth for pid, birth in self.known.items() if _birth(pid) == birth}
+        if not self.ended:
+            self.known |= _tree(self.pid)
+        return list(self.known)
+
+    def log(self) -> str:
+        """What it has logged."""
+        return (Path(self.path) / "logs" / "node.log").read_text(errors="replace")
+
+
+class Cluster:
+    """See the module. `options` are those of `add_node` for the first `nodes`; the first one has the head.
+
+    Raises ClusterStartError, OptionError.
+    """
+
+    def __init__(self, nodes: int = 1, *, tls: bool = False, **options: Any) -> None:
+        if nodes < 1:
+            raise SimulationMisuse(f"cannot make a cluster of {nodes} nodes: the head needs one")
+        self.nodes: list[Node] = []
+        """Those that have not been ended."""
+        self._all: list[Node] = []
+        self._tls = tls
+        try:
+            for _ in range(nodes):
+                self.add_node(**options)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def head(self) -> Node:
+        """The node with the head: the cluster does not outlive it."""
+        return self._all[0]
+
+    @property
+    def address(self) -> str:
+        """Where drivers and nodes join: that of the head."""
+        return self.head.address
+
+    def add_node(
+        self,
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        memory: int | str = "1GiB",
+        object_store_memory: int | str = "64MiB",
+        resources: dict[str, float] | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> Node:
+        """Start a node and return when it has joined. Raises ClusterStartError, OptionError."""
+        started = _nodes.start(
+            address=self.address if self._all else "",
+            port=0,
+            tls=self._tls,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=memory,
+            object_store_memory=object_store_memory,
+            resources=resources,
+            labels=labels,
+        )
+        node = Node(started.tcp, started.pid, started.path)
+        self.nodes.append(node)
+        self._all.append(node)
+        return node
+
+    def remove(self, node: Node) -> None:
+        """End a node in order, and wait for it. Raises InvariantBroken with what it leaves behind."""
+        self._take_out(node)
+        _nodes.stop([node.path])
+        self._require_gone([node])
+
+    def kill(self, node: Node) -> None:
+        """End a node as its machine would by losing its power: all its processes at once."""
+        self._take_out(node)
+        self._signal(node, signal.SIGKILL)
+        self._require_gone([node])
+
+    def pause(self, node: Node) -> None:
+        """Let all processes of a node stand still, until `resume`: it hangs."""
+        self._signal(node, signal.SIGSTOP)
+
+    def resume(self, node: Node) -> None:
+        """End a pause."""
+        self._signal(node, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End all nodes, those that joined first."""
+        nodes, self.nodes = self.nodes, []
+        for node in nodes:
+            self._signal(node, signal.SIGCONT)
+            node.ended = True
+        _nodes.stop([node.path for node in reversed(nodes)])
+        self._require_gone(self._all)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _take_out(self, node: Node) -> None:
+        if node not in self.nodes:
+            raise SimulationMisuse(f"the node at {node.address} is not one of this cluster, or has been ended already")
+        self._signal(node, signal.SIGCONT)
+        self.nodes.remove(node)
+        node.ended = True
+
+    def _signal(self, node: Node, number: int) -> None:
+        for pid in node.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _require_gone(self, nodes: list[Node]) -> None:
+        give_up_at = time.monotonic() + GONE_S
+        while (left := [pid for node in nodes for pid in node.processes()]) and time.monotonic() < give_up_at:
+            time.sleep(POLL_S)
+        named = [f"process {pid} ({_command(pid)})" for pid in left]
+        for node in nodes:
+            self._signal(node, signal.SIGKILL)
+            _nodes.forget(node.path)  # Of one that was killed: nobody else has removed it.
+        if named:
+            raise InvariantBroken(f"TC-1: {GONE_S:g} s after the end of its nodes there still is: {', '.join(named)}")
+
+
+def _stat(pid: int | str) -> list[str]:
+    """State, parent and so on of a process; empty when there is none."""
+    try:
+        # Behind the name, which may contain anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _birth(pid: int) -> str:
+    """Tells a process from a later one with the same number; empty when it is gone."""
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else ""
+
+
+def _tree(root: int) -> dict[int, str]:
+    """The living processes from `root` down, with their births."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(name)):
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found, todo = {}, [root]
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        if birth := _birth(pid):
+            found[pid] = birth
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "gone meanwhile"
