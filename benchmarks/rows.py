@@ -149,6 +149,15 @@ ROWS: tuple[Row, ...] = (
     Row("async_nn", "n:n async-actor calls async", CALLS_PER_CLIENT * CLIENTS, PIPELINED_N),
 )
 
+CROSS_SEQUENTIAL = "one pickled echo call after the other over loopback TCP, uvloop at both ends, with TLS where the row has it"
+CROSS_PIPELINED = "the same number of pickled echo calls in flight at once, over the same kind of connection"
+
+#: The rows of `benchmarks.cluster`: calls of an async actor on another node.
+CLUSTER_ROWS: tuple[Row, ...] = (
+    Row("cross_sync", "async-actor calls to another node, sequential", 1, CROSS_SEQUENTIAL),
+    Row("cross_async", "async-actor calls to another node, pipelined", BATCH, CROSS_PIPELINED),
+)
+
 #: The rows of `benchmarks.objects`: what moves through shared memory.
 MIDDLE_BYTES = 200 * 1024
 MIDDLE_COUNT = 200
@@ -212,4 +221,4 @@ OBJECT_ROWS: tuple[Row, ...] = (
     ),
 )
 
-BY_KEY = {row.key: row for row in (*ROWS, *OBJECT_ROWS)}
+BY_KEY = {row.key: row for row in (*ROWS, *OBJECT_ROWS, *CLUSTER_ROWS)}

@@ -71,3 +71,24 @@ STARTUP: tuple[StartupTarget, ...] = (
     StartupTarget("shared_kb_each", 8),
     StartupTarget("million_kb_each", 1.2),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """What a column of cluster.py must reach of its floor."""
+
+    row: str
+    column: str
+    floor: str
+    of_floor: float
+
+
+CLUSTER: tuple[ClusterTarget, ...] = (
+    ClusterTarget("cross_sync", "actorflow", "floor", 0.40),
+    ClusterTarget("cross_sync", "actorflow inline", "floor", 0.60),
+    ClusterTarget("cross_async", "actorflow", "floor", 0.35),
+    ClusterTarget("cross_sync", "actorflow tls", "floor tls", 0.40),
+    ClusterTarget("cross_sync", "actorflow tls inline", "floor tls", 0.60),
+    ClusterTarget("cross_async", "actorflow tls", "floor tls", 0.35),
+)
+JOIN_S_MAX = 0.5
