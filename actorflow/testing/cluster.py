@@ -48,7 +48,7 @@ from actorflow.testing.host import Host
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.sim_node import SimNode
 from actorflow.testing.spill import SimSpill
-from actorflow.testing.world import World
+from actorflow.testing.world import MACHINE, World
 
 T = TypeVar("T")
 Main = Callable[[], Coroutine[Any, Any, Any]]
@@ -216,11 +216,24 @@ class SimCluster:
         """Start another node; it joins when its process is there. `world.kill(node.host)` takes it away again."""
         name = f"node-{len(self.nodes)}"
         settings = self._settings(name, num_cpus, num_gpus, memory, resources) | self._node_options
-        settings["labels"] = dict(labels or {})
-        node = SimNode(self.world, f"{name} of {self.name}", settings, self._arena_bytes, self._work, self._profile)
+        settings |= {"labels": dict(labels or {}), "has_lease": True}
+        return self._start_node(name, settings)
+
+    def _start_node(self, name: str, settings: dict[str, Any]) -> SimNode:
+        # Over TCP a node may be cut off from the others: then it is a machine of its own.
+        machine = f"machine of {name}" if self._scheme == "tcp" else MACHINE
+        title = f"{name} of {self.name}"
+        node = SimNode(self.world, title, settings, self._arena_bytes, self._work, self._profile, machine=machine)
         self.nodes.append(node)
+        node.host.on_end.append(lambda host: self._again(node, settings))
         node.start()
         return node
+
+    def _again(self, node: SimNode, settings: dict[str, Any]) -> None:
+        """A node that has given itself up comes back as a new one, as its process does outside."""
+        if node.gave_up and self.node_host.alive:
+            name = f"node-{len(self.nodes)}"
+            self._start_node(name, settings | {"address": self.address(name)})
 
     def _settings(
         self, name: str, num_cpus: float, num_gpus: float, memory: int | str, resources: Mapping[str, float] | None

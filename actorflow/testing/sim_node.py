@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
+from actorflow._core.node.tenancy import GIVEN_UP
 from actorflow.testing.arena import SimArena
 from actorflow.testing.host import Host
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.spill import SimSpill
+from actorflow.testing.world import MACHINE
 
 if TYPE_CHECKING:
     from actorflow.testing.world import World
@@ -34,17 +36,20 @@ class SimNode:
         profile: ProcessProfile | None,
         begin: Begin | None = None,
         ready: Callable[[], None] | None = None,
+        machine: str = MACHINE,
     ) -> None:
         self.name = name
         self._world = world
         self.node: Node | None = None
-        self.host = world.host(name)
+        self.host = world.host(name, machine=machine)
         self.arena = SimArena(arena_bytes, self.host)
         self.spill = SimSpill(self.host, self.arena)
         self.processes = SimProcesses(self.host, lambda spec, host: work(self, spec, host), profile)
         self._settings = settings
         self._begin = begin
         self._ready = ready
+        self.gave_up = False
+        """It has ended because the head did not answer it any more."""
         self._ended: asyncio.Future[str] = self.host.loop.create_future()
 
     def start(self) -> None:
@@ -67,6 +72,7 @@ class SimNode:
         if self._ready is not None:
             self._ready()
         reason = await self._ended
+        self.gave_up = reason == GIVEN_UP
         await node.stop(reason)
         if finish is not None:
             await finish()

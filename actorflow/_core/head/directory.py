@@ -30,6 +30,10 @@ class Directory:
         del self._peers[peer.process_id]
         return True
 
+    def on_node(self, node_id: str) -> list[Peer]:
+        """The processes on a node."""
+        return [peer for peer in self._peers.values() if peer.node_id == node_id and peer.role != "node"]
+
     def send(self, process_id: ProcessId, message: AnyMessage) -> None:
         """Send to a process; one that is gone needs no message."""
         peer = self._peers.get(process_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import InternalError
 from actorflow._core.base.ids import ProcessId, new_id
@@ -27,6 +27,7 @@ from actorflow._core.protocol.messages import (
     ActorOutOfScope,
     ActorReady,
     AnyMessage,
+    Beat,
     CreateActor,
     FindActor,
     KillActor,
@@ -39,6 +40,9 @@ from actorflow._core.protocol.messages import (
     WatchActor,
 )
 from actorflow._core.protocol.session import Identity
+
+if TYPE_CHECKING:
+    from actorflow._core.head.watch import NodeWatch
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ class Head:
         self._directory = Directory()
         self._nodes = Nodes(ports)
         self._view = View(ports, self._nodes)
+        self._watch: NodeWatch | None = None
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
@@ -72,6 +77,7 @@ class Head:
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
+            Beat: (NODE, self._beat),
             ActorReady: (NODE, actors.ready),
             ActorFailed: (NODE, actors.failed),
             ActorLost: (NODE, actors.lost),
@@ -94,6 +100,8 @@ class Head:
         self._stopping = True
         self._actors.stop()
         self._view.stop()
+        if self._watch is not None:
+            self._watch.stop()
         self._state.stop()
         self._peers.close()
 
@@ -132,9 +140,7 @@ class Head:
             return
         try:
             if peer.role == "node":
-                node_id = self._node_lost(peer, reason)
-                if node_id is not None and self.on_node_lost is not None:
-                    self.on_node_lost(node_id)
+                self._node_given_up(peer, reason)
                 return
             if alive_elsewhere:
                 return
@@ -161,11 +167,36 @@ class Head:
         self._view.joined(message)
         self._actors.node_joined(message.node_id)
 
+    def _beat(self, peer: Peer, message: Beat) -> None:
+        if self._watch is None:
+            from actorflow._core.head.watch import NodeWatch
+
+            self._watch = NodeWatch(self._ports, self._node_silent)
+        self._watch.beat(node_id_of(peer), peer, message)
+
+    def _node_silent(self, node_id: ProcessId, reason: str) -> None:
+        peer = self._nodes.peer(node_id)
+        if peer is not None:
+            self._node_given_up(peer, reason)
+            peer.close(abort=True)
+
+    def _node_given_up(self, peer: Peer, reason: str) -> None:
+        node_id = self._node_lost(peer, reason)
+        if node_id is None:
+            return
+        if self.on_node_lost is not None:
+            self.on_node_lost(node_id)
+        # Whoever is on that machine is as far away as it is.
+        for other in self._directory.on_node(node_id):
+            other.close(abort=True)
+
     def _node_lost(self, peer: Peer, reason: str) -> ProcessId | None:
         node_id = self._nodes.lost(peer, reason)
         if node_id is not None:
             log.warning("node %s is lost: %s", node_id, reason)
             self._view.lost(node_id)
+            if self._watch is not None:
+                self._watch.lost(node_id)
             self._state.node_lost(node_id)
             self._actors.node_lost(node_id, reason)
         return node_id

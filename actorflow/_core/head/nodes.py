@@ -42,6 +42,10 @@ class Nodes:
         """A node for the request."""
         return self.membership.pick(request)
 
+    def peer(self, node_id: ProcessId) -> Peer | None:
+        """The connection to a node."""
+        return self._peers.get(node_id)
+
     def send(self, node_id: ProcessId, message: AnyMessage) -> None:
         """Send to a node; one that is lost needs no message."""
         peer = self._peers.get(node_id)

@@ -68,6 +68,8 @@ class NodeConfig:
     """A cancelled task that has not ended after this time ends with its worker (SEMANTICS 4). Told to every driver and worker."""
     stop_grace_s: float = 0.5
     head_timeout_s: float = 10.0
+    has_lease: bool = False
+    """It ends when the head does not answer it for too long: see policy/liveness.py. Not for a node in the head's own process."""
     owner_timeout_s: float = 30.0
     """A cluster whose owner has not connected after this time ends."""
     allocation_patience_s: float = 10.0

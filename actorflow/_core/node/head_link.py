@@ -78,6 +78,11 @@ class HeadLink:
         else:
             log.error("the head is away and %d messages wait for it; dropped: %s", UNSENT_MAX, message)
 
+    def send_if_there(self, message: AnyMessage) -> None:
+        """Tell the head what is of no use later."""
+        if self._peer is not None and not self._peer.lost and self._peer.role:
+            self._peer.send(message)
+
     def close(self) -> None:
         """Connect no more."""
         self._peers = None

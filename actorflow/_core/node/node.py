@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actorflow._core.base.ids import new_id
 from actorflow._core.io.peers import Peer, Peers
@@ -35,6 +36,7 @@ from actorflow._core.protocol.messages import (
     ActorReady,
     Allocate,
     AnyMessage,
+    BeatHeard,
     Blocked,
     CancelLease,
     Carved,
@@ -44,6 +46,7 @@ from actorflow._core.protocol.messages import (
     KillLease,
     Message,
     Needed,
+    NodeGone,
     NodeInfo,
     NodesChanged,
     Pin,
@@ -58,6 +61,9 @@ from actorflow._core.protocol.messages import (
     Unpin,
 )
 from actorflow._core.protocol.session import Identity
+
+if TYPE_CHECKING:
+    from actorflow._core.node.tenancy import Tenancy
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +123,8 @@ class Node:
         self._logs = Logs(context, self._jobs)
         self._workers = Workers(context, processes, self._jobs, self._logs)
         self._elsewhere = Elsewhere(context, ports.rng)
+        self._context = context
+        self._tenancy: Tenancy | None = None
         self._leases = Leases(context, self._workers, self._elsewhere)
         self._actors = Actors(context, self._workers, self._elsewhere)
         self._store = Store(context, arena, self._clients.get, spill)
@@ -149,6 +157,7 @@ class Node:
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
+            BeatHeard: (HEAD, self._beat_heard),
         }
 
     # -- life
@@ -164,6 +173,11 @@ class Node:
             where = f"the head at {self.config.head_address}"
             raise TimeoutError(f"{where} did not answer for {self.config.head_timeout_s:g} s: {self._head.trouble}") from None
         await self._peers.listen(self.config.address)
+        if self.config.has_lease:
+            from actorflow._core.node.tenancy import Tenancy
+
+            self._tenancy = Tenancy(self._context, self._give_up)
+            self._tenancy.start()
         if self.config.owner:
             self._owner_timer = self._ports.loop.call_later(self.config.owner_timeout_s, self._owner_late)
 
@@ -183,6 +197,8 @@ class Node:
                 timer.cancel()
         self._head.close()
         self._elsewhere.stop()
+        if self._tenancy is not None:
+            self._tenancy.stop()
         self._actors.stop()
         self._state.stop()
         for worker in self._workers.all():
@@ -203,6 +219,8 @@ class Node:
 
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
         self._elsewhere.changed(peer, message)
+        for node_id in message.gone:
+            self._other_gone(node_id)
         self._move_on(self._ports.monotonic())
 
     def _move_on(self, now: float) -> None:
@@ -210,6 +228,25 @@ class Node:
             self._moved_at = now
             self._leases.move_on(now)
             self._actors.move_on(now)
+
+    def _other_gone(self, node_id: str) -> None:
+        """Another node is lost: so is whoever is on it, though a connection may not show it yet."""
+        gone = NodeGone(node_id, f"node {node_id} is lost")
+        for client in list(self._clients.values()):
+            if client.node_id == node_id:
+                client.close(abort=True)
+            else:
+                client.send(gone)
+
+    def _beat_heard(self, peer: Peer, message: BeatHeard) -> None:
+        if self._tenancy is not None:
+            self._tenancy.answered(message)
+
+    def _give_up(self, reason: str) -> None:
+        """Nobody here may act any more."""
+        for worker in self._workers.all():
+            self._processes.kill(worker.worker_id, signal.SIGKILL)
+        self._driver_gone(reason)
 
     def _owner_late(self) -> None:
         self._owner_timer = None

@@ -390,6 +390,13 @@ class Core:
         if self.on_lost is not None:
             self.on_lost(reason)
 
+    def _on_node_gone(self, peer: Peer, message: m.NodeGone) -> None:
+        """Calls to processes there end now, and not when TCP finds out."""
+        if peer is self.node:
+            for other in self.all_peers():
+                if other.node_id == message.node_id:
+                    other.close(abort=True)
+
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
         self._cluster_lost(message.reason or "it was shut down")
 
@@ -497,5 +504,6 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.WorkerLog: lambda core: core._on_worker_log,
     m.Shutdown: lambda core: core._on_shutdown,
     m.Leave: lambda core: core._on_leave,
+    m.NodeGone: lambda core: core._on_node_gone,
 }
 """Who takes which message. A worker looks up what it is sent, and no more: each entry would cost its start two copied pages."""

@@ -32,7 +32,7 @@ from actorflow._core.protocol.messages.call import (
     Reply,
     TaskCall,
 )
-from actorflow._core.protocol.messages.cluster import NodeEntry, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, NodeEntry, NodeGone, NodeLoad, NodesChanged
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
@@ -81,7 +81,7 @@ from actorflow._core.protocol.messages.store import (
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
-    Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
+    Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | Beat | BeatHeard | NodeGone
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
@@ -111,6 +111,8 @@ __all__ = [
     "Allocate",
     "Allocated",
     "AnyMessage",
+    "Beat",
+    "BeatHeard",
     "Blocked",
     "BorrowAck",
     "CallContext",
@@ -149,6 +151,7 @@ __all__ = [
     "Message",
     "Needed",
     "NodeEntry",
+    "NodeGone",
     "NodeInfo",
     "NodeLoad",
     "NodesChanged",

@@ -31,3 +31,22 @@ class NodesChanged(Message, tag=9):
 
     nodes: list[NodeEntry]
     gone: list[str] = []
+
+
+class Beat(Message, tag=93):
+    """node -> head: I live. Answered by BeatHeard: the node's lease is counted from when it sent this."""
+
+    number: int
+
+
+class BeatHeard(Message, tag=94):
+    """head -> node: you live, as far as I am concerned."""
+
+    number: int
+
+
+class NodeGone(Message, tag=95):
+    """node -> driver, worker: this node is lost, and every process on it, whatever their connections seem to be."""
+
+    node_id: str
+    reason: str
