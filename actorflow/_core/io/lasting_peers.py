@@ -19,7 +19,7 @@ from actorflow._core.io.peers import Peer, PeerHandler
 from actorflow._core.io.ports import Ports, Stream
 from actorflow._core.protocol.codec import BATCH_MESSAGES_MAX, encode
 from actorflow._core.protocol.links import Ledger, LinkSession
-from actorflow._core.protocol.messages import Goodbye, Hello
+from actorflow._core.protocol.messages import AnyMessage, Goodbye, Hello
 from actorflow._core.protocol.session import Identity
 
 log = logging.getLogger("actorflow")
@@ -92,7 +92,8 @@ class LastingPeer(Peer):
     """See the module."""
 
     __slots__ = (
-        "_acceptor", "_identity", "_ledger", "_leg", "_link", "_links", "_mending", "_met", "_shares", "_tell_timer", "_up", "_why",
+        "_acceptor", "_identity", "_ledger", "_leg", "_link", "_links", "_mending", "_met", "_own", "_shares", "_tell_timer", "_up",
+        "_why",
         "closing",
     )  # fmt: skip
 
@@ -107,6 +108,8 @@ class LastingPeer(Peer):
         self._acceptor = acceptor
         self._link = "" if acceptor else f"{ports.rng.getrandbits(128):032x}"
         self._ledger = Ledger()
+        self._own: AnyMessage | None = None
+        """What is to be said of the link itself, at the head of the next frame."""
         self._leg: Leg | None = None
         """The connection that counts, or the next one; None while there is neither."""
         self._up = False
@@ -133,9 +136,12 @@ class LastingPeer(Peer):
         with self._ports.lock:
             if self._lost:
                 self._out.clear()
-            elif self._out and self._up:
+            elif (self._out or self._own is not None) and self._up:
                 assert self._stream is not None
                 out, self._out = self._out, []
+                if self._own is not None:
+                    out.insert(0, self._own)
+                    self._own = None
                 for at in range(0, len(out), BATCH_MESSAGES_MAX):
                     data = encode(out[at : at + BATCH_MESSAGES_MAX])
                     self._ledger.add(data)
@@ -152,7 +158,8 @@ class LastingPeer(Peer):
             self._fail("closed while its connection was broken")
             return
         if self._up and not abort:
-            self.post(Goodbye())
+            self.flush()
+            self._own = Goodbye()
         super().close(abort=abort)
 
     def share_reads(self) -> None:
@@ -181,7 +188,7 @@ class LastingPeer(Peer):
         session = self._session
         if session.untold and not self._lost:
             if session.much_untold:
-                self.send(session.tell())
+                self._say(session.tell())
             elif self._tell_timer is None:
                 if self._ports.in_loop_thread():
                     self._tell_later()
@@ -217,8 +224,13 @@ class LastingPeer(Peer):
         self._tell_timer = None
         if not self._lost and self._session.untold:
             with self._ports.lock:
-                told = self._session.tell()
-            self.send(told)
+                self._say(self._session.tell())
+
+    def _say(self, message: AnyMessage) -> None:
+        """Say it with the next flush. Under the lock, or on a loop that reads alone."""
+        self._own = message
+        if not self._out:
+            self._schedule(self)
 
     # -- the side that connected
 

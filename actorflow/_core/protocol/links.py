@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actorflow._core.base.errors import ProtocolError
+from actorflow._core.protocol.codec import decode
 from actorflow._core.protocol.messages import AnyMessage, Goodbye, Hello, Received, Welcome
 from actorflow._core.protocol.session import Identity, Session
 
@@ -28,6 +29,8 @@ KEPT_BYTES_MAX = 64 << 20
 TELL_FRAMES = 64
 TELL_BYTES = 256 << 10
 """After so much that has arrived the other side is told; of less it is told a little later."""
+OWN = frozenset({Received, Goodbye})
+"""What is said about the link itself."""
 
 
 class Ledger:
@@ -101,33 +104,32 @@ class LinkSession(Session):
         super().__init__(identity, acceptor=acceptor, received=frames, link=link)
 
     def receive(self, data: bytes) -> list[AnyMessage]:
-        """See Session. What is about the link itself is not returned."""
+        """See Session. What is about the link itself is not returned; it is only ever the first message of its frame."""
         if self._error is not None:
             raise self._error
         try:
-            bodies = self._decoder.feed(data)
-            counted = len(bodies) - (bool(bodies) and not self.ready)
-            messages = self._decode_all(bodies)
-            if counted:
-                self.frames += counted
-                messages = self._without_own(messages)
-                if messages:
-                    self._untold_bytes += len(data)
+            messages: list[AnyMessage] = []
+            for body in self._decoder.feed(data):
+                if not self.ready:
+                    messages += self._decode_all([body])
+                    continue
+                batch = decode(body)
+                self.frames += 1
+                if batch and type(batch[0]) in OWN:
+                    self._own(batch.pop(0))
+                messages = messages + batch if messages else batch
+            if messages:
+                self._untold_bytes += len(data)
             return messages
         except ProtocolError as error:
             self._error = error
             raise
 
-    def _without_own(self, messages: list[AnyMessage]) -> list[AnyMessage]:
-        if not any(isinstance(message, Received | Goodbye) for message in messages):
-            return messages
-        for message in messages:
-            if isinstance(message, Received):
-                if self.on_received is not None:
-                    self.on_received(message.frames)
-            elif isinstance(message, Goodbye):
-                self.goodbye = True
-        return [message for message in messages if not isinstance(message, Received | Goodbye)]
+    def _own(self, message: AnyMessage) -> None:
+        if isinstance(message, Goodbye):
+            self.goodbye = True
+        elif isinstance(message, Received) and self.on_received is not None:
+            self.on_received(message.frames)
 
     @property
     def untold(self) -> bool:
