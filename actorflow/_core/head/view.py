@@ -104,7 +104,7 @@ class View:
             self._new = new  # Alone: it hears of the others when there are some.
             return
         news = NodesChanged([self._entries[node_id] for node_id in changed], list(gone))
-        everything = NodesChanged(list(self._entries.values()))
+        everything = NodesChanged(list(self._entries.values()), whole=True)
         for node_id in self._entries:
             self._nodes.send(node_id, everything if node_id in new else news)
 

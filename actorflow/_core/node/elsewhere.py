@@ -66,10 +66,14 @@ class Elsewhere:
 
     # -- from and to the head
 
-    def changed(self, peer: Peer, message: NodesChanged) -> None:
-        """Others are there, have other amounts, or are gone."""
+    def changed(self, peer: Peer, message: NodesChanged) -> list[ProcessId]:
+        """Others are there, have other amounts, or are gone. Returns those that are gone."""
         now, me = self._context.now(), self._context.node_id
-        for node_id in message.gone:
+        gone = list(message.gone)
+        if message.whole:
+            there = {entry.node_id for entry in message.nodes}
+            gone += [node_id for node_id in self._addresses if node_id not in there]
+        for node_id in gone:
             if node_id != me:
                 self._view.remove(node_id)
                 self._addresses.pop(node_id, None)
@@ -80,6 +84,7 @@ class Elsewhere:
                 self._view.update(report, now)
         self.heard.set()
         self.looked_at()
+        return gone
 
     def looked_at(self) -> None:
         """Something has changed here: tell the head soon, if there are others whom it concerns."""

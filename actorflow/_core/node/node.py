@@ -218,8 +218,7 @@ class Node:
             log.warning("%r wants to end a cluster that belongs to driver %s", peer, self.config.owner)
 
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
-        self._elsewhere.changed(peer, message)
-        for node_id in message.gone:
+        for node_id in self._elsewhere.changed(peer, message):
             self._other_gone(node_id)
         self._move_on(self._ports.monotonic())
 

@@ -13,6 +13,7 @@ from actorflow._core.protocol.messages import (
     LeaseRedirect,
     LeaseRefused,
     NodeEntry,
+    NodeGone,
     NodeLoad,
     NodesChanged,
     RequestLease,
@@ -103,6 +104,18 @@ def test_a_node_that_is_gone_is_asked_no_more(cluster: Cluster) -> None:
     cluster.settle(1.0)
     assert driver.got(LeaseRedirect) == []
     assert len(driver.got(LeaseGranted)) == 2
+
+
+def test_who_has_gone_while_the_head_was_away_is_asked_no_more(cluster: Cluster) -> None:
+    told(cluster, OTHER)
+    driver = cluster.driver()
+    own = NodeEntry("node", "unix:/c/node.sock", 1, {"CPU": 2 * UNIT}, {"CPU": 2 * UNIT})
+    cluster.head.send(NodesChanged([own], whole=True))
+    cluster.settle(0.05)
+    driver.send(*(RequestLease(lease, CPU) for lease in range(1, 5)))
+    cluster.settle(0.5)
+    assert driver.got(LeaseRedirect) == []
+    assert [gone.node_id for gone in driver.got(NodeGone)] == ["other"], "calls to it end now"
 
 
 def test_the_head_hears_what_is_free_when_there_are_others(cluster: Cluster) -> None:

@@ -31,6 +31,8 @@ class NodesChanged(Message, tag=9):
 
     nodes: list[NodeEntry]
     gone: list[str] = []
+    whole: bool = False
+    """These are all that there are: who was known and is not among them has gone meanwhile."""
 
 
 class Beat(Message, tag=93):
