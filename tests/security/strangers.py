@@ -181,6 +181,8 @@ class Tap:
         self.said: list[bytes] = []
         """What the connector said, piece by piece."""
         self.answered: list[bytes] = []
+        self._fars: list[socket.socket] = []
+        self._near_stays = False
         self._threads = [threading.Thread(target=self._serve)]
         self._threads[0].start()
 
@@ -194,18 +196,32 @@ class Tap:
                 relay.start()
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
+        self._fars.append(far)
         with near, far:
             back = threading.Thread(target=self._pass, args=(far, near, self.answered))
             back.start()
             self._pass(near, far, self.said)
             back.join()
 
-    @staticmethod
-    def _pass(one: socket.socket, other: socket.socket, kept: list[bytes]) -> None:
+    def cut_far(self) -> None:
+        """The far side sees its connections end; the near side is told nothing, until it says something or `cut_near`."""
+        self._near_stays = True
+        for far in self._fars:
+            with contextlib.suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
+        self._fars.clear()
+
+    def cut_near(self) -> None:
+        """... and now the near side sees it as well; who comes again gets through."""
+        self._near_stays = False
+
+    def _pass(self, one: socket.socket, other: socket.socket, kept: list[bytes]) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65_536):
                 kept.append(data)
                 other.sendall(data)
+        while self._near_stays:
+            time.sleep(0.01)
         for sock in (one, other):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
