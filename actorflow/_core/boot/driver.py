@@ -69,10 +69,10 @@ class Driver:
             return nodes[0].address
         if ":" not in address:
             address = f"unix:{address}/node.sock"
-        for node in nodes:
-            if address in (node.address, node.tcp, node.head):
-                self.found = node
-                return node.address
+        at = [node for node in nodes if address in (node.address, node.tcp)]
+        for node in at or [node for node in nodes if address == node.head]:  # That of the head means its cluster: here is a node of it.
+            self.found = node
+            return node.address
         if not address.startswith("unix:") and (TOKEN in os.environ or TOKEN_FILE in os.environ):
             from actorflow._core.security.credential_files import load_token
             from actorflow._core.security.roles import KeyKind
