@@ -45,7 +45,10 @@ class Bystander:
     """A driver that works all the time, with an actor on each node: it notices what others suffer."""
 
     def __init__(self) -> None:
-        self._counters = [Counter.options(scheduling_strategy="spread").remote() for _ in range(2)]  # type: ignore[call-overload]
+        places = [af.NodeAffinity(row["node_id"]) for row in af.sync(af.state.list_nodes()) if row["state"] == "alive"]
+        self._counters = [Counter.options(scheduling_strategy=place).remote() for place in places]
+        for counter in self._counters:
+            af.sync(counter.add())
         self._ended = False
         self.calls = 0
         self.worst_s = 0.0
