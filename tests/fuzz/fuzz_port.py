@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import pickle
 import random
@@ -258,6 +259,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--inside-tls", action="store_true")
     options = parser.parse_args()
+    logging.getLogger("actorflow").setLevel(logging.ERROR)  # The driver is in this process, and says whom it refuses.
     begun = time.monotonic()
     with under_fire(tls=options.inside_tls) as fuzz:
         outcomes = fuzz.run(options.seed, options.iterations)
