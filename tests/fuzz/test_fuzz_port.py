@@ -19,6 +19,8 @@ def test_a_short_run_leaves_everybody_alive_and_nothing_unpickled(tls: bool) -> 
     with under_fire(tls=tls) as fuzz:
         outcomes = fuzz.run(1, 300 if tls else 2000)
         assert sum(outcomes.values()) == (300 if tls else 2000)
+        node_pid, *_ = fuzz._pids
+        assert [line for line in fuzz.unpickled() if line.split()[0] == str(node_pid)] == [], "nor has the head, ever"
         assert {"closed", "closed after an answer", "malformed", "not_admitted"} <= set(outcomes)
         fuzz._audit.write_text("\n".join([*fuzz.unpickled(), "1 os.system"]))
         with pytest.raises(Finding, match=r"unpickled: \['1 os.system'\]"):
