@@ -9,7 +9,7 @@
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make cancel-test     CANCELS cancels at random moments
-#   make fuzz            the fuzz targets, at length
+#   make fuzz            the fuzz targets, at length, and STRANGERS connections to the port of a running cluster
 #   make clean           caches and build outputs; the environments stay
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ RUNNERS ?= 2
 FROM ?= 0
 RUNS ?= 200
 CANCELS ?= 10000
+STRANGERS ?= 1000000
 BENCH_ARGS ?=
 
 VENV := .venv
@@ -86,6 +87,8 @@ cancel-test: $(STAMP)
 
 fuzz: $(STAMP)
 	@$(PY) -m pytest tests/fuzz --hypothesis-profile fuzz --timeout 0
+	@$(PY) -m tests.fuzz.fuzz_port --iterations $(STRANGERS)
+	@$(PY) -m tests.fuzz.fuzz_port --iterations $(STRANGERS) --inside-tls
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov

@@ -150,6 +150,11 @@ def test_the_commands() -> None:
         assert "nodes: 2" in status
         assert "CPU: 4 free of 4" in status
         assert "disk: 2 free of 2" in status
+        assert actorflow("token", "join", "--single-use").startswith("afjoin1_")
+        assert actorflow("token", "client", "--valid-minutes", "0").startswith("afclient1_")
+        ids = [actorflow("secret", step).split(": ")[1].split(". ")[0] for step in ("add", "promote", "retire")]
+        assert ids[0].split(" and ") == ids[1].split(" and ")[::-1]
+        assert ids[2] == ids[1].split(" and ")[0]
     finally:
         ended = actorflow("stop")
     assert ended.count("has ended") == 2

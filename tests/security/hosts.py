@@ -51,7 +51,7 @@ class Host:
 
     def python(self, *arguments: str, **env: str) -> str:
         done = subprocess.run(
-            self.lan.command([sys.executable, *arguments]), capture_output=True, text=True, timeout=60, env=self.env(**env), check=False
+            self.lan.command([sys.executable, *arguments]), capture_output=True, text=True, timeout=120, env=self.env(**env), check=False
         )
         if done.returncode:
             raise CommandFailed(f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}")

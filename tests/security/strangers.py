@@ -45,7 +45,10 @@ class Bystander:
     """A driver that works all the time, with an actor on each node: it notices what others suffer."""
 
     def __init__(self) -> None:
-        self._counters = [Counter.options(scheduling_strategy="spread").remote() for _ in range(2)]  # type: ignore[call-overload]
+        places = [af.NodeAffinity(row["node_id"]) for row in af.sync(af.state.list_nodes()) if row["state"] == "alive"]
+        self._counters = [Counter.options(scheduling_strategy=place).remote() for place in places]
+        for counter in self._counters:
+            af.sync(counter.add())
         self._ended = False
         self.calls = 0
         self.worst_s = 0.0
@@ -181,6 +184,8 @@ class Tap:
         self.said: list[bytes] = []
         """What the connector said, piece by piece."""
         self.answered: list[bytes] = []
+        self._fars: list[socket.socket] = []
+        self._near_stays = False
         self._threads = [threading.Thread(target=self._serve)]
         self._threads[0].start()
 
@@ -194,18 +199,32 @@ class Tap:
                 relay.start()
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
+        self._fars.append(far)
         with near, far:
             back = threading.Thread(target=self._pass, args=(far, near, self.answered))
             back.start()
             self._pass(near, far, self.said)
             back.join()
 
-    @staticmethod
-    def _pass(one: socket.socket, other: socket.socket, kept: list[bytes]) -> None:
+    def cut_far(self) -> None:
+        """The far side sees its connections end; the near side is told nothing, until it says something or `cut_near`."""
+        self._near_stays = True
+        for far in self._fars:
+            with contextlib.suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
+        self._fars.clear()
+
+    def cut_near(self) -> None:
+        """... and now the near side sees it as well; who comes again gets through."""
+        self._near_stays = False
+
+    def _pass(self, one: socket.socket, other: socket.socket, kept: list[bytes]) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65_536):
                 kept.append(data)
                 other.sendall(data)
+        while self._near_stays:
+            time.sleep(0.01)
         for sock in (one, other):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

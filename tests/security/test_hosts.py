@@ -12,7 +12,7 @@ from actorflow._core.security.wire import MAGIC
 from actorflow.testing.lan import problem
 from tests.security.hosts import Host, Wire, hosts
 
-pytestmark = pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts")
+pytestmark = [pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts"), pytest.mark.timeout(300)]
 
 WORK = """
 async def main():
@@ -56,8 +56,8 @@ def test_two_hosts_with_a_join_token(short_path: Path) -> None:
         of_a = work_on(a, a.place, 2)
         of_b = work_on(b, b.place, 2)
         assert set(of_a["places"]) == set(of_b["places"])
-        assert work_on(b, "auto", 2), "and by the address of the head, or none, as on one host"
-        assert work_on(b, a.place, 2)
+        program = "async def main(): return await where()"
+        assert b.drive("auto", program) and b.drive(a.place, program), "by no address or that of the head, as on one host"
 
 
 def test_nothing_between_hosts_can_be_read_on_the_way(short_path: Path) -> None:
@@ -74,6 +74,7 @@ def test_nothing_between_hosts_can_be_read_on_the_way(short_path: Path) -> None:
         assert join.encode() not in wire.heard and client.encode() not in wire.heard
 
 
+@pytest.mark.slow
 def test_three_hosts_and_a_driver_outside(short_path: Path) -> None:
     with hosts(4, short_path) as (a, b, c, outside):
         a.head("--credentials", str(short_path / "secrets"))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+WORKERS_TOO = ("actorflow._core.io.cluster_access",)
+"""What this process and its workers need, besides what those of a local cluster do."""
 GIVEN_UP = 3
 """The exit code of a node that the head has given up: started anew it is another node."""
 
@@ -66,7 +68,7 @@ def run(config: ClusterNodeConfig) -> int:
     """Run the process. Returns the exit code."""
     from actorflow._core.boot.node_process import prepare
 
-    arena, zygote = prepare(config.arena_bytes)
+    arena, zygote = prepare(config.arena_bytes, WORKERS_TOO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     session = SessionDir(config.session_dir)

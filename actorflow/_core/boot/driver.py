@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
+from actorflow._core.boot.node_launch import SECRET_VARIABLES
 from actorflow._core.boot.session_dir import SessionInfo, find_all
 from actorflow._core.io.arena import fetch_arena
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from actorflow._core.security.tokens import Token
     from actorflow._core.worker.core import Core
 
-TOKEN, TOKEN_FILE = "ACTORFLOW_TOKEN", "ACTORFLOW_TOKEN_FILE"
-"""As in security/credential_files.py, which most drivers do without."""
+_, TOKEN, TOKEN_FILE = SECRET_VARIABLES
 STOP_TIMEOUT_S = 10.0
 """How long it may take to end."""
 LAST_WORDS_S = 2.0

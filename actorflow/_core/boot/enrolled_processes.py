@@ -54,10 +54,11 @@ class EnrolledProcesses:
         except ActorflowError as error:
             self._never_was(spec.worker_id, str(error))
         else:
+            del self._waiting[spec.worker_id]  # From now on the inner one knows it, and whoever kills it must get there.
             self._inner.spawn(replace(spec, access=access))
 
     def _enrolled(self, worker_id: str, task: asyncio.Task[None]) -> None:
-        del self._waiting[worker_id]
+        self._waiting.pop(worker_id, None)
         if task.cancelled():
             self._never_was(worker_id, "it was not wanted any more")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
+SECRET_VARIABLES = ("ACTORFLOW_SECRET", "ACTORFLOW_TOKEN", "ACTORFLOW_TOKEN_FILE")
+"""As in security/credential_files.py, which a local cluster does without. Of a program that joins another cluster next."""
 LOCAL_NODE = "local:node"
 """The address of the node of a cluster that lives in this process alone and has no session directory."""
 
@@ -85,6 +87,7 @@ class LocalCluster:
             cancel_grace_s=plan.cancel_grace_s,
             devices=plan.devices,
         )
+        environ = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         try:
             with open(self._log_path, "ab") as log_file:
                 self._process = subprocess.Popen(
@@ -94,7 +97,7 @@ class LocalCluster:
                     stderr=log_file,
                     pass_fds=[write_fd, read_fd],
                     start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(settings.sys_path)},
+                    env={**environ, "PYTHONPATH": os.pathsep.join(settings.sys_path)},
                 )
         finally:
             os.close(write_fd)

@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actorflow._core.boot.node_config import LocalClusterConfig
@@ -52,11 +53,11 @@ def run(config: LocalClusterConfig) -> int:
     return 0
 
 
-def prepare(arena_bytes: int) -> tuple[MemfdArena, ZygoteHandle]:
+def prepare(arena_bytes: int, more: Sequence[str] = ()) -> tuple[MemfdArena, ZygoteHandle]:
     """Make the arena, import what is shared, and fork the zygote: before there is a thread or a loop."""
     arena = MemfdArena.create(arena_bytes)
     os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
-    for name in SHARED_MODULES:
+    for name in (*SHARED_MODULES, *more):
         importlib.import_module(name)
     gc.freeze()  # No collection in either process touches, and so copies, the pages that they share.
     return arena, start_zygote(keep_fds=[arena.fileno()])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from actorflow._core.base.state_rows import ActorRow, JobRow, NodeRow
+from actorflow._core.io.ports import Proof
 from actorflow._core.protocol.messages import (
     ActorDied,
     ActorFailed,
@@ -321,6 +322,31 @@ def test_a_node_that_connects_again_begins_anew(cluster: Cluster) -> None:
     assert driver.states() == ["alive", "restarting", "alive"]
     cluster.kill(again)
     assert driver.states() == ["dead"]
+
+
+def test_who_wants_to_know_is_told_of_nodes_that_are_given_up_and_of_no_others(cluster: Cluster) -> None:
+    lost: list[str] = []
+    cluster.head.on_node_lost = lost.append
+    cluster.node()
+    again = cluster.party("node", "node-1", job_id="", host="node-1, again")
+    again.send(NodeInfo("node-1", "unix:/node-1", {"CPU": 40_000}))
+    cluster.run()
+    cluster.kill(cluster.driver())
+    cluster.kill(cluster.party("node", "node-2", job_id=""))
+    assert lost == [], "a new connection of the same node, a driver, and one that has not said what it is"
+    cluster.kill(again)
+    assert lost == ["node-1"]
+
+
+def test_a_node_that_has_proven_who_it_is_cannot_say_that_it_is_another(cluster: Cluster) -> None:
+    first = cluster.node("node-1")
+    rogue = cluster.party("node", "rogue", job_id="")
+    peer = next(peer for peer in cluster.head._peers._open if peer.process_id == "rogue")
+    peer.proof = Proof("node", "rogue", "", "NODE")  # As between machines.
+    rogue.send(NodeInfo("node-1", "unix:/elsewhere", {"CPU": 40_000}))
+    cluster.run()
+    assert rogue.lost
+    assert not first.lost
 
 
 def test_a_driver_of_an_ended_job_is_refused(cluster: Cluster) -> None:

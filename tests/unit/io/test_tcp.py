@@ -25,6 +25,7 @@ from actorflow._core.io.tcp_handshake import Security
 from actorflow._core.io.tcp_network import ClusterNetwork, TcpNetwork
 from actorflow._core.security.authority import Authority
 from actorflow._core.security.challenge import Terms
+from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.keys import keyring_of
 from actorflow._core.security.lobby import Lobby
 from actorflow._core.security.roles import KeyKind, Role
@@ -242,6 +243,41 @@ async def test_another_authority_is_not_admitted() -> None:
 async def test_without_tls_where_it_is_wanted() -> None:
     async with called() as here:
         await refused(here, driver(tls=False), "wants TLS, and we came without")
+
+
+async def test_with_tls_where_there_is_none() -> None:
+    async with called(tls=False) as here:
+        await refused(here, driver(), "speaks no TLS, and we came with it")
+
+
+async def test_only_a_head_answers_to_the_names_of_the_head() -> None:
+    """A process of the job has the key, and a certificate of it."""
+    for name in ("head", "enrolment"):
+        async with called(security=named("impostor", "head", "enrolment", "worker")) as here:
+            door = await here.network.listen(here.address(name), here.accept)
+            with pytest.raises(OSError, match="worker impostor answers there.*we expected a head"):
+                await calls().connect(here.address(name), Recorder())
+            door.close()
+
+
+async def test_who_is_refused_may_be_told_before_the_one_who_asked() -> None:
+    async with called() as here:
+        heard: list[HandshakeRefused] = []
+        network = TcpNetwork(asyncio.get_running_loop(), driver(secret=bytes(32)), None, on_refused=heard.append)
+        with pytest.raises(ConnectionRefusedError):
+            await network.connect(here.address(), Recorder())
+        assert [error.code for error in heard] == [Code.NOT_ADMITTED]
+
+
+async def test_refusals_inside_the_handshake_are_logged_for_a_few_of_many(caplog: pytest.LogCaptureFixture) -> None:
+    async with called(tls=False) as here:
+        preface = Preface("worker", False, VERSION, time.time()).encode()
+        for _ in range(50):
+            assert await here.says(preface + b"rubbish") != b""
+        async with asyncio.timeout(10):
+            while "was expected" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert caplog.text.count("was expected") <= 2 * gateway_module.REFUSALS_LOGGED_PER_S
 
 
 async def test_another_version_is_told_which_one() -> None:

@@ -585,6 +585,7 @@ def test_an_old_incarnation_is_fenced_and_told_so() -> None:
     with pytest.raises(HandshakeRefused, match="has to join again as a new one") as told:
         pair.to_connector()
     assert told.value.code is Code.FENCED
+    assert told.value.told, "the acceptor had proven itself: it may be believed"
     Pair(replace(NODE, incarnation=2), acceptor_more={"fences": fences}).shake()
 
 
@@ -594,6 +595,16 @@ def test_an_old_incarnation_that_answers_is_not_spoken_with() -> None:
     fences.remove("node-2")
     side, error = Pair(connector_more={"fences": fences}).refusal()
     assert (side, error.code) == ("connector", Code.FENCED)
+    assert not error.told
+
+
+def test_a_verdict_from_one_who_has_proven_nothing_is_not_believed() -> None:
+    """Anybody in between can say that we were fenced, in the open or instead of an answer."""
+    pair = Pair()
+    with pytest.raises(HandshakeRefused) as caught:
+        pair.to_connector(Verdict(Code.FENCED, PROTOCOL, WALL).encode())
+    assert caught.value.code is Code.FENCED
+    assert not caught.value.told
 
 
 def test_an_incarnation_cannot_be_claimed_on_the_way() -> None:

@@ -242,6 +242,41 @@ def test_a_file_that_breaks_is_told_once_and_changes_nothing(home: Path) -> None
     assert source.secrets == Secrets(C)
 
 
+def test_what_was_admitted_is_there_again(home: Path) -> None:
+    directory = CredentialDir(str(home / "c"))
+    directory.create("c", wall_time=WALL)
+    spent, fences = directory.load_admitted()
+    assert (spent.rows(), fences.rows()) == ([], []), "a new cluster"
+    once = SECRETS.keyring().roots[0].key("t", expires=int(WALL) + 60, single_use=True)
+    assert spent.spend(once.id, WALL)
+    fences.raise_to("n1", 1)
+    fences.remove("n2")
+    directory.save_admitted(spent, fences)
+    directory.save_admitted(spent, fences)
+    assert stat.S_IMODE(os.stat(directory.admitted).st_mode) == 0o600
+    again, fenced = directory.load_admitted()
+    assert not again.spend(once.id, WALL)
+    assert (fenced.admits("n1", 1), fenced.admits("n1", 0), fenced.admits("n2", 2**64 - 1)) == (True, False, False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"spent": [1], "fences": []}', '{"spent": [], "fences": [["n"]]}', '{"spent": []}'])
+def test_what_was_admitted_and_is_damaged_is_an_error(home: Path, text: str) -> None:
+    directory = CredentialDir(str(home / "c"))
+    directory.create("c", wall_time=WALL)
+    write_private(directory.admitted, text.encode())
+    with pytest.raises(CredentialError, match="admitted will not be used: it cannot be read"):
+        directory.load_admitted()
+
+
+def test_a_cluster_is_made_with_the_secret_that_is_given(home: Path) -> None:
+    directory = CredentialDir(str(home / "c"))
+    assert not directory.exists()
+    assert directory.create("c", wall_time=WALL, secrets=SECRETS)[0] == SECRETS
+    assert directory.exists()
+    assert SecretFile(directory.secret).secrets == SECRETS
+    assert directory.load_authority_certificate() == directory.load_authority().certificate_pem()
+
+
 # Variables and tokens -------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ class ClusterKeys(Message, tag=100):
     """desk -> node or driver, when it is connected and whenever something has changed: what it goes by from now on. Idempotent.
 
     `roots`: for a node, as `Root.export` gives them. `keys`: for a driver, those of its job, as (id of the secret, key). Of both the first
-    are in use, and the others are accepted as well. `fences`: for a node, (process id, oldest incarnation that is admitted, or -1 for none).
+    are in use, and the others are accepted as well. `fences`: for a node, (process id, oldest incarnation that is admitted; -1: none is).
     """
 
     authorities: bytes = b""
