@@ -210,12 +210,14 @@ class SimCluster:
         memory: int | str = MEMORY_BYTES,
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
+        object_store_memory: int | str | None = None,
     ) -> SimNode:
         """Start another node; it joins when its process is there. `world.kill(node.host)` takes it away again."""
         name = f"node-{len(self.nodes)}"
         settings = self._settings(name, num_cpus, num_gpus, memory, resources) | self._node_options
         settings["labels"] = dict(labels or {})
-        node = SimNode(self.world, f"{name} of {self.name}", settings, self._arena_bytes, self._work, self._profile)
+        arena_bytes = self._arena_bytes if object_store_memory is None else parse_bytes("object_store_memory", object_store_memory)
+        node = SimNode(self.world, f"{name} of {self.name}", settings, arena_bytes, self._work, self._profile)
         self.nodes.append(node)
         node.start()
         return node

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actorflow._core.base.errors import ProtocolError
 from actorflow._core.io.ports import Listener, Ports, Proof, Stream
 from actorflow._core.protocol.codec import encode
 from actorflow._core.protocol.messages import AnyMessage
 from actorflow._core.protocol.session import Identity, Session
+
+if TYPE_CHECKING:
+    from actorflow._core.io.bulk import ChunkSink
 
 
 class PeerHandler(Protocol):
@@ -83,6 +86,11 @@ class Peer:
         self._out.append(message)
         return len(self._out)
 
+    def take_unsent(self) -> list[AnyMessage]:
+        """What waits, to be sent in another way."""
+        out, self._out = self._out, []
+        return out
+
     def queued(self) -> int:
         """Messages that wait for the next flush."""
         return len(self._out)
@@ -116,6 +124,31 @@ class Peer:
         """Let the loop that waits for this peer read from it. On the ports' loop, when the handshake is done."""
         if self._stream is not None:
             self._stream.share_reads()
+
+    # -- chunks
+
+    def read_chunks(self, sink: ChunkSink) -> None:
+        """From now on the bytes of chunks follow some messages (io/bulk.py). Called in `peer_ready`."""
+        from actorflow._core.io.bulk import BulkReader  # Only between nodes.
+
+        if self._stream is not None:
+            self._stream.hand_to(BulkReader(self, self._handler, sink, self._session.rest()))
+
+    def send_chunk(self, message: AnyMessage, data: bytes | memoryview, taken: Callable[[], None]) -> None:
+        """Send the bytes of a chunk behind its message. `taken` is called later, when they are needed no more. On the loop."""
+        self.send(message)
+        self.flush()
+        if self._lost or self._stream is None:
+            self._ports.loop.call_soon(taken)
+            return
+        self._stream.write(data)
+        self._stream.when_taken(taken)
+
+    def give_up(self, reason: str) -> None:
+        """What the peer says makes no sense. On the loop."""
+        if self._stream is not None:
+            self._stream.abort()
+        self._fail(reason)
 
     # -- StreamHandler
 

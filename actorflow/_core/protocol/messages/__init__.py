@@ -78,6 +78,21 @@ from actorflow._core.protocol.messages.store import (
     WriterLost,
 )
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
+from actorflow._core.protocol.messages.transfer import (
+    Chunk,
+    CopyHere,
+    FreeObject,
+    Holding,
+    LeavePull,
+    LeaveSource,
+    Locate,
+    Located,
+    OwnersGone,
+    Pull,
+    RefuseChunks,
+    RequestChunks,
+    StillServing,
+)
 
 AnyMessage = (
     Hello | Welcome | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
@@ -91,6 +106,8 @@ AnyMessage = (
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
+    | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | Holding | OwnersGone
+    | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
@@ -117,6 +134,8 @@ __all__ = [
     "CancelObject",
     "Carved",
     "CheckpointSaved",
+    "Chunk",
+    "CopyHere",
     "CreateActor",
     "CreateActorReply",
     "Define",
@@ -127,9 +146,11 @@ __all__ = [
     "FindActor",
     "FindActorReply",
     "FreeExtent",
+    "FreeObject",
     "GaveBack",
     "HandOver",
     "Hello",
+    "Holding",
     "HostActor",
     "Inline",
     "KillActor",
@@ -139,6 +160,10 @@ __all__ = [
     "LeaseRedirect",
     "LeaseRefused",
     "Leave",
+    "LeavePull",
+    "LeaveSource",
+    "Locate",
+    "Located",
     "MaySpill",
     "Message",
     "Needed",
@@ -148,14 +173,18 @@ __all__ = [
     "NodesChanged",
     "NotListening",
     "Outcome",
+    "OwnersGone",
     "Pin",
     "Pinned",
     "PlaceActor",
+    "Pull",
     "Rebuild",
     "ReclaimLease",
     "RefGroup",
+    "RefuseChunks",
     "Release",
     "Reply",
+    "RequestChunks",
     "RequestLease",
     "ReturnLease",
     "ReturnSlabs",
@@ -164,6 +193,7 @@ __all__ = [
     "Spillable",
     "StateQuery",
     "StateReply",
+    "StillServing",
     "Stored",
     "StreamClose",
     "StreamCredit",
