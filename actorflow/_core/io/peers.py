@@ -86,11 +86,6 @@ class Peer:
         self._out.append(message)
         return len(self._out)
 
-    def take_unsent(self) -> list[AnyMessage]:
-        """What waits, to be sent in another way."""
-        out, self._out = self._out, []
-        return out
-
     def queued(self) -> int:
         """Messages that wait for the next flush."""
         return len(self._out)

@@ -1,6 +1,8 @@
 """The connections of a node to other nodes. They are made when there is something to say, and stay.
 
-Two nodes that connect to each other at the same moment have two connections. Each side goes on saying what it has to say on one of them.
+Two nodes that connect to each other at the same moment have two connections. Then each speaks on the one that it has made, from the first
+word on; so the side that has made a connection never gets a chunk on it before it has taken part in the handshake and can tell it from
+messages.
 
     LK-1  What is said to a node arrives in order, or the node is lost.
     LK-2  All connections with a node end together, and that is told once.
@@ -47,6 +49,8 @@ class Links:
         self._user = user
         self._links: dict[ProcessId, list[Peer]] = {}
         """The first of each is the one that we speak on."""
+        self._early: dict[ProcessId, list[tuple[Chunk, bytes | memoryview, Callable[[], None]]]] = {}
+        """Chunks for a node that has asked for them on a connection of its own, while ours is being made."""
         self._unknown: dict[ProcessId, None] = {}
         """Nodes that something was to be said to, and that there is no way to."""
 
@@ -82,10 +86,12 @@ class Links:
     def send_chunk(self, node_id: ProcessId, chunk: Chunk, data: bytes | memoryview, taken: Callable[[], None]) -> None:
         """Send the bytes of a chunk. `taken` is called later, once, when they are needed no more."""
         found = self._links.get(node_id)
-        if found is not None and found[0].role:
+        if found is None:
+            self._context.ports.loop.call_soon(taken)
+        elif found[0].role:
             found[0].send_chunk(chunk, data, taken)
         else:
-            self._context.ports.loop.call_soon(taken)
+            self._early.setdefault(node_id, []).append((chunk, data, taken))
 
     # -- connections
 
@@ -94,21 +100,14 @@ class Links:
         link = peer.state
         if link is None:
             peer.state = link = Link(peer.process_id)
-            self._accept(peer, self._links.setdefault(link.node_id, []))
+            self._links.setdefault(link.node_id, []).append(peer)
         if not isinstance(link, Link) or peer.role != "node" or peer.process_id != link.node_id:
             return False
         peer.read_chunks(self._user)
+        if self._links[link.node_id][0] is peer:
+            for chunk, data, taken in self._early.pop(link.node_id, ()):
+                peer.send_chunk(chunk, data, taken)
         return True
-
-    @staticmethod
-    def _accept(peer: Peer, found: list[Peer]) -> None:
-        if not found or found[0].role:
-            found.append(peer)
-            return
-        # Ours is not there yet, and nothing was said on it: what waits for it goes here, where it need not wait.
-        found.insert(0, peer)
-        for message in found[1].take_unsent():
-            peer.send(message)
 
     @staticmethod
     def is_link(peer: Peer) -> bool:
@@ -119,15 +118,13 @@ class Links:
         """A connection has ended, or could not be made (LK-2)."""
         assert isinstance(peer.state, Link)
         node_id = peer.state.node_id
-        found = self._links.get(node_id, [])
-        if peer not in found:
-            return
-        if not peer.role and len(found) > 1:
-            found.remove(peer)  # It was never there, and nobody has relied on it.
+        if peer not in self._links.get(node_id, ()):
             return
         for other in self._links.pop(node_id):
             if other is not peer:
                 other.close(abort=True)
+        for _, _, taken in self._early.pop(node_id, ()):
+            self._context.ports.loop.call_soon(taken)
         self._user.link_lost(node_id, reason)
 
     def cut(self, node_id: ProcessId, reason: str) -> None:
