@@ -71,3 +71,18 @@ STARTUP: tuple[StartupTarget, ...] = (
     StartupTarget("shared_kb_each", 8),
     StartupTarget("million_kb_each", 1.2),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTarget:
+    """A bound on one figure of transfers.py."""
+
+    measure: str
+    bound: float
+    at_most: bool = True
+
+
+TRANSFERS: tuple[TransferTarget, ...] = (
+    TransferTarget("pull_of_floor", 0.6, at_most=False),
+    TransferTarget("broadcast_over_pull", 2.0),
+)
