@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 COPY = "copy-"
 """Each pull asks for room as a client of its own: this, and its number. No process has such an id."""
 
+HEARD_S = 1.0
+"""So often what comes of a chunk counts as a word of its source."""
+
 
 class _Read:
     """Extents that somebody has pinned besides the copy itself, which is pinned as long as it is here, so that it never goes to disk."""
@@ -90,6 +93,8 @@ class Pulling:
         """The client of each extent that a pull or a copy has."""
         self._places: dict[ProcessId, tuple[Chunk, int, memoryview]] = {}
         """Where the chunk belongs that comes from a node at this moment."""
+        self._heard_at: dict[ProcessId, float] = {}
+        """When a source last was said to bring something, in the middle of a chunk."""
 
     # -- readers
 
@@ -150,6 +155,11 @@ class Pulling:
             self._places.pop(source, None)
             return None
         known = self._places.get(source)
+        now = self._context.now()
+        if now - self._heard_at.get(source, 0.0) >= HEARD_S:
+            # On a slow way a chunk may take longer than a source has: each part of it is a word.
+            self._heard_at[source] = now
+            self._obey(self.book.still_here(source, name, chunk.attempt, now))
         if known is None or known[0] is not chunk or known[1] != offset:
             known = self._places[source] = (chunk, offset, self._store.writable(offset, chunk.length))
         return known[2]
@@ -175,6 +185,7 @@ class Pulling:
     def node_lost(self, node_id: ProcessId) -> None:
         """A source is gone."""
         self._places.pop(node_id, None)
+        self._heard_at.pop(node_id, None)
         self._obey(self.book.node_lost(node_id, self._context.now()))
 
     # -- what owners say

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 Handlers = dict[type[Message], tuple[frozenset[str], Callable[[Peer, Any], None]]]
 
+LOOK_S = 0.01
+"""So late a deadline may be kept: the shortest is five times as long."""
+
 NODE = frozenset({"node"})
 PROCESS = frozenset({"driver", "worker"})
 
@@ -62,7 +65,7 @@ class Transfers:
         self.pulling = Pulling(context, self.links, self.owners, store, find, self._arm)
         self.serving = self.pulling.serving = Serving(context, self.links, store, self._held, self._arm)
         self._timer: asyncio.TimerHandle | None = None
-        self._due_at = 0.0
+        self._looking: asyncio.TimerHandle | None = None
         self._stopped = False
         self.place = self.pulling.place
         self.received = self.pulling.received
@@ -90,9 +93,10 @@ class Transfers:
     def stop(self) -> None:
         """No timer fires from now on."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._looking = None
 
     # -- processes and nodes that go
 
@@ -181,26 +185,26 @@ class Transfers:
     # -- time
 
     def _arm(self) -> None:
-        """Have the next deadline kept. One that has moved away since is looked at in vain, which costs less than moving the timer."""
-        if self._stopped:
-            return
-        times = [at for at in (self.pulling.book.next_at(), self.serving.book.next_at()) if at is not None]
-        if not times:
-            return
-        at = min(times)
+        """Something has happened: look at the deadlines soon. Not at once, as there are thousands of chunks in a second."""
+        if self._looking is None and not self._stopped:
+            self._looking = self._context.ports.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Have the next deadline kept."""
+        self._looking = None
         if self._timer is not None:
-            if self._due_at <= at:
-                return
             self._timer.cancel()
-        self._due_at = at
-        self._timer = self._context.ports.loop.call_later(max(at - self._context.now(), 0.0), self._tick)
+            self._timer = None
+        times = [at for at in (self.pulling.book.next_at(), self.serving.book.next_at()) if at is not None]
+        if times:
+            self._timer = self._context.ports.loop.call_later(max(min(times) - self._context.now(), 0.0), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         now = self._context.now()
         self.pulling.tick(now)
         self.serving.tick(now)
-        self._arm()
+        self._look()
 
     # -- looking
 
