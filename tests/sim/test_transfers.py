@@ -347,3 +347,91 @@ def test_a_copy_takes_the_place_of_a_file_that_is_lost(sim_seed: int) -> None:
         driver = cluster.driver(main)
         assert end(cluster, driver) == [total(value(0)), total(value(1))]
         assert lost, "it was about files"
+
+
+# Storms -----------------------------------------------------------------------------------------------------
+
+TYPED = (af.ObjectLostError, af.OwnerDiedError, af.WorkerCrashedError, af.ActorDiedError, af.ObjectStoreFullError)
+"""How a read may end in a storm, besides with the value. In a storm of resets only, nothing that was put is lost."""
+
+
+async def judged(awaitable: Any, seed: int, ends: dict[str, int]) -> None:
+    """The value is the oracle's, or the error is one of those."""
+    try:
+        found = await awaitable
+    except TYPED as error:
+        name = type(error).__mro__[1].__name__ if type(error).__module__ != "actorflow" else type(error).__name__
+        ends[name] = ends.get(name, 0) + 1
+        return
+    found = found if isinstance(found, tuple) else (found, "")
+    assert found[0] == total(value(seed, SOME)), "a value that is not the one that was written"
+    ends["value"] = ends.get("value", 0) + 1
+
+
+SOME = 60_000
+"""Numbers of 8 bytes: 8 chunks."""
+
+
+def storm(world: World, cluster: SimCluster, others: list[SimNode], *, kills: bool) -> None:
+    """Faults for ten seconds: connections between nodes are reset, and, with `kills`, workers and one node die."""
+    rng = world.rng("storm")
+
+    def reset() -> None:
+        hosts = {node.host for node in cluster.nodes}
+        streams = [s for node in cluster.nodes if node.host.alive for s in node.host.network.streams() if s.peer.host in hosts]
+        streams = [s for s in streams if s.peer.host is not s.host and not s.closed and cluster.node_host not in (s.host, s.peer.host)]
+        if streams:
+            world.fabric.reset(rng.choice(streams))
+
+    def kill_worker() -> None:
+        workers = cluster.workers()
+        if workers:
+            world.kill(rng.choice(workers))
+
+    for _ in range(12):
+        world.at_time(world.now + rng.uniform(0.0, 10.0), rng.choice([reset, reset, kill_worker]) if kills else reset)
+    if kills:
+        world.at_time(world.now + rng.uniform(1.0, 9.0), lambda: kill_node(cluster, rng.choice(others)))
+
+
+@pytest.mark.parametrize("kills", [False, True], ids=["resets", "kills"])
+def test_every_end_of_a_storm_is_the_value_or_a_typed_error(sim_seed: int, kills: bool) -> None:
+    ends: dict[str, int] = {}
+
+    async def read(ref: Any, seed: int, rng: Any) -> None:
+        await asyncio.sleep(rng.uniform(0.0, 8.0))
+        node = rng.choice(cluster.nodes)
+        soft = af.NodeAffinity(node.node.node_id, soft=True)
+        if rng.random() < 0.3:
+            await judged(direct(ref), seed, ends)
+        else:
+            await judged(add.options(scheduling_strategy=soft, max_retries=3)(ref), seed, ends)
+
+    async def direct(ref: Any) -> int:
+        return total(await ref)
+
+    async def main() -> None:
+        rng = world.rng("program")
+        reads = []
+        for seed in range(6):
+            node = rng.choice(others)
+            soft = af.NodeAffinity(node.node.node_id, soft=True)
+            ref = await af.put(value(seed, SOME)) if seed % 2 else make.options(scheduling_strategy=soft, max_retries=5).remote(seed, SOME)
+            reads += [asyncio.ensure_future(read(ref, seed, rng)) for _ in range(4)]
+            del ref
+        going.append(world.now)
+        doomed = rng.choice(reads)
+        asyncio.get_running_loop().call_later(rng.uniform(0.0, 8.0), doomed.cancel)
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException) and not isinstance(one, asyncio.CancelledError):
+                raise one
+
+    with World(sim_seed) as world:
+        going: list[float] = []
+        cluster, others = stage(world, nodes=3, object_store_memory="3MiB")
+        driver = cluster.driver(main)
+        world.run_until(lambda: bool(going), 60.0)
+        storm(world, cluster, others, kills=kills)
+        end(cluster, driver)
+        assert ends["value"] > 12, ends

@@ -41,6 +41,7 @@ class OpenFile:
         self._spill._fetch(lambda: self._read(start, length), then)
 
     def _read(self, start: int, length: int) -> bytes:
+        self._spill._check_open()
         data = os.pread(self._fd, length, start)
         if len(data) != length:
             raise OSError(errno.EIO, f"the file ends after {start + len(data)} bytes", self._path)

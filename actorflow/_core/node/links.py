@@ -4,8 +4,8 @@ Two nodes that connect to each other at the same moment have two connections. Th
 word on; so the side that has made a connection never gets a chunk on it before it has taken part in the handshake and can tell it from
 messages.
 
-    LK-1  What is said to a node arrives in order, or the node is lost.
-    LK-2  All connections with a node end together, and that is told once.
+    LI-1  What is said to a node arrives in order, or the node is lost.
+    LI-2  All connections with a node end together, and that is told once.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Links:
         return isinstance(peer.state, Link)
 
     def lost(self, peer: Peer, reason: str) -> None:
-        """A connection has ended, or could not be made (LK-2)."""
+        """A connection has ended, or could not be made (LI-2)."""
         assert isinstance(peer.state, Link)
         node_id = peer.state.node_id
         if peer not in self._links.get(node_id, ()):
