@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 class LinkUser(ChunkSink, Protocol):
     """What a node does with its links."""
 
+    def linked(self, node_id: ProcessId) -> None:
+        """The node can be reached."""
+
     def link_lost(self, node_id: ProcessId, reason: str) -> None:
         """The node cannot be reached any more, or could not be. On the loop, and from no call of Links."""
 
@@ -104,6 +107,7 @@ class Links:
         if not isinstance(link, Link) or peer.role != "node" or peer.process_id != link.node_id:
             return False
         peer.read_chunks(self._user)
+        self._user.linked(link.node_id)
         if self._links[link.node_id][0] is peer:
             for chunk, data, taken in self._early.pop(link.node_id, ()):
                 peer.send_chunk(chunk, data, taken)

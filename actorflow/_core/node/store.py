@@ -236,7 +236,7 @@ class Store:
         self._serve(now)
 
     def owner_lost(self, owner: str) -> None:
-        """A process of another node is gone, or cannot be reached: so is what it owned here."""
+        """A process of another node is gone: so is what it owned here."""
         self.give_back(owner)
 
     # -- to disk and back

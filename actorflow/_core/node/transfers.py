@@ -20,6 +20,7 @@ from actorflow._core.policy.extent_records import Denied, Granted
 from actorflow._core.policy.transfer_records import Held, ObjectName, chunks_of
 from actorflow._core.protocol.messages import (
     CopyHere,
+    FreedUpTo,
     FreeObject,
     Holding,
     LeavePull,
@@ -79,6 +80,7 @@ class Transfers:
             LeavePull: (PROCESS, pulling.leave),
             Located: (PROCESS | NODE, owners.located),
             FreeObject: (PROCESS | NODE, owners.free),
+            FreedUpTo: (NODE, owners.freed_up_to),
             Holding: (NODE, owners.holding),
             OwnersGone: (NODE, owners.owners_gone),
             CopyHere: (NODE, owners.to_owner),
@@ -97,6 +99,7 @@ class Transfers:
             if timer is not None:
                 timer.cancel()
         self._timer = self._looking = None
+        self.owners.stop()
 
     # -- processes and nodes that go
 
@@ -110,6 +113,10 @@ class Transfers:
         """The head says that a node has left the cluster."""
         self.links.cut(node_id, "the head says that it has left the cluster")
         self._node_lost(node_id, gone=True)
+
+    def linked(self, node_id: ProcessId) -> None:
+        """See LinkUser."""
+        self.owners.linked(node_id)
 
     def link_lost(self, node_id: ProcessId, reason: str) -> None:
         """See LinkUser."""
@@ -171,7 +178,8 @@ class Transfers:
     def owner_lost(self, owner: ProcessId, *, gone: bool) -> None:
         """See OwnedHere."""
         self.pulling.owner_lost(owner, gone=gone)
-        self._store.owner_lost(owner)
+        if gone:
+            self._store.owner_lost(owner)
 
     # -- what is here
 

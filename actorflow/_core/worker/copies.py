@@ -60,9 +60,11 @@ class Copies:
 
     def on_locate(self, peer: Peer, message: Locate) -> None:
         """A node asks who has it."""
-        found = [node for node in self._holders.get((message.home, message.extent), ()) if node != message.node]
+        copies = list(self._holders.get((message.home, message.extent), ()))[-HOLDERS_NAMED_MAX:]
+        # The home as well: it may have been out of reach for a moment.
+        found = [node for node in (*copies, message.home) if node != message.node]
         freed = not self.knows(message.home, message.extent)
-        peer.send(Located(message.home, message.extent, message.node, found[-HOLDERS_NAMED_MAX:], freed))
+        peer.send(Located(message.home, message.extent, message.node, found, freed))
 
     def known(self) -> list[tuple[str, int]]:
         """All objects that it knows of, for leak checks."""

@@ -81,6 +81,7 @@ from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, 
 from actorflow._core.protocol.messages.transfer import (
     Chunk,
     CopyHere,
+    FreedUpTo,
     FreeObject,
     Holding,
     LeavePull,
@@ -106,7 +107,7 @@ AnyMessage = (
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
-    | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | Holding | OwnersGone
+    | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | FreedUpTo | Holding | OwnersGone
     | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
     | StateQuery | StateReply | WorkerLog
 )  # fmt: skip
@@ -147,6 +148,7 @@ __all__ = [
     "FindActorReply",
     "FreeExtent",
     "FreeObject",
+    "FreedUpTo",
     "GaveBack",
     "HandOver",
     "Hello",

@@ -46,7 +46,7 @@ class Locate(Message, tag=123):
 
 
 class Located(Message, tag=124):
-    """owner -> node, by its own: these have copies, besides the home; or the object is freed. Idempotent."""
+    """owner -> node, by its own: these have it, or had it; or the object is freed. Idempotent."""
 
     home: str
     extent: int
@@ -56,11 +56,21 @@ class Located(Message, tag=124):
 
 
 class FreeObject(Message, tag=125):
-    """owner -> its node -> `nodes`: nobody can ask for the object any more; free what you have of it. Idempotent."""
+    """owner -> its node -> `nodes`: nobody can ask for the object any more; free what you have of it. Idempotent.
+
+    Between nodes it has a number, and is said again on the next connection until the answer, FreedUpTo, has come.
+    """
 
     home: str
     extent: int
     nodes: list[str]
+    number: int = 0
+
+
+class FreedUpTo(Message, tag=133):
+    """node -> node: every FreeObject of yours up to this number is done."""
+
+    number: int
 
 
 class Holding(Message, tag=126):
