@@ -92,3 +92,18 @@ CLUSTER: tuple[ClusterTarget, ...] = (
     ClusterTarget("cross_async", "actorflow tls", "floor tls", 0.35),
 )
 JOIN_S_MAX = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTarget:
+    """A bound on one figure of transfers.py."""
+
+    measure: str
+    bound: float
+    at_most: bool = True
+
+
+TRANSFERS: tuple[TransferTarget, ...] = (
+    TransferTarget("pull_of_floor", 0.6, at_most=False),
+    TransferTarget("broadcast_over_pull", 2.0),
+)

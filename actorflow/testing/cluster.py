@@ -212,28 +212,30 @@ class SimCluster:
         memory: int | str = MEMORY_BYTES,
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
+        object_store_memory: int | str | None = None,
     ) -> SimNode:
         """Start another node; it joins when its process is there. `world.kill(node.host)` takes it away again."""
         name = f"node-{len(self.nodes)}"
         settings = self._settings(name, num_cpus, num_gpus, memory, resources) | self._node_options
         settings |= {"labels": dict(labels or {}), "has_lease": True}
-        return self._start_node(name, settings)
+        arena_bytes = self._arena_bytes if object_store_memory is None else parse_bytes("object_store_memory", object_store_memory)
+        return self._start_node(name, settings, arena_bytes)
 
-    def _start_node(self, name: str, settings: dict[str, Any]) -> SimNode:
+    def _start_node(self, name: str, settings: dict[str, Any], arena_bytes: int) -> SimNode:
         # Over TCP a node may be cut off from the others: then it is a machine of its own.
         machine = f"machine of {name}" if self._scheme == "tcp" else MACHINE
         title = f"{name} of {self.name}"
-        node = SimNode(self.world, title, settings, self._arena_bytes, self._work, self._profile, machine=machine)
+        node = SimNode(self.world, title, settings, arena_bytes, self._work, self._profile, machine=machine)
         self.nodes.append(node)
-        node.host.on_end.append(lambda host: self._again(node, settings))
+        node.host.on_end.append(lambda host: self._again(node, settings, arena_bytes))
         node.start()
         return node
 
-    def _again(self, node: SimNode, settings: dict[str, Any]) -> None:
+    def _again(self, node: SimNode, settings: dict[str, Any], arena_bytes: int) -> None:
         """A node that has given itself up comes back as a new one, as its process does outside."""
         if node.gave_up and self.node_host.alive:
             name = f"node-{len(self.nodes)}"
-            self._start_node(name, settings | {"address": self.address(name)})
+            self._start_node(name, settings | {"address": self.address(name)}, arena_bytes)
 
     def _settings(
         self, name: str, num_cpus: float, num_gpus: float, memory: int | str, resources: Mapping[str, float] | None

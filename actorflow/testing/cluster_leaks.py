@@ -39,6 +39,7 @@ def cluster_leaks(cluster: SimCluster) -> list[Violation]:
             where = "" if node is cluster.nodes[0] else f"{node.name}: "
             found += [f"{where}{text}" for text in _node_leaks(cluster, node.node)]
             found += [f"{where}disk: a file of extent {number}" for number in node.spill.files]
+            found += [f"{where}disk: {len(node.spill.open_files)} files are open"] if node.spill.open_files else []
             found += [f"{where}arena: a view of [{start}, {stop})" for start, stop in node.arena.live_views()]
     return [Violation("CK-7", f"left: {text}") for text in found]
 
@@ -80,6 +81,7 @@ def _core_leaks(core: Core) -> list[str]:
         "answer of the object store that is waited for": core.store._waiting,
         "object in the arena": core.store._complete,
         "object that may be on disk": core.store._may_be_away,
+        "object that other nodes have": core.store._copies.known() if core.store._copies is not None else (),
         "answer of the head that is waited for": core.directory._answers,
     }
     found += [f"{name} {key}" for name, table in tables.items() for key in table]
@@ -120,6 +122,8 @@ def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
     if book.used_bytes() and not book.extents():
         found.append(f"node: {book.used_bytes()} bytes of the arena in use by no extent")
     found += [f"node: {book.waiting} allocations that wait"] if book.waiting else []
+    if node._transfers is not None:
+        found += [f"node: {text}" for text in node._transfers.left_over()]
     for peer in node._clients.values():
         found += [f"node: lease {number} of {peer!r}" for number in peer.state.leases]  # type: ignore[attr-defined]
     return found

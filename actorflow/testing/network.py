@@ -13,7 +13,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actorflow._core.io.ports import Stream, StreamHandler
+from actorflow._core.io.ports import PlacingHandler, Stream, StreamHandler
 from actorflow.testing.links import Pipe
 from actorflow.testing.loop import SimHandle
 
@@ -32,7 +32,7 @@ CLOSED_THERE = "closed by the peer"
 class SimStream:
     """One end of a connection."""
 
-    __slots__ = ("_handler", "_lost_said", "closed", "closing", "host", "key", "lasting", "number", "outgoing", "peer")
+    __slots__ = ("_handler", "_lost_said", "_takers", "closed", "closing", "host", "key", "lasting", "number", "outgoing", "peer")
 
     proof = None
     outgoing: Pipe
@@ -51,13 +51,14 @@ class SimStream:
         """True after `close`: no more is sent or received, but what is buffered still leaves."""
         self.closed = False
         self._lost_said = False
+        self._takers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"SimStream({self.number}: {self.host.name} with {self.peer.host.name})"
 
     # -- the port
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See ports.Stream."""
         if self.closing or self.closed or not data:
             return
@@ -69,6 +70,22 @@ class SimStream:
     def buffered_bytes(self) -> int:
         """See ports.Stream."""
         return self.outgoing.backlog_bytes
+
+    def when_taken(self, fn: Callable[[], None]) -> None:
+        """See ports.Stream."""
+        self._takers.append(fn)
+        if self.closed or not self.outgoing.backlog:
+            self._tell_takers()
+
+    def _tell_takers(self) -> None:
+        takers, self._takers = self._takers, []
+        loop = self.host.loop
+        for fn in takers:
+            loop.push(SimHandle(fn, (), loop, self.host.context))
+
+    def hand_to(self, handler: PlacingHandler) -> None:
+        """See ports.Stream: here the bytes are copied."""
+        self._handler = handler
 
     def close(self) -> None:
         """See ports.Stream."""
@@ -108,6 +125,7 @@ class SimStream:
 
     def drained(self) -> None:
         """Nothing is buffered any more."""
+        self._tell_takers()
         if self.closing:
             self._shut("closed by this side")
 
@@ -143,6 +161,8 @@ class SimStream:
         incoming.forget()
         self.outgoing.end("connection reset by peer" if unread else CLOSED_THERE)
         self.host.network.forget(self)
+        if self.host.alive:
+            self._tell_takers()
 
     def _say_lost(self, reason: str) -> None:
         if not self._lost_said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,36 @@ SEEK_MAX_S = 0.01
 BYTES_PER_S = 500e6
 
 
+class SimFile:
+    """A SpilledFile: it has the bytes, whatever becomes of the name."""
+
+    def __init__(self, spill: SimSpill, data: bytes) -> None:
+        self._spill = spill
+        self._data = data
+        self.open = True
+
+    def read_part(self, start: int, length: int, then: Callable[[bytes, str], None]) -> None:
+        """See ports.SpilledFile."""
+        spill = self._spill
+
+        def answer() -> None:
+            if not self.open:
+                raise SimulationMisuse("a file is closed while a part of it is being read")
+            if spill.read_failures_planned:
+                then(b"", spill._failing_read())
+            else:
+                then(self._data[start : start + length], "")
+
+        spill._after(length, answer)
+
+    def close(self) -> None:
+        """See ports.SpilledFile."""
+        if not self.open:
+            raise SimulationMisuse("a file is closed twice")
+        self.open = False
+        self._spill.open_files.discard(self)
+
+
 class SimSpill:
     """The SpillFiles of a simulated node."""
 
@@ -26,6 +57,8 @@ class SimSpill:
         self.write_failures_planned = 0
         """So many of the next writes fail."""
         self.read_failures_planned = 0
+        self.open_files: set[SimFile] = set()
+        """What is held open."""
         self.lost: set[int] = set()
         """What was there, and somebody has deleted."""
         self.writes = 0
@@ -68,6 +101,16 @@ class SimSpill:
         self.lost.update(self.files)
         self.files.clear()
 
+    def open(self, number: int) -> SimFile:
+        """See ports.SpillFiles."""
+        if number in self.lost:
+            raise FileNotFoundError(errno.ENOENT, "No such file on the simulated disk")
+        if number not in self.files:
+            raise SimulationMisuse(f"extent {number} is opened on disk, and was never written there, or deleted")
+        file = SimFile(self, self.files[number])
+        self.open_files.add(file)
+        return file
+
     def delete(self, number: int) -> None:
         """See ports.SpillFiles."""
         self.files.pop(number, None)
@@ -86,5 +129,8 @@ class SimSpill:
         return "Input/output error of the simulated disk"
 
     def _later(self, size: int, work: Callable[[], str], then: Callable[[str], None]) -> None:
+        self._after(size, lambda: then(work()))
+
+    def _after(self, size: int, fn: Callable[[], None]) -> None:
         world = self.host.world
-        world.at_host(self.host, world.now + self._rng.uniform(0, SEEK_MAX_S) + size / BYTES_PER_S, lambda: then(work()))
+        world.at_host(self.host, world.now + self._rng.uniform(0, SEEK_MAX_S) + size / BYTES_PER_S, fn)

@@ -252,3 +252,120 @@ def test_an_impossible_address_is_an_oserror(network_world: NetworkWorld, addres
             await network_world.network.listen(address, lambda stream: Recorder())
 
     network_world.run(scenario())
+
+
+def test_who_asks_is_told_when_what_was_written_is_needed_no_more(network_world: NetworkWorld) -> None:
+    async def scenario() -> None:
+        async with connected(network_world) as pair:
+            order: list[str] = []
+            data = bytearray(LARGE)
+            pair.client.stream.write(b"a little")
+            pair.client.stream.when_taken(lambda: order.append("a little"))
+            assert order == [], "not from within the call"
+            pair.client.stream.write(memoryview(data))
+
+            def taken() -> None:
+                data[:] = bytes(len(data))  # From now on it may be something else.
+                order.append("much")
+
+            pair.client.stream.when_taken(taken)
+            await pair.server.until(lambda: len(pair.server.data) >= 8 + len(LARGE))
+            assert pair.server.data == b"a little" + LARGE
+            await settle()
+            assert order == ["a little", "much"]
+
+    network_world.run(scenario())
+
+
+def test_what_a_lost_stream_held_is_needed_no_more(network_world: NetworkWorld) -> None:
+    async def scenario() -> None:
+        async with connected(network_world) as pair:
+            told: list[int] = []
+            for number in range(3):
+                pair.client.stream.write(LARGE)
+                pair.client.stream.when_taken(lambda number=number: told.append(number))
+            pair.client.stream.abort()
+            await pair.client.until(lambda: pair.client.lost)
+            pair.client.stream.when_taken(lambda: told.append(3))
+            await settle()
+            assert told == [0, 1, 2, 3]
+
+    network_world.run(scenario())
+
+
+class Placing(Recorder):
+    """Ten bytes that it is told, then a number of bytes that go to their place, and so on."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.memory = bytearray(size)
+        self.at = 0
+        self.words = b""
+
+    def place(self) -> memoryview | None:
+        return memoryview(self.memory)[self.at :] if len(self.words) == 10 and self.at < len(self.memory) else None
+
+    def placed(self, count: int) -> None:
+        self.at += count
+        self.changed()
+
+    def data_received(self, data: bytes) -> None:
+        taken = min(10 - len(self.words), len(data))
+        self.words += data[:taken]
+        rest = data[taken:]
+        if rest:
+            self.memory[self.at : self.at + len(rest)] = rest
+            self.at += len(rest)
+        self.changed()
+
+
+def test_a_handler_that_takes_over_may_say_where_the_bytes_go(network_world: NetworkWorld) -> None:
+    async def scenario() -> None:
+        async with connected(network_world) as pair:
+            pair.client.stream.write(b"hello")
+            await pair.server.until(lambda: pair.server.data == b"hello")
+            placing = Placing(len(LARGE))
+            placing.stream = pair.server.stream
+            pair.server.stream.hand_to(placing)
+            pair.client.stream.write(b"ten bytes!")
+            pair.client.stream.write(LARGE)
+            await placing.until(lambda: placing.at == len(LARGE))
+            assert placing.words == b"ten bytes!"
+            assert bytes(placing.memory) == LARGE
+            pair.client.stream.close()
+            await placing.until(lambda: placing.lost)
+            pair.server.lost = placing.lost  # It is the one that is told.
+
+    network_world.run(scenario())
+
+
+def test_a_stream_may_be_handed_over_from_within_a_delivery(network_world: NetworkWorld) -> None:
+    async def scenario() -> None:
+        placing = Placing(len(LARGE))
+
+        class Door(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                placing.stream = self.stream
+                self.stream.hand_to(placing)
+                placing.data_received(data[5:]) if data[5:] else None
+
+        door, client = Door(), Recorder()
+
+        def accept(stream: Stream) -> Recorder:
+            door.stream = stream
+            return door
+
+        address = network_world.address()
+        listener = await network_world.network.listen(address, accept)
+        client.stream = await network_world.network.connect(address, client)
+        client.stream.write(b"hello")
+        client.stream.write(b"ten bytes!" + LARGE)
+        await placing.until(lambda: placing.at == len(LARGE))
+        assert bytes(placing.memory) == LARGE
+        listener.close()
+        client.stream.close()
+        await placing.until(lambda: placing.lost)
+        await client.until(lambda: client.lost)
+
+    network_world.run(scenario())

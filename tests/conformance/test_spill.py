@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from actorflow._core.io.ports import SpilledFile
 from tests.conformance.worlds import SpillWorld
 
 
@@ -78,5 +79,29 @@ def test_delete_is_idempotent_and_close_deletes_everything(spill_world: SpillWor
                 await asyncio.sleep(0.001)
         spill_world.spill.close()
         assert spill_world.files() == 0
+
+    spill_world.run(scenario())
+
+
+def test_an_open_file_stays_readable_though_it_is_deleted(spill_world: SpillWorld) -> None:
+    data = random.Random(7).randbytes(20_000)
+
+    async def part(file: SpilledFile, start: int, length: int) -> tuple[bytes, str]:
+        done: asyncio.Future[tuple[bytes, str]] = asyncio.get_running_loop().create_future()
+        file.read_part(start, length, lambda *answer: done.set_result(answer))
+        return await done
+
+    async def scenario() -> None:
+        spill_world.arena.write(4096, data)
+        assert await written(spill_world, 5, 4096, len(data)) == ""
+        file = spill_world.spill.open(5)
+        spill_world.spill.delete(5)
+        assert await part(file, 0, 1_000) == (data[:1_000], "")
+        assert await part(file, 19_000, 1_000) == (data[19_000:], "")
+        spill_world.fail_next()
+        broken, problem = await part(file, 0, 10)
+        assert problem
+        assert not broken
+        file.close()
 
     spill_world.run(scenario())

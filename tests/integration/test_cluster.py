@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 
 import actorflow as af
@@ -86,24 +85,6 @@ async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on
             answers = await asyncio.gather(*(use.options(num_cpus=0.5)(counter) for _ in range(8)))
             assert sorted(value for value, _ in answers) == list(range(1, 9))
             assert len(await parent(6)) == 6
-
-
-async def test_a_large_result_comes_back_and_a_large_argument_says_that_it_cannot() -> None:
-    @af.remote(num_cpus=2)
-    def ones(count: int) -> Any:
-        return np.ones(count), here()
-
-    @af.remote(num_cpus=2)
-    def total(array: Any) -> float:
-        return float(array.sum())
-
-    with cluster(1, 2) as nodes:
-        async with af.init(address=nodes[0].tcp):
-            array, place = await ones(100_000)
-            assert array.sum() == 100_000
-            assert place != here()
-            with pytest.raises(af.NotYetSupportedError, match="lies in the shared memory of node"):
-                await total(await af.put(np.ones(100_000)))
 
 
 async def test_the_death_of_a_node_costs_attempts_and_no_calls() -> None:

@@ -144,7 +144,8 @@ class LastingPeer(Peer):
                     self._own = None
                 for at in range(0, len(out), BATCH_MESSAGES_MAX):
                     data = encode(out[at : at + BATCH_MESSAGES_MAX])
-                    self._ledger.add(data)
+                    if self._link:
+                        self._ledger.add(data)
                     self._stream.write(data)
 
     def _confirmed(self, received: int) -> None:
@@ -157,7 +158,7 @@ class LastingPeer(Peer):
         if self._why and self._stream is None:
             self._fail("closed while its connection was broken")
             return
-        if self._up and not abort:
+        if self._up and self._link and not abort:
             self.flush()
             self._own = Goodbye()
         super().close(abort=abort)
@@ -186,7 +187,7 @@ class LastingPeer(Peer):
             return
         self.data_received(data)
         session = self._session
-        if session.untold and not self._lost:
+        if session.untold and self._link and not self._lost:
             if session.much_untold:
                 self._say(session.tell())
             elif self._tell_timer is None:
@@ -200,7 +201,7 @@ class LastingPeer(Peer):
         leg.end(False)
         if leg is not self._leg or self._lost:
             return
-        if self.closing or self._session.goodbye or (self._acceptor and not self._met):
+        if self.closing or self._session.goodbye or not self._link:
             self._fail(reason)
             return
         self._detach()
@@ -322,7 +323,8 @@ class LastingPeer(Peer):
             self._met, self._why = True, ""
             if hello is not None:
                 self._link = hello.link
-                self._links.enter(self._link, self)
+                if self._link:  # Otherwise it lasts no longer than its connection.
+                    self._links.enter(self._link, self)
             elif self._leg is not None:
                 self._leg.end(True)
             super()._ready()

@@ -11,7 +11,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from actorflow._core.io.ports import Listener, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, PlacingHandler, Stream, StreamHandler
 
 SCHEME = "local:"
 
@@ -54,8 +54,9 @@ class LocalStream:
         self._handler = handler
         self._loop.call_soon(self._deliver)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See Stream."""
+        data = bytes(data)
         other = self._other
         if self._no_write or other._gone or not data:
             return
@@ -81,6 +82,14 @@ class LocalStream:
 
     def share_reads(self) -> None:
         """See Stream: there is one loop."""
+
+    def when_taken(self, fn: Callable[[], None]) -> None:
+        """See Stream: what is written belongs to the other side at once."""
+        self._loop.call_soon(fn)
+
+    def hand_to(self, handler: PlacingHandler) -> None:
+        """See Stream: here the bytes are copied."""
+        self._handler = handler
 
     # -- on the loop
 

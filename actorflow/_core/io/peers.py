@@ -13,6 +13,7 @@ from actorflow._core.protocol.messages import AnyMessage
 from actorflow._core.protocol.session import Identity, Session
 
 if TYPE_CHECKING:
+    from actorflow._core.io.bulk import ChunkSink
     from actorflow._core.io.lasting_peers import Links
 
 
@@ -122,6 +123,31 @@ class Peer:
         if self._stream is not None:
             self._stream.share_reads()
 
+    # -- chunks
+
+    def read_chunks(self, sink: ChunkSink) -> None:
+        """From now on the bytes of chunks follow some messages (io/bulk.py). Called in `peer_ready`."""
+        from actorflow._core.io.bulk import BulkReader  # Only between nodes.
+
+        if self._stream is not None:
+            self._stream.hand_to(BulkReader(self, self._handler, sink, self._session.rest()))
+
+    def send_chunk(self, message: AnyMessage, data: bytes | memoryview, taken: Callable[[], None]) -> None:
+        """Send the bytes of a chunk behind its message. `taken` is called later, when they are needed no more. On the loop."""
+        self.send(message)
+        self.flush()
+        if self._lost or self._stream is None:
+            self._ports.loop.call_soon(taken)
+            return
+        self._stream.write(data)
+        self._stream.when_taken(taken)
+
+    def give_up(self, reason: str) -> None:
+        """What the peer says makes no sense. On the loop."""
+        if self._stream is not None:
+            self._stream.abort()
+        self._fail(reason)
+
     # -- StreamHandler
 
     def stream_handler(self) -> StreamHandler:
@@ -224,12 +250,12 @@ class Peers:
         """Accept peers at `address`. Raises OSError."""
         self._listeners.append(await self._ports.network.listen(address, self._accept))
 
-    def connect(self, address: str, process_id: str = "") -> Peer:
+    def connect(self, address: str, process_id: str = "", *, lasting: bool = True) -> Peer:
         """Return a peer at once; it connects in the background. Any thread.
 
-        Failure to connect is `peer_lost`.
+        Failure to connect is `peer_lost`. Not `lasting`: so is the loss of its connection between machines too.
         """
-        peer = self._make(lasting=self._ports.network.lasts(address), acceptor=False)
+        peer = self._make(lasting=lasting and self._ports.network.lasts(address), acceptor=False)
         peer.address, peer.process_id = address, process_id
         if self._ports.in_loop_thread():
             self._start(peer)

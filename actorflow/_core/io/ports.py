@@ -39,8 +39,8 @@ class Stream(Protocol):
     def proof(self) -> Proof | None:
         """What the other side has proven to be; None within a machine, where the kernel vouches for its user."""
 
-    def write(self, data: bytes) -> None:
-        """Send `data`, never blocking: what the kernel does not take now is buffered and sent later.
+    def write(self, data: bytes | memoryview) -> None:
+        """Send `data`, never blocking: what the kernel does not take now is buffered and sent later. A view must stay as it is till then.
 
         May be called from any thread, but never by two at once (the caller holds its own lock). After the stream is lost, a no-op.
         """
@@ -57,6 +57,12 @@ class Stream(Protocol):
     def share_reads(self) -> None:
         """From now on the ports' reader may read this stream too: see Reads. A no-op where there is none."""
 
+    def when_taken(self, fn: Callable[[], None]) -> None:
+        """Call `fn` once, on the loop and not from here, when this process holds none of what was written before, or the stream is lost."""
+
+    def hand_to(self, handler: PlacingHandler) -> None:
+        """Tell `handler` of all that comes from now on, and let it say where the bytes go. On the loop; also from within a delivery."""
+
 
 class StreamHandler(Protocol):
     """What a stream tells its user, on the ports' own loop; a stream that shares its reads delivers data on the reader's as well."""
@@ -66,6 +72,16 @@ class StreamHandler(Protocol):
 
     def connection_lost(self, reason: str) -> None:
         """The stream ended: by the peer, by an error or by our own close. Called exactly once."""
+
+
+class PlacingHandler(StreamHandler, Protocol):
+    """A handler that may know the place of what comes next: then the bytes go there, without a copy, where the stream can do that."""
+
+    def place(self) -> memoryview | None:
+        """Where the next bytes belong, as many as fit. None: give them to `data_received`."""
+
+    def placed(self, count: int) -> None:
+        """So many bytes are at the beginning of the last `place`."""
 
 
 class Listener(Protocol):
@@ -219,6 +235,16 @@ class Arena(Protocol):
         """Forget the file. Live views stay valid."""
 
 
+class SpilledFile(Protocol):
+    """What was written under a number, held open: it stays readable after `delete`."""
+
+    def read_part(self, start: int, length: int, then: Callable[[bytes, str], None]) -> None:
+        """Read a part; `then(data, problem)` on the loop. Not called after the end of the SpillFiles."""
+
+    def close(self) -> None:
+        """Let go of it. Not before every `then` was called."""
+
+
 class SpillFiles(Protocol):
     """Where a node puts what its arena has no room for. `then(problem)` is called on the ports' loop, with "" when all went well."""
 
@@ -227,6 +253,9 @@ class SpillFiles(Protocol):
 
     def read(self, number: int, offset: int, size: int, then: Callable[[str], None]) -> None:
         """Copy what was written under this number into the arena."""
+
+    def open(self, number: int) -> SpilledFile:
+        """Hold what was written under this number. Raises OSError."""
 
     def delete(self, number: int) -> None:
         """What was written under this number is of no use any more; a no-op where there is nothing."""

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actorflow._core.io import forks
-from actorflow._core.io.ports import Proof, StreamHandler
+from actorflow._core.io.ports import PlacingHandler, Proof, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 
 RECV_BYTES = 96 * 1024
@@ -33,6 +33,10 @@ RECV_BYTES = 96 * 1024
 that is 7 times slower. Over 64 KiB, so that a read which found just that much knows that it was all."""
 READS_PER_EVENT = 3
 """At most 288 KiB of one stream, then the others have their turn."""
+PLACED_READS_PER_EVENT = 4
+"""Of a stream whose bytes go straight to their place: a read takes what the kernel has, a few MiB at most."""
+MESSAGE_BYTES = 16 * 1024
+"""One read of such a stream while it is not known where the next bytes belong: what is read too much must be copied."""
 CHUNKS_PER_SEND = 64
 CLOSE_TIMEOUT_S = 5.0
 """How long a closed stream waits for its peer to take what is buffered."""
@@ -92,11 +96,13 @@ class SocketStream:
     __slots__ = (
         "_backlog", "_closing", "_data_received", "_drained_bytes", "_draining", "_fd", "_gone", "_handler",
         "_hangups", "_loop", "_no_read", "_no_write", "_peer_gone", "_queued_bytes", "_reads", "_recv", "_send",
-        "_sending", "_shared", "_sock", "proof",
+        "_sending", "_shared", "_sock", "_takers", "proof",
     )  # fmt: skip
 
     _handler: StreamHandler
     _data_received: Callable[[bytes], None]
+    places_directly = True
+    """Bytes may go from the socket straight to where they belong."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, hangups: HangupWatch, reads: SharedReads | None = None
@@ -119,6 +125,8 @@ class SocketStream:
         self._peer_gone = False
         self._gone = False
         self._closing: asyncio.TimerHandle | None = None
+        self._takers: deque[tuple[int, Callable[[], None]]] | None = None
+        """Who wants to know when so many bytes of the backlog have left it; None for most streams."""
         self.proof: Proof | None = None
         """See ports.Stream."""
 
@@ -158,9 +166,23 @@ class SocketStream:
             self._shared = True
             self._reads.add(self._fd, self._on_readable)
 
+    def hand_to(self, handler: PlacingHandler) -> None:
+        """See ports.Stream. On the loop."""
+        assert not self._shared, "SO-4: one thread knows where the bytes go"
+        self._handler = handler
+        self._data_received = handler.data_received
+        if self.places_directly:
+            # Not from here: this may be the middle of a delivery, whose end still belongs to the one before.
+            self._loop.call_soon(self._place_from_now_on, handler)
+
+    def _place_from_now_on(self, handler: PlacingHandler) -> None:
+        if not self._gone:
+            self._loop.remove_reader(self._fd)
+            self._loop.add_reader(self._fd, self._on_placeable, handler)
+
     # -- Stream, from any thread
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send `data` now, as far as the kernel takes it."""
         if self._no_write or self._backlog:
             self._keep(data)
@@ -183,6 +205,15 @@ class SocketStream:
     def buffered_bytes(self) -> int:
         """Bytes that the kernel has not taken yet."""
         return 0 if self._gone else self._queued_bytes - self._drained_bytes
+
+    def when_taken(self, fn: Callable[[], None]) -> None:
+        """See ports.Stream. On the loop."""
+        if self._gone or not self._backlog:
+            self._loop.call_soon(fn)
+            return
+        if self._takers is None:
+            self._takers = deque()
+        self._takers.append((self._queued_bytes, fn))
 
     def close(self) -> None:
         """Send what is buffered, then close. Nothing more is delivered to the handler but the end."""
@@ -238,6 +269,37 @@ class SocketStream:
         if len(data) == RECV_BYTES and reads > 1 and not self._gone:
             return RECV_BYTES + self._on_readable(reads - 1)
         return len(data)
+
+    def _on_placeable(self, handler: PlacingHandler) -> None:
+        """As `_on_readable`, for a handler that knows where the bytes belong."""
+        for _ in range(PLACED_READS_PER_EVENT):
+            if self._gone:
+                return
+            try:
+                place = None if self._no_read else handler.place()
+                if place is None:
+                    data = self._recv(MESSAGE_BYTES)
+                    count, asked = len(data), MESSAGE_BYTES
+                    if data and not self._no_read:
+                        handler.data_received(data)
+                else:
+                    asked = len(place)
+                    count = self._sock.recv_into(place)
+                    if count:
+                        handler.placed(count)
+            except WOULD_BLOCK:
+                return
+            except OSError as error:
+                self._end(_in_words(error))
+                return
+            except Exception as error:
+                self._handler_failed(error)
+                return
+            if not count:
+                self._end("closed by the peer")
+                return
+            if count < asked:
+                return
 
     def _end_reading(self, reason: str) -> None:
         if self._shared:
@@ -302,6 +364,8 @@ class SocketStream:
                 # By index: another thread may append at any moment, which an iterator would not bear.
                 chunks = [backlog[i] for i in range(min(len(backlog), CHUNKS_PER_SEND))]
                 self._drop(self._sock.sendmsg(chunks))
+                if self._takers:
+                    self._tell_takers()
         except WOULD_BLOCK:
             return
         except OSError as error:
@@ -315,6 +379,11 @@ class SocketStream:
         else:
             # A write that still saw `_draining` has not called us.
             self._start_draining()
+
+    def _tell_takers(self, *, all_of_them: bool = False) -> None:
+        takers = self._takers
+        while takers and (all_of_them or takers[0][0] <= self._drained_bytes):
+            self._loop.call_soon(takers.popleft()[1])
 
     def _drop(self, sent_bytes: int) -> None:
         """Remove `sent_bytes` from the front of the backlog."""
@@ -363,6 +432,7 @@ class SocketStream:
         if not self._sending:
             self._sock.close()  # SO-3
         self._backlog.clear()
+        self._tell_takers(all_of_them=True)
         handler = self._handler
         del self._handler, self._data_received
         handler.connection_lost(reason)

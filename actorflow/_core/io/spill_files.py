@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.io.ports import Arena
@@ -20,10 +20,38 @@ from actorflow._core.io.ports import Arena
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+T = TypeVar("T")
+
 THREADS = 2
 """One disk is not faster for more; two, so that a small object need not wait for a large one."""
 CHUNK_BYTES = 16 * 1024 * 1024
 DISK_FREE_SHARE_MIN = 0.05
+
+
+class OpenFile:
+    """A SpilledFile. Opening it is done at once, as the file may be deleted next; reading it is left to the threads."""
+
+    def __init__(self, spill: DirectorySpill, path: str) -> None:
+        self._spill = spill
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_part(self, start: int, length: int, then: Callable[[bytes, str], None]) -> None:
+        """See SpilledFile."""
+        self._spill._fetch(lambda: self._read(start, length), then)
+
+    def _read(self, start: int, length: int) -> bytes:
+        self._spill._check_open()
+        data = os.pread(self._fd, length, start)
+        if len(data) != length:
+            raise OSError(errno.EIO, f"the file ends after {start + len(data)} bytes", self._path)
+        return data
+
+    def close(self) -> None:
+        """See SpilledFile."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class DirectorySpill:
@@ -46,6 +74,10 @@ class DirectorySpill:
         view = self._arena.view(offset, size, writable=True)
         self._run(lambda: self._read(number, view), then)
 
+    def open(self, number: int) -> OpenFile:
+        """See SpillFiles."""
+        return OpenFile(self, self._path(number))
+
     def delete(self, number: int) -> None:
         """See SpillFiles. An unlink of a large file takes milliseconds: in the background too."""
         self._run(lambda: self._delete(number), lambda problem: None)
@@ -61,6 +93,9 @@ class DirectorySpill:
                 os.rmdir(self._directory)
 
     def _run(self, work: Callable[[], None], then: Callable[[str], None]) -> None:
+        self._fetch(work, lambda _nothing, problem: then(problem))
+
+    def _fetch(self, work: Callable[[], T], then: Callable[[T, str], None]) -> None:
         if self._closed:
             return
         if self._threads is None:
@@ -69,17 +104,18 @@ class DirectorySpill:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="actorflow-spill")
         self._threads.submit(self._work, work, then)
 
-    def _work(self, work: Callable[[], None], then: Callable[[str], None]) -> None:
+    def _work(self, work: Callable[[], Any], then: Callable[[Any, str], None]) -> None:
         problem = ""
+        result = None
         try:
-            work()
+            result = work()
         except Exception as error:
             # Also what is no OSError: whoever waits for this must be told.
             problem = _in_words(error)
         if self._closed:
             return  # Nobody waits any more.
         with contextlib.suppress(RuntimeError):  # The loop has just been closed.
-            self._loop.call_soon_threadsafe(then, problem)
+            self._loop.call_soon_threadsafe(then, result, problem)
 
     def _path(self, number: int) -> str:
         return f"{self._directory}/{number:x}"

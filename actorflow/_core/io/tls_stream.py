@@ -26,7 +26,7 @@ class TlsLink:
         self.outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side)
 
-    def seal(self, data: bytes) -> bytes:
+    def seal(self, data: bytes | memoryview) -> bytes:
         """What to send for `data`."""
         view = memoryview(data)
         while view:
@@ -52,6 +52,8 @@ class TlsStream(SocketStream):
     """See the module. The handshake is done."""
 
     __slots__ = ("_link", "_tls_lock")
+    places_directly = False
+    """What comes from the socket has to be opened first."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class TlsStream(SocketStream):
         self._tls_lock = threading.Lock()
         self._recv = self._receive
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See Stream."""
         with self._tls_lock:
             if not self._no_write:

@@ -76,6 +76,8 @@ class NodeConfig:
     """An allocation fails after so long without progress (SEMANTICS 16)."""
     warm_pages_s: float = 10.0
     """Pages of freed objects stay in memory for so long after the last of them, for the next writer; 0: they go back at once."""
+    transfer_chunk_bytes: int = 1 << 21
+    """Objects travel between nodes in pieces of this size (CHUNK_BYTES): the same on all nodes of a cluster."""
     log_backlog_bytes_max: int = 1024 * 1024
     """Worker output is dropped, and counted, while a driver has more than this unread."""
 

@@ -58,6 +58,10 @@ class Elsewhere:
         """True while no other node is known."""
         return not self._addresses
 
+    def address_of(self, node_id: ProcessId) -> str:
+        """Where another node listens; empty for one that is not known (any more)."""
+        return self._addresses.get(node_id, "")
+
     def stop(self) -> None:
         """No timer fires from now on."""
         if self._timer is not None:

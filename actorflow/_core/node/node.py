@@ -41,6 +41,7 @@ from actorflow._core.protocol.messages import (
     CancelLease,
     Carved,
     FreeExtent,
+    FreeObject,
     HandOver,
     KillActor,
     KillLease,
@@ -51,6 +52,7 @@ from actorflow._core.protocol.messages import (
     NodesChanged,
     Pin,
     PlaceActor,
+    Pull,
     RequestLease,
     ReturnLease,
     Shutdown,
@@ -64,6 +66,7 @@ from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.node.tenancy import Tenancy
+    from actorflow._core.node.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +126,12 @@ class Node:
         self._logs = Logs(context, self._jobs)
         self._workers = Workers(context, processes, self._jobs, self._logs)
         self._elsewhere = Elsewhere(context, ports.rng)
-        self._context = context
         self._tenancy: Tenancy | None = None
         self._leases = Leases(context, self._workers, self._elsewhere)
         self._actors = Actors(context, self._workers, self._elsewhere)
-        self._store = Store(context, arena, self._clients.get, spill)
+        self._context = context
+        self._transfers: Transfers | None = None
+        self._store = Store(context, arena, self._clients.get, spill, self._move_objects, lambda: self._elsewhere.alone)
         self._state = State(context, self._workers, self._connected)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = self._table()
 
@@ -153,12 +157,27 @@ class Node:
             Pin: (PROCESS, store.pin),
             Unpin: (PROCESS, store.unpin),
             Spillable: (PROCESS, store.spillable),
+            Pull: (PROCESS, self._first_of_transfers),
+            FreeObject: (PROCESS, self._first_of_transfers),
             StateQuery: (HEAD, self._state.query),
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
             BeatHeard: (HEAD, self._beat_heard),
         }
+
+    def _move_objects(self) -> Transfers:
+        """The room for objects of other nodes, made when it is needed."""
+        if self._transfers is None:
+            from actorflow._core.node.transfers import Transfers
+
+            self._transfers = Transfers(self._context, self._peers, self._store, self._clients.get, self._elsewhere.address_of)
+            self._handlers.update(self._transfers.handlers())
+        return self._transfers
+
+    def _first_of_transfers(self, peer: Peer, message: Message) -> None:
+        self._move_objects()
+        self._handlers[type(message)][1](peer, message)
 
     # -- life
 
@@ -207,6 +226,8 @@ class Node:
                 worker.peer.flush()
         await self._processes.stop(self.config.stop_grace_s)
         self._workers.stop()
+        if self._transfers is not None:
+            self._transfers.stop()
         self._store.close()
         self._logs.close()
         self._peers.close()
@@ -220,6 +241,8 @@ class Node:
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
         for node_id in self._elsewhere.changed(peer, message):
             self._other_gone(node_id)
+            if self._transfers is not None:
+                self._transfers.node_gone(node_id)
         self._move_on(self._ports.monotonic())
 
     def _move_on(self, now: float) -> None:
@@ -264,6 +287,8 @@ class Node:
         if self._head.is_head(peer):
             self._head.peer_ready()
             return
+        if (peer.role == "node" or peer.state is not None) and not self._stopping and self._move_objects().links.ready(peer):
+            return
         if peer.role not in PROCESS or peer.process_id in self._clients or self._stopping:
             log.warning("%r has no business here, or is here already: its connection is closed", peer)
             peer.close(abort=True)
@@ -304,6 +329,9 @@ class Node:
         if self._head.is_head(peer):
             self._head.peer_lost(reason)
             return
+        if self._transfers is not None and self._transfers.links.is_link(peer):
+            self._transfers.links.lost(peer, reason)
+            return
         if self._stopping or self._clients.get(peer.process_id) is not peer:
             return
         del self._clients[peer.process_id]
@@ -312,7 +340,10 @@ class Node:
             self._workers.disconnected(peer, worker, reason)
         self._state.process_lost(peer.process_id)
         self._leases.client_lost(peer, reason)
-        self._store.client_lost(peer.process_id)
+        if peer.node_id in ("", self.node_id):
+            self._store.client_lost(peer.process_id)  # What a guest owns here is its own node's business.
+            if self._transfers is not None:
+                self._transfers.client_lost(peer.process_id)
         if peer.role == "driver" and self._jobs.driver_lost(peer):
             self._workers.end_job(peer.job_id, f"its job is over: driver {peer.process_id} is gone ({reason})")
         if peer.process_id == self.config.owner:
@@ -393,6 +424,8 @@ class Node:
 
     def _name(self, process_id: str) -> str:
         """A process as errors call it."""
+        if self._transfers is not None and (words := self._transfers.describe_client(process_id)):
+            return words
         peer = self._clients.get(process_id)
         if peer is None:
             return f"process {process_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.io.peers import Peer
@@ -27,16 +28,62 @@ from actorflow._core.protocol.messages import (
     WriterLost,
 )
 
+if TYPE_CHECKING:
+    from actorflow._core.io.ports import SpilledFile
+
 log = logging.getLogger("actorflow")
 
 Directory = Callable[[str], Peer | None]
 """The connected process with this id."""
 
 
-class Store:
-    """The one writer of the extent book; the pages of what is freed go back to the system."""
+class Abroad(Protocol):
+    """What other nodes have to do with the store: node/transfers.py, when there is such a thing."""
 
-    def __init__(self, context: NodeContext, arena: Arena, find: Directory, spill: SpillFiles | None) -> None:
+    def allocated(self, answer: Granted | Denied) -> None:
+        """The answer to `ask_room`."""
+
+    def offer(self, wanted_bytes: int) -> None:
+        """Room is short: give back what is here only as a copy."""
+
+    def come(self, extent: int) -> None:
+        """The word of an object's writer has come."""
+
+    def slabs_gone(self) -> None:
+        """Objects that were to come may not come any more."""
+
+    def gone(self, extent: int) -> None:
+        """An object that was written here is freed."""
+
+    def know(self, owner: str, node: str) -> bool:
+        """Something here belongs to a process of another node. False when that one is gone."""
+
+    def is_abroad(self, owner: str) -> bool:
+        """True for a process of another node."""
+
+    def writer_lost(self, owner: str, process_id: str, extents: list[int]) -> None:
+        """Tell an owner on another node what a dead process of this one has written for it."""
+
+
+class Store:
+    """The one writer of the extent book; the pages of what is freed go back to the system.
+
+    `go_abroad` makes the room that other nodes have to do with, and `alone` says whether there are any.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        arena: Arena,
+        find: Directory,
+        spill: SpillFiles | None,
+        go_abroad: Callable[[], Abroad],
+        alone: Callable[[], bool],
+    ) -> None:
+        self._go_abroad = go_abroad
+        self._alone = alone
+        self.abroad: Abroad | None = None
+        self._offering = False
         self._context = context
         self._arena = arena
         self._find = find
@@ -57,8 +104,12 @@ class Store:
         if message.slab:
             self._answer(self.book.allocate_slab(peer.process_id, message.token, message.size))
             return
+        self.ask_room(peer.process_id, message.token, message.size)
+
+    def ask_room(self, client: str, token: int, size: int) -> None:
+        """An extent for a client of any kind."""
         now = self._context.now()
-        answer = self.book.allocate(peer.process_id, message.token, message.size, now)
+        answer = self.book.allocate(client, token, size, now)
         if answer is not None:
             self._answer(answer)
         else:
@@ -78,6 +129,8 @@ class Store:
             peer.close(abort=True)
             return
         self._answer_all(self._early_pins, message.extent)
+        if self.abroad is not None:
+            self.abroad.come(message.extent)
         now = self._context.now()
         if message.extent in self._early_frees:
             self._early_frees.discard(message.extent)
@@ -94,28 +147,40 @@ class Store:
         if not problem and self.book.pin(reader.process_id, number):
             reader.send(Pinned(token, offset=self.book.offset(number)))
         else:
-            reader.send(Pinned(token, ok=False, error=problem, full=full))
+            reader.send(Pinned(token, ok=False, error=problem, full=full, others=not full and not self._alone()))
 
     def _slabs_gone(self) -> None:
         """What will not come any more is gone."""
         for number in [number for number in self._early_pins if not self.book.to_come(number)]:
             self._answer_all(self._early_pins, number)
         self._early_frees = {number for number in self._early_frees if self.book.to_come(number)}
+        if self.abroad is not None:
+            self.abroad.slabs_gone()
 
     def hand_over(self, peer: Peer, message: HandOver) -> None:
         """A result is written: it is its caller's now. When that is gone nobody will ever ask for it, nor free it."""
-        if self._find(message.owner) is not None:
+        if message.node not in ("", self._context.node_id):
+            known = self._go_abroad().know(message.owner, message.node)
+        else:
+            known = self._find(message.owner) is not None
+        if known:
             self.book.hand_over(peer.process_id, message.extent, message.owner)
         elif self.book.hand_over(peer.process_id, message.extent, peer.process_id):
             self._freed(self.book.free(message.extent, self._context.now()))
 
     def free(self, peer: Peer, message: FreeExtent) -> None:
         """Nobody can ask for the extent any more."""
-        if self.book.to_come(message.extent):
-            self._early_frees.add(message.extent)
+        self.free_extent(message.extent)
+
+    def free_extent(self, number: int) -> None:
+        """See `free`."""
+        if self.book.to_come(number):
+            self._early_frees.add(number)
             return
-        self._freed(self.book.free(message.extent, self._context.now()))
-        if self._early_pins or self._early_frees:
+        self._freed(self.book.free(number, self._context.now()))
+        if self.abroad is not None:
+            self.abroad.gone(number)
+        if self._early_pins or self._early_frees or self.abroad is not None:
             self._slabs_gone()
 
     def pin(self, peer: Peer, message: Pin) -> None:
@@ -132,9 +197,47 @@ class Store:
 
     def unpin(self, peer: Peer, message: Unpin) -> None:
         """Somebody reads it no longer."""
+        self.unpin_for(peer.process_id, message.extent)
+
+    def unpin_for(self, client: str, number: int) -> None:
+        """See `unpin`, for a client of any kind."""
         now = self._context.now()
-        self._freed(self.book.unpin(peer.process_id, message.extent, now))
+        self._freed(self.book.unpin(client, number, now))
         self._make_room(now)
+
+    # -- for other nodes
+
+    def pin_for(self, client: str, number: int) -> int | None:
+        """Pin what is in memory; where it is. None when it is not there."""
+        return self.book.offset(number) if self.book.pin(client, number) else None
+
+    def view(self, number: int, start: int, length: int) -> memoryview:
+        """A part of what is pinned."""
+        return self._arena.view(self.book.offset(number) + start, length)
+
+    def writable(self, offset: int, length: int) -> memoryview:
+        """A part of what was given to `ask_room`."""
+        return self._arena.view(offset, length, writable=True)
+
+    def make_ready(self, offset: int, size: int) -> None:
+        """Much is about to be written there."""
+        self._arena.prefault(offset, size)
+
+    def open_file(self, number: int) -> SpilledFile:
+        """What is on disk. Raises OSError."""
+        assert self._spill is not None, "ST-7: what is away is on a disk"
+        return self._spill.open(number)
+
+    def give_back(self, client: str) -> None:
+        """A client that is no process has no use any more for what it was given, or waits for."""
+        now = self._context.now()
+        for freed in self.book.client_lost(client, now):
+            self._release(freed, now)
+        self._serve(now)
+
+    def owner_lost(self, owner: str) -> None:
+        """A process of another node is gone: so is what it owned here."""
+        self.give_back(owner)
 
     # -- to disk and back
 
@@ -145,6 +248,12 @@ class Store:
         self._make_room(now)
 
     def _make_room(self, now: float) -> None:
+        if self.abroad is not None and not self._offering and (short := self.book.short_bytes()) > 0:
+            self._offering = True
+            try:
+                self.abroad.offer(short)
+            finally:
+                self._offering = False
         self._carry_out(self.book.spill(now), now)
 
     def _carry_out(self, steps: Sequence[AskOwner | WriteOut | Freed], now: float) -> None:
@@ -156,7 +265,10 @@ class Store:
                 self._spill.write(step.extent, step.offset, step.size, partial(self._written, step.extent))
             else:
                 owner = self._find(step.owner)
-                if owner is not None:
+                if self.abroad is not None and self.abroad.is_abroad(step.owner):
+                    # It was handed over, so it is complete; and its owner reads copies, never this.
+                    self._carry_out(self.book.owner_says(step.owner, step.extents, [], now), now)
+                elif owner is not None:
                     owner.send(MaySpill(list(step.extents)))
                 else:
                     self._carry_out(self.book.owner_says(step.owner, [], step.extents, now), now)
@@ -202,11 +314,13 @@ class Store:
         for freed in self.book.client_lost(process_id, now):
             self._release(freed, now)
             self._answer_all(self._awaited, freed.extent)
-        if self._early_pins or self._early_frees:
+        if self._early_pins or self._early_frees or self.abroad is not None:
             self._slabs_gone()
         for owner, numbers in self.book.written_by(process_id).items():
             reader = self._find(owner)
-            if reader is not None:
+            if self.abroad is not None and self.abroad.is_abroad(owner):
+                self.abroad.writer_lost(owner, process_id, numbers)
+            elif reader is not None:
                 reader.send(WriterLost(process_id, numbers))
         self._serve(now)
         self._make_room(now)
@@ -267,6 +381,9 @@ class Store:
             self._read_or_deny(answer)
             return
         peer = self._find(answer.client)
+        if peer is None and self.abroad is not None and answer.client.startswith("copy-"):
+            self.abroad.allocated(answer)
+            return
         if peer is None:
             return  # its loss, which is told in a moment, frees what it was given
         if isinstance(answer, Granted):

@@ -311,11 +311,7 @@ class ExtentBook:
         self._charged = {number: at for number, at in self._charged.items() if now - at < ANSWER_S}
         asked_bytes = sum(self._extents[number].size for number in self._charged)
         under_way = self._leaving_bytes + asked_bytes
-        wanted = self.used_bytes() - int(self.size * SPILL_SHARE)
-        if self._waiters:
-            first = next(iter(self._waiters.values()))
-            wanted = max(wanted, pages(first.size) * PAGE_BYTES)
-        wanted = min(wanted, max(int(self.size * LEAVING_SHARE_MAX), PAGE_BYTES)) - under_way
+        wanted = min(self.short_bytes(), max(int(self.size * LEAVING_SHARE_MAX), PAGE_BYTES)) - under_way
         steps: list[AskOwner | WriteOut | Freed] = []
         questions: dict[str, list[int]] = {}
         while wanted > 0 and self._idle:
@@ -459,6 +455,18 @@ class ExtentBook:
     def asks_again(self) -> bool:
         """True while `spill` is to be called again in time."""
         return bool(self._refused or self._charged) and (bool(self._waiters) or self.used_bytes() > self.size * SPILL_SHARE)
+
+    def short_bytes(self) -> int:
+        """So much had better come free; not above 0 while there is enough."""
+        short = self.used_bytes() - int(self.size * SPILL_SHARE)
+        if self._waiters:
+            short = max(short, pages(next(iter(self._waiters.values())).size) * PAGE_BYTES)
+        return short
+
+    def find(self, number: int) -> Extent | None:
+        """An extent that is in use and not freed; to be read."""
+        extent = self._extents.get(number)
+        return extent if extent is not None and not extent.freed else None
 
     def size_of(self, number: int) -> int:
         """What was asked for it, in bytes."""

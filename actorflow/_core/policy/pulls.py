@@ -261,13 +261,13 @@ class PullBook:
 
     # -- chunks
 
-    def place(self, source: ProcessId, name: ObjectName, attempt: int, index: int) -> int:
-        """Where in the arena a chunk belongs, or NOWHERE: then its bytes are to be read and dropped.
+    def place(self, source: ProcessId, name: ObjectName, attempt: int, index: int, length: int) -> int:
+        """Where in the arena a chunk of `length` bytes belongs, or NOWHERE: then its bytes are to be read and dropped.
 
         To be asked again before each read from the socket: between two of them the pull may have ended, and its room be another's.
         """
         pull = self._present(source, name, attempt)
-        if pull is None or index != pull.have:
+        if pull is None or index != pull.have or length != chunk_length(pull.size, index, self.limits.chunk_bytes):
             return NOWHERE
         return pull.offset + index * self.limits.chunk_bytes
 
@@ -363,9 +363,16 @@ class PullBook:
         decisions: list[PullDecision] = []
         for pull in [pull for pull in self._pulls.values() if pull.owner == owner]:
             decisions += self._fail(pull, Why.OWNER_LOST, "the process that owned it is gone")
-        for name in [name for name, copy in self._copies.items() if copy.owner == owner]:
+        for name in self._copies_of(owner):
             decisions += self._drop_copy(name)
         return [*decisions, *self._admit()]
+
+    def owner_away(self, owner: ProcessId) -> list[PullDecision]:
+        """The owner cannot be reached, and may be gone: it could not free the copies here, so they go now. What is fetched goes on."""
+        return [decision for name in self._copies_of(owner) for decision in self._drop_copy(name)]
+
+    def _copies_of(self, owner: ProcessId) -> list[ObjectName]:
+        return [name for name, copy in self._copies.items() if copy.owner == owner]
 
     # -- copies
 
@@ -597,6 +604,10 @@ class PullBook:
     def waiting(self) -> int:
         """Readers that wait."""
         return self._waits_open
+
+    def waits(self, reader: ProcessId, token: int) -> bool:
+        """True while this reader is to be answered."""
+        return token in self._waits.get(reader, ())
 
     def pulls(self) -> list[tuple[ObjectName, Stage, int, int]]:
         """(object, stage, chunks that are here, chunks in all), oldest first: for tests and the state API."""

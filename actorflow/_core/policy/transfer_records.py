@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from actorflow._core.base.ids import ProcessId
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 """An object travels in pieces of this size; the last may be shorter."""
 NOWHERE = -1
 """Where the bytes of a chunk go that nobody wants (any more)."""

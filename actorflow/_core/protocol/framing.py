@@ -39,6 +39,10 @@ class FrameDecoder:
         self._need = HEADER_BYTES
         self._error: ProtocolError | None = None
 
+    def rest(self) -> bytes:
+        """The beginning of a frame that is not complete."""
+        return b"".join(self._parts)
+
     def feed(self, data: bytes) -> list[memoryview]:
         """Take `data`, return the frames that are complete now, in order.
 

@@ -74,6 +74,10 @@ class Session:
         self._outbox.clear()
         return data
 
+    def rest(self) -> bytes:
+        """What has been received and is no whole frame, for who reads on in another way."""
+        return self._decoder.rest()
+
     def receive(self, data: bytes) -> list[AnyMessage]:
         """Take bytes, return the messages they complete. Handshake messages are consumed here: see `ready`, `hello`, `welcome`.
 

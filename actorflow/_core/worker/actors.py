@@ -183,6 +183,11 @@ class ActorCalls:
             if call.waiting_for or (call.extra and self._core.caller.lacks_arguments(call)):
                 return
             queue.popleft()
+            if call.extra and call.deps and (failed := self._core.caller.failed_argument(call)) is not None:
+                self._core.caller.finish(call, failed)
+                if client.waiters:
+                    self._wake(client, "room")
+                continue
             self._push(client, call)
         if not queue and client.queue is queue:
             client.queue = NO_CALLS

@@ -110,14 +110,15 @@ class Caller:
             self.when_settled(entry, partial(self._one_argument_ready, call))
 
     def _enqueue_task(self, call: Call) -> None:
-        failed = self._failed_argument(call)
+        failed = self.failed_argument(call)
         if failed is not None:
             self.finish(call, failed)
         else:
             self._core.tasks.enqueue(call)
 
     @staticmethod
-    def _failed_argument(call: Call) -> m.Failed | None:
+    def failed_argument(call: Call) -> m.Failed | None:
+        """The error of an argument; it is the call's then. One that was there may be lost while the call waits for a worker."""
         for entry in call.deps or ():
             if type(entry.outcome) is m.Failed:
                 if type(entry) is Owned:
@@ -143,7 +144,7 @@ class Caller:
         if not isinstance(call.place, ActorClient):
             self._enqueue_task(call)
             return
-        failed = self._failed_argument(call)
+        failed = self.failed_argument(call)
         if failed is not None:
             self.finish(call, failed)
         self._core.actors.pump(call.place)

@@ -500,6 +500,8 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.ReturnSlabs: lambda core: core.store.on_return_slabs,
     m.WriterLost: lambda core: core.store.on_writer_lost,
     m.MaySpill: lambda core: core.store.on_may_spill,
+    m.CopyHere: lambda core: core.store.copies.on_copy,
+    m.Locate: lambda core: core.store.copies.on_locate,
     m.Rebuild: lambda core: core.recovery.on_rebuild,
     m.WorkerLog: lambda core: core._on_worker_log,
     m.Shutdown: lambda core: core._on_shutdown,

@@ -84,6 +84,7 @@ class Creation:
                 self.core.store.free(result)
                 return
             self.stored.append(result)
+            self.core.store.owns(result)
             if later:
                 self.ready()
             else:

@@ -171,7 +171,7 @@ def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
     lost, why = None, ""
     if isinstance(error, LostExtent):
         # An argument, whose owner may be able to make it again.
-        lost, why, error = [error.extent], error.why, ObjectLostError(str(error))
+        lost, why, error = [(error.node, error.extent)], error.why, ObjectLostError(str(error))
     data = tracebacks.capture(
         error,
         function_name=incoming.running.name if incoming.running is not None else incoming.name,
@@ -195,7 +195,7 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
     """
     pickled = values.dumps(value, f"the result of {incoming.running.name if incoming.running else incoming.name}")
     entries = [ref._entry for ref in pickled.refs] if pickled.refs else []
-    if pickled.size() <= INLINE_BYTES_MAX or incoming.peer.node_id not in ("", core.node_id):
+    if pickled.size() <= INLINE_BYTES_MAX:
         if pickled.buffers is not None:
             pickled = values.owned_bytes(pickled)
         if not entries:
@@ -208,9 +208,13 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         return
 
     def hand_over(stored: m.Stored) -> None:
-        hold = core.references.lend_all(entries, incoming.peer)
+        caller = incoming.peer
+        hold = core.references.lend_all(entries, caller)
+        stored.owner = caller.process_id
+        if caller.node_id != core.node_id:
+            stored.owner_node = caller.node_id
         # The extent goes over to the caller, who owns the object: it must outlive this worker.
-        core.node.send(m.HandOver(stored.extent, incoming.peer.process_id))
+        core.node.send(m.HandOver(stored.extent, caller.process_id, stored.owner_node))
         _when_node_knows(core, lambda: then(stored, hold))
 
     written = core.store.write_now(pickled)

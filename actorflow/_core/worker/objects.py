@@ -130,7 +130,7 @@ class Objects:
                 data, buffers = content or await store.read(outcome)
             except LostExtent as lost:
                 with core.lock:
-                    core.recovery.lost(entry, lost.extent, lost.why)
+                    core.recovery.lost(entry, (lost.node, lost.extent), lost.why)
                 continue
             return self._load_stored(outcome, data, buffers)
 

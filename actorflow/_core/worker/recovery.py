@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LINEAGE_BYTES_MAX = 64 * 1024 * 1024
 
+Place = tuple[str, int]
+"""The node where a value was written, and its extent there."""
+
 
 class Recovery:
     """One process's results that may have to be made again."""
@@ -69,10 +72,10 @@ class Recovery:
 
     # -- losing
 
-    def lost(self, entry: Entry, extent: int, why: str) -> None:
+    def lost(self, entry: Entry, place: Place, why: str) -> None:
         """The bytes of an object, as they were known here, are gone. Afterwards it is unsettled, or failed; or was made again already."""
         outcome = entry.outcome
-        if type(outcome) is not m.Stored or outcome.extent != extent:
+        if type(outcome) is not m.Stored or (outcome.node, outcome.extent) != place:
             return
         entry.outcome = None
         if outcome.refs:
@@ -90,31 +93,32 @@ class Recovery:
             return
         assert type(entry) is Borrowed
         entry.fetching = True
-        self._core.peer(entry.owner, entry.address).send(m.Rebuild(entry.index, extent, why))
+        self._core.peer(entry.owner, entry.address).send(m.Rebuild(entry.index, place[1], why, place[0]))
 
     def on_rebuild(self, peer: Peer, message: m.Rebuild) -> None:
         """An owner's part: a borrower has found out. It gets the next outcome, whatever it is."""
         entry = self._core.references.owned.entries.get(message.index)
         if entry is not None:
-            self.lost(entry, message.extent, message.why)
+            self.lost(entry, (message.node, message.extent), message.why)
         self._core.references.on_fetch(peer, m.Fetch(message.index))
 
-    def arguments_lost(self, call: Call, extents: Sequence[int], why: str) -> bool:
+    def arguments_lost(self, call: Call, places: Sequence[Place], why: str) -> bool:
         """The worker could not read these arguments: the call goes there again when they are back. False: nothing can be done."""
         stored = call.stored.outcome if call.stored is not None else None
-        if call.cancelled or not call.deps or (type(stored) is m.Stored and stored.extent in extents):
+        if call.cancelled or not call.deps or (type(stored) is m.Stored and (stored.node, stored.extent) in places):
             return False
         # None at all: another call has found the loss before, and what was lost is being made again, or was already.
         found = [
-            (entry, entry.outcome.extent)
-            for entry in call.deps if type(entry.outcome) is m.Stored and entry.outcome.extent in extents
+            (entry, (entry.outcome.node, entry.outcome.extent))
+            for entry in call.deps
+            if type(entry.outcome) is m.Stored and (entry.outcome.node, entry.outcome.extent) in places
         ]  # fmt: skip
         core = self._core
         call.attempt += 1
         call.state = CallState.WAITING
         call.waiting_for += 1  # So that it does not start before all of them have been looked at.
-        for entry, extent in found:
-            self.lost(entry, extent, why)
+        for entry, place in found:
+            self.lost(entry, place, why)
         core.caller.wait_for_arguments(call)
         if isinstance(call.place, ActorClient):
             core.actors.submit(call.place, call)

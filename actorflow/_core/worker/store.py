@@ -7,17 +7,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import NotYetSupportedError, ObjectLostError, ObjectStoreFullError
-from actorflow._core.base.resources import format_bytes
+from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
 from actorflow._core.policy.extents import PAGE_BYTES
 from actorflow._core.protocol.messages import (
     Allocate,
     Allocated,
     Carved,
     FreeExtent,
+    FreeObject,
+    LeavePull,
     MaySpill,
     Pin,
     Pinned,
+    Pull,
     ReturnSlabs,
     Spillable,
     Stored,
@@ -30,14 +32,16 @@ from actorflow._core.worker.wakers import FutureWaiter
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.io.ports import Arena
+    from actorflow._core.worker.copies import Copies
     from actorflow._core.worker.core import Core
 
 
 class LostExtent(ObjectLostError):
-    """What a node answers when it cannot give an extent; its owner may be able to make the object again."""
+    """What a node answers when it cannot give what lies in an extent of `node`; its owner may be able to make the object again."""
 
-    def __init__(self, extent: int, why: str) -> None:
+    def __init__(self, node: str, extent: int, why: str) -> None:
         super().__init__(f"an object is lost: {why}")
+        self.node = node
         self.extent = extent
         self.why = why
 
@@ -115,14 +119,24 @@ class StoreClient:
         self._slab_bytes = min(SLAB_BYTES_MAX, arena.size // SLAB_SHARE) // PAGE_BYTES * PAGE_BYTES if arena is not None else 0
         self._viewed: dict[int, int] = {}
         """Views of our own objects, by extent."""
-        self._unheard: dict[str, list[int]] = {}
-        """What processes that died have handed over to us, until their connections have ended."""
+        self._unheard: dict[str, list[tuple[str, int]]] = {}
+        """What processes that died have handed over to us, by node and extent, until their connections have ended."""
         self._freed_later: set[int] = set()
         """Our own objects that are freed when their last view here is gone."""
         self._complete: set[int] = set()
         """Our own objects that are written, and that we know of: the others may not leave memory."""
         self._may_be_away: set[int] = set()
         """Those that may be on disk: they are pinned before they are read (ST-7)."""
+        self._copies: Copies | None = None
+
+    @property
+    def copies(self) -> Copies:
+        """What we know of other nodes that have objects of ours; made when there is something to know."""
+        if self._copies is None:
+            from actorflow._core.worker.copies import Copies
+
+            self._copies = Copies(self._core, self)
+        return self._copies
 
     # -- writing
 
@@ -240,11 +254,18 @@ class StoreClient:
         for (start, _), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
             self.arena.write(message.offset + start, part)
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
-        return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs)
+        return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs, self._core.identity.process_id)
 
     def owns(self, stored: Stored) -> None:
         """It is the value of an object of ours. Under the lock."""
-        self._complete.add(stored.extent)
+        if stored.node == self._core.node_id:
+            self._complete.add(stored.extent)
+        else:
+            self.copies.owns(stored)
+
+    def knows(self, extent: int) -> bool:
+        """True for an object of ours on this node that is in use. Under the lock."""
+        return extent in self._complete
 
     def on_may_spill(self, peer: Peer, message: MaySpill) -> None:
         """The node is short of room."""
@@ -257,10 +278,16 @@ class StoreClient:
 
     def may_be_away(self, stored: Stored) -> bool:
         """True for an object of ours that must be read by `read`, not by `read_own`."""
-        return stored.extent in self._may_be_away
+        return stored.extent in self._may_be_away or stored.node != self._core.node_id
 
     def free(self, stored: Stored) -> None:
         """Its owner, which we are, has no use for it any more. Under the lock."""
+        if self._copies is not None:
+            nodes = self._copies.freed(stored)
+            if nodes:
+                self._core.node.send(FreeObject(stored.node, stored.extent, nodes))
+        if stored.node != self._core.node_id:
+            return
         self._complete.discard(stored.extent)
         self._may_be_away.discard(stored.extent)
         if stored.extent in self._viewed:
@@ -277,26 +304,36 @@ class StoreClient:
         extent = stored.extent
         with self._core.lock:
             self._viewed[extent] = self._viewed.get(extent, 0) + 1
-        return self._views(stored, stored.offset, own=True)
+        return self._views(stored, extent, stored.offset, own=True)
 
-    def _views(self, stored: Stored, offset: int, *, own: bool) -> tuple[memoryview, list[memoryview]]:
+    def _views(self, stored: Stored, extent: int, offset: int, *, own: bool) -> tuple[memoryview, list[memoryview]]:
         assert self.arena is not None
         view = self.arena.view(offset, stored.size)
-        gone, unpinned = (stored.extent, own), self.unpinned
+        gone, unpinned = (extent, own), self.unpinned
         self.arena.watch(view, lambda: unpinned.append(gone))
         parts = [view[start : start + length] for start, length in stored.spans]
         return parts[0], parts[1:]
 
     async def read(self, stored: Stored) -> tuple[bytes | memoryview, list[memoryview]]:
-        """Map and pin an object: (pickle, buffers). The pin goes with the last view. Raises ObjectLostError."""
+        """Map and pin an object, or a copy of it that is fetched first: (pickle, buffers). The pin goes with the last view.
+
+        Raises ObjectLostError, ObjectStoreFullError.
+        """
+        answer = await self._pin(stored, elsewhere=stored.node != self._core.node_id)
+        if not answer.ok and answer.others:
+            # It is gone from where it was written, which is here. Somebody may have a copy.
+            copied = await self._pin(stored, elsewhere=True)
+            answer = copied if copied.ok or copied.full else answer
+        if not answer.ok or self.arena is None:
+            if answer.full:
+                raise ObjectStoreFullError(f"an object cannot be read: {answer.error}")
+            why = answer.error or f"it is not in the object store of node {stored.node} any more"
+            raise LostExtent(stored.node, stored.extent, why)
+        return self._views(stored, answer.extent or stored.extent, answer.offset, own=False)
+
+    async def _pin(self, stored: Stored, *, elsewhere: bool) -> Pinned:
+        """The node's answer; an error of ours when the node is gone."""
         core = self._core
-        if stored.node != core.node_id:
-            raise NotYetSupportedError.explain(
-                which=f"a value of {format_bytes(stored.size)}",
-                what="cannot be read here",
-                why=f"it lies in the shared memory of node {stored.node}, and this is node {core.node_id}",
-                next_step="values over 100 KiB do not move between nodes yet: make them where they are used, or keep the work on one node",
-            )
         with core.lock:
             waiter = FutureWaiter(core.gates.current())
             self._token += 1
@@ -306,31 +343,32 @@ class StoreClient:
                 answer.append(message)
                 waiter.settled(message)
 
-            token = self._token
+            token, extent = self._token, stored.extent
             self._waiting[token] = pinned
-            core.node.send(Pin(token, stored.extent))
+            if elsewhere:
+                core.node.send(Pull(token, stored.node, extent, stored.size, stored.owner, stored.owner_node))
+            else:
+                core.node.send(Pin(token, extent))
             core.flush_now(core.node)
         try:
             await waiter.future
         except asyncio.CancelledError:
             with core.lock:
-                self._unpin_when_pinned(token, stored.extent, answer)
+                if elsewhere and not answer:
+                    core.node.send(LeavePull(token))
+                self._unpin_when_pinned(token, extent, answer)
             raise
-        if not answer or not answer[0].ok or self.arena is None:
-            if answer and type(answer[0]) is Gone:
-                raise self.error_of(answer[0])
-            refusal = answer[0] if answer and type(answer[0]) is Pinned else Pinned(token, ok=False)
-            if refusal.full:
-                raise ObjectStoreFullError(f"an object cannot be read: {refusal.error}")
-            raise LostExtent(stored.extent, refusal.error or f"it is not in the object store of node {stored.node} any more")
-        return self._views(stored, answer[0].offset, own=False)
+        found = answer[0] if answer else None
+        if type(found) is Gone:
+            raise self.error_of(found)
+        return found if type(found) is Pinned else Pinned(token, ok=False)
 
     def _unpin_when_pinned(self, token: int, extent: int, answer: list[Any]) -> None:
         """Nobody waits for this pin any more, but the node may have counted it. Under the lock."""
 
         def unpin(message: Any) -> None:
             if message.ok:
-                self.unpinned.append((extent, False))
+                self.unpinned.append((getattr(message, "extent", 0) or extent, False))
 
         if answer:
             unpin(answer[0])
@@ -364,20 +402,24 @@ class StoreClient:
     def on_writer_lost(self, peer: Peer, message: WriterLost) -> None:
         """A worker died. What it has said may still be on its way: what became of its results is known when its connection has ended."""
         writer = self._core.known_peer(message.process_id)
+        written = [(message.node or self._core.node_id, extent) for extent in message.extents]
         if writer is None or writer.lost:
-            self._free_unheard(message.extents)
+            self._free_unheard(written)
         else:
-            self._unheard.setdefault(message.process_id, []).extend(message.extents)
+            self._unheard.setdefault(message.process_id, []).extend(written)
 
     def peer_lost(self, process_id: str) -> None:
         """The connection to a process has ended."""
-        extents = self._unheard.pop(process_id, None)
-        if extents is not None:
-            self._free_unheard(extents)
+        written = self._unheard.pop(process_id, None)
+        if written is not None:
+            self._free_unheard(written)
 
-    def _free_unheard(self, extents: list[int]) -> None:
-        for extent in extents:
-            if extent not in self._complete and extent not in self._viewed:
+    def _free_unheard(self, written: list[tuple[str, int]]) -> None:
+        for node, extent in written:
+            if node != self._core.node_id:
+                if not self.copies.knows(node, extent):
+                    self._core.node.send(FreeObject(node, extent, [node]))
+            elif extent not in self._complete and extent not in self._viewed:
                 self._core.node.send(FreeExtent(extent))
 
     def fail_all(self, reason: str) -> None:

@@ -128,6 +128,10 @@ class TaskSubmitter:
                 queue.popleft()
                 call.state = CallState.WAITING
                 continue
+            if call.extra and call.deps and (failed := self._core.caller.failed_argument(call)) is not None:
+                queue.popleft()
+                self._core.caller.finish(call, failed)
+                continue
             lease = self._pick(klass, call)
             if lease is None:
                 klass.full = bool(klass.leases)

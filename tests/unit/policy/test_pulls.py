@@ -68,10 +68,10 @@ def test_from_the_wish_to_the_copy() -> None:
     assert want(pulls, X, 950) == [AskRoom(1, 950)]
     [request] = pulls.room_granted(1, 7, 4096, 0.0)
     assert request == Request("home", X, 2, 0, 4)
-    assert pulls.place("home", X, 2, 0) == 4096
+    assert pulls.place("home", X, 2, 0, CHUNK) == 4096
     assert receive(pulls, Request("home", X, 2, 0, 4), 0, 1) == [Grew(X, 1)]
     assert receive(pulls, Request("home", X, 2, 0, 4), 1, 2) == [Grew(X, 2), Request("home", X, 2, 4, 2)]
-    assert pulls.place("home", X, 2, 2) == 4096 + 2 * CHUNK
+    assert pulls.place("home", X, 2, 2, CHUNK) == 4096 + 2 * CHUNK
     assert pulls.held(X) == Held(7, 950, 2)
     receive(pulls, Request("home", X, 2, 0, 4), 2, 9)
     last = pulls.received("home", X, 2, 9, 50, 1.0)
@@ -197,7 +197,7 @@ def test_the_last_reader_ends_a_pull_at_each_stage() -> None:
     assert fed.leave("s", 1, 0.0) == []
     assert fed.leave("r", 1, 0.0) == [Leave("home", X, request.attempt, complete=False), GiveRoom(X, 7)]
     assert fed.received("home", X, request.attempt, 0, CHUNK, 0.0) == [], "it was on its way"
-    assert fed.place("home", X, request.attempt, 0) == NOWHERE
+    assert fed.place("home", X, request.attempt, 0, CHUNK) == NOWHERE
     fed.check()
 
     asking = book()
@@ -241,13 +241,13 @@ def test_pu_3_what_comes_twice_or_late_has_no_place() -> None:
     pulls = book()
     old = moving(pulls)
     receive(pulls, old, 0, 2)
-    assert pulls.place("home", X, old.attempt, 1) == NOWHERE
+    assert pulls.place("home", X, old.attempt, 1, CHUNK) == NOWHERE
     assert receive(pulls, old, 1, 2) == []
     pulls.locations(X, ["n2"], 0.0)
     [new] = pulls.node_lost("home", 0.0)
     assert new == Request("n2", X, old.attempt + 1, 2, 4), "from the first that is missing"
     for source, attempt in (("home", old.attempt), ("home", old.attempt + 1), ("n2", old.attempt)):
-        assert pulls.place(source, X, attempt, 2) == NOWHERE
+        assert pulls.place(source, X, attempt, 2, CHUNK) == NOWHERE
         assert pulls.received(source, X, attempt, 2, CHUNK, 0.0) == []
         assert pulls.refused(source, X, attempt, Refusal.GONE, [], 0.0) == []
         assert pulls.corrupt(source, X, attempt, "", 0.0) == []
@@ -261,7 +261,27 @@ def test_an_attempt_of_an_earlier_pull_of_the_same_object_is_fenced_too() -> Non
     pulls.leave("r", 1, 0.0)
     second = moving(pulls)
     assert second.attempt > first.attempt
-    assert pulls.place("home", X, first.attempt, 0) == NOWHERE
+    assert pulls.place("home", X, first.attempt, 0, CHUNK) == NOWHERE
+
+
+def test_pu_3_a_chunk_of_another_length_has_no_place() -> None:
+    pulls = book()
+    request = moving(pulls, size=950)
+    receive(pulls, request, 0, 3)
+    assert pulls.place("home", X, request.attempt, 3, CHUNK) != NOWHERE
+    assert pulls.place("home", X, request.attempt, 3, CHUNK + 1) == NOWHERE, "it would be written over what is behind it"
+
+
+def test_an_owner_that_cannot_be_reached_costs_its_copies_and_no_pull() -> None:
+    pulls = book()
+    receive(pulls, moving(pulls), 0, 10)
+    [ask] = want(pulls, Y, token=2)
+    assert isinstance(ask, AskRoom)
+    assert pulls.owner_away("another") == []
+    assert pulls.owner_away("owner") == [GiveRoom(X, 7)]
+    pulls.check()
+    assert pulls.waits("r", 2)
+    assert not pulls.waits("r", 1), "it was answered"
 
 
 @pytest.mark.parametrize(("index", "length"), [(0, 99), (0, 101), (1, 100), (4, 100)], ids=["short", "long", "gap", "not asked for"])
@@ -280,7 +300,7 @@ def test_a_corrupt_chunk_is_asked_of_another() -> None:
     receive(pulls, request, 0, 1)
     decisions = pulls.corrupt("home", X, request.attempt, "sent a chunk with a wrong checksum", 0.0)
     assert decisions == [Leave("home", X, request.attempt, complete=False), AskLocations("owner", X)]
-    assert pulls.place("home", X, request.attempt, 1) == NOWHERE
+    assert pulls.place("home", X, request.attempt, 1, CHUNK) == NOWHERE
 
 
 # Sources ----------------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ class Node:
                 self.lose(message.name)
 
     def _part(self, source: str, part: Part) -> None:
-        place = self.pulls.place(source, part.name, part.attempt, part.index)
+        place = self.pulls.place(source, part.name, part.attempt, part.index, part.length)
         if place != NOWHERE:
             assert self.memory[place] in (None, (part.name, part.index)), "PU-3: the place is the chunk's own"
             self.memory[place] = part.value if part.last else (part.name, part.index)

@@ -79,6 +79,22 @@ from actorflow._core.protocol.messages.store import (
     WriterLost,
 )
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
+from actorflow._core.protocol.messages.transfer import (
+    Chunk,
+    CopyHere,
+    FreedUpTo,
+    FreeObject,
+    Holding,
+    LeavePull,
+    LeaveSource,
+    Locate,
+    Located,
+    OwnersGone,
+    Pull,
+    RefuseChunks,
+    RequestChunks,
+    StillServing,
+)
 
 AnyMessage = (
     Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | Beat | BeatHeard | NodeGone
@@ -92,6 +108,8 @@ AnyMessage = (
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
+    | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | FreedUpTo | Holding | OwnersGone
+    | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled
 )  # fmt: skip
@@ -121,7 +139,9 @@ __all__ = [
     "CancelObject",
     "Carved",
     "CheckpointSaved",
+    "Chunk",
     "ClusterKeys",
+    "CopyHere",
     "CreateActor",
     "CreateActorReply",
     "Define",
@@ -134,10 +154,13 @@ __all__ = [
     "FindActor",
     "FindActorReply",
     "FreeExtent",
+    "FreeObject",
+    "FreedUpTo",
     "GaveBack",
     "Goodbye",
     "HandOver",
     "Hello",
+    "Holding",
     "HostActor",
     "Inline",
     "KillActor",
@@ -147,6 +170,10 @@ __all__ = [
     "LeaseRedirect",
     "LeaseRefused",
     "Leave",
+    "LeavePull",
+    "LeaveSource",
+    "Locate",
+    "Located",
     "MaySpill",
     "Message",
     "Needed",
@@ -157,15 +184,19 @@ __all__ = [
     "NodesChanged",
     "NotListening",
     "Outcome",
+    "OwnersGone",
     "Pin",
     "Pinned",
     "PlaceActor",
+    "Pull",
     "Rebuild",
     "Received",
     "ReclaimLease",
     "RefGroup",
+    "RefuseChunks",
     "Release",
     "Reply",
+    "RequestChunks",
     "RequestLease",
     "ReturnLease",
     "ReturnSlabs",
@@ -174,6 +205,7 @@ __all__ = [
     "Spillable",
     "StateQuery",
     "StateReply",
+    "StillServing",
     "Stored",
     "StreamClose",
     "StreamCredit",

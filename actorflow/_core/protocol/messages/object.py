@@ -20,7 +20,10 @@ class Inline(Message, tag=1):
 
 
 class Stored(Message, tag=2):
-    """A value in a node's arena: `data` is the pickle, `spans` the (start, length) of its buffers inside the extent."""
+    """A value in a node's arena: `data` is the pickle, `spans` the (start, length) of its buffers inside the extent.
+
+    `owner`: whose object it is; `owner_node`: the owner's node, empty for `node` itself.
+    """
 
     node: str
     extent: int
@@ -29,17 +32,19 @@ class Stored(Message, tag=2):
     data: bytes
     spans: list[tuple[int, int]]
     refs: list[RefGroup] | None = None
+    owner: str = ""
+    owner_node: str = ""
 
 
 class Failed(Message, tag=3):
     """An error instead of a value: what `serialization.tracebacks.capture` made of it.
 
-    `lost`: extents of arguments that are gone, and why.
+    `lost`: arguments that are gone, by node and extent, and why.
     """
 
     error: bytes
     refs: list[RefGroup] | None = None
-    lost: list[int] | None = None
+    lost: list[tuple[str, int]] | None = None
     why: str = ""
 
 
@@ -83,6 +88,7 @@ class Rebuild(Message, tag=46):
     index: int
     extent: int
     why: str
+    node: str = ""
 
 
 class CancelObject(Message, tag=45):

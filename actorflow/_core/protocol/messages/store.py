@@ -24,11 +24,12 @@ class HandOver(Message, tag=76):
     """writer -> node: this extent is written and belongs to the process `owner` from now on. Idempotent.
 
     Sent before the reply that names the extent. Until then, and always for a put, an extent belongs to who
-    allocated it. When its owner's connection is lost it is freed.
+    allocated it. When its owner's connection is lost it is freed. `node`: the owner's, where that is another one.
     """
 
     extent: int
     owner: str
+    node: str = ""
 
 
 class Carved(Message, tag=77):
@@ -43,10 +44,15 @@ class ReturnSlabs(Message, tag=78):
 
 
 class WriterLost(Message, tag=79):
-    """node -> owner: the process that has handed these over to you is gone. If its word of one never came, nobody else will free it."""
+    """node -> owner: the process that has handed these over to you is gone. If its word of one never came, nobody else will free it.
+
+    For an owner on another node by way of that one: `owner`, and in `node` where the extents are.
+    """
 
     process_id: str
     extents: list[int]
+    owner: str = ""
+    node: str = ""
 
 
 class FreeExtent(Message, tag=72):
@@ -65,7 +71,7 @@ class Pin(Message, tag=73):
 class Pinned(Message, tag=74):
     """node -> reader: pinned, and there it is now; or not there any more; or on disk, and it cannot come back for the reason `error`.
 
-    `full`: for want of room, which may come free.
+    `full`: for want of room, which may come free. `extent`: not 0 in the answer to a Pull: the copy's. `others`: another node may have it.
     """
 
     token: int
@@ -73,6 +79,8 @@ class Pinned(Message, tag=74):
     offset: int = 0
     error: str = ""
     full: bool = False
+    extent: int = 0
+    others: bool = False
 
 
 class MaySpill(Message, tag=83):

@@ -1,0 +1,71 @@
+"""Which other nodes have an owner's objects: those that were written there, and copies. All of it under the ports' lock.
+
+Most processes never need this: it is made when an object of theirs is written on another node, or copied.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actorflow._core.protocol.messages import CopyHere, FreeObject, Locate, Located, Stored
+
+if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.core import Core
+    from actorflow._core.worker.store import StoreClient
+
+HOLDERS_NAMED_MAX = 16
+"""Who asks for the holders of an object is told so many: each names others in turn."""
+
+
+class Copies:
+    """The holders of this process's objects."""
+
+    def __init__(self, core: Core, store: StoreClient) -> None:
+        self._core = core
+        self._store = store
+        self._holders: dict[tuple[str, int], dict[str, None]] = {}
+        """By home and extent: the nodes with copies, the latest last. Objects of this node are in it only if they have any."""
+
+    def owns(self, stored: Stored) -> None:
+        """An object of ours was written on another node."""
+        self._holders.setdefault((stored.node, stored.extent), {})
+
+    def knows(self, home: str, extent: int) -> bool:
+        """True for an object of ours that is in use."""
+        return (home, extent) in self._holders or (home == self._core.node_id and self._store.knows(extent))
+
+    def freed(self, stored: Stored) -> list[str]:
+        """We need it no more: who is to be told, besides our own node of what was written there."""
+        nodes = list(self._holders.pop((stored.node, stored.extent), ()))
+        return nodes if stored.node == self._core.node_id else [stored.node, *nodes]
+
+    def holders(self, home: str, extent: int) -> list[str]:
+        """Who has copies of it."""
+        return list(self._holders.get((home, extent), ()))
+
+    def on_copy(self, peer: Peer, message: CopyHere) -> None:
+        """A node has a copy, or no longer."""
+        key = message.home, message.extent
+        if not self.knows(*key):
+            if message.here:
+                peer.send(FreeObject(message.home, message.extent, [message.node]))
+        elif message.here:
+            self._holders.setdefault(key, {})[message.node] = None
+        else:
+            left = self._holders.get(key, {})
+            left.pop(message.node, None)
+            if not left and message.home == self._core.node_id:
+                self._holders.pop(key, None)
+
+    def on_locate(self, peer: Peer, message: Locate) -> None:
+        """A node asks who has it."""
+        copies = list(self._holders.get((message.home, message.extent), ()))[-HOLDERS_NAMED_MAX:]
+        # The home as well: it may have been out of reach for a moment.
+        found = [node for node in (*copies, message.home) if node != message.node]
+        freed = not self.knows(message.home, message.extent)
+        peer.send(Located(message.home, message.extent, message.node, found, freed))
+
+    def known(self) -> list[tuple[str, int]]:
+        """All objects that it knows of, for leak checks."""
+        return list(self._holders)

@@ -1,0 +1,162 @@
+"""The transfer benchmark: objects between nodes on this host, beside a plain copy over the same kind of socket.
+
+    python -m benchmarks.transfers                5 rounds
+    python -m benchmarks.transfers --check        compares with the targets
+
+Each round measures, one after the other: the floor, in which one process sends bytes through a TCP connection on loopback and another one
+receives them into memory that has been touched; a pull, in which an actor on another node reads an array that a driver has put; and a
+broadcast, in which one actor on each of several nodes reads the same array at the same time. The floor and the pull are timed by the
+receiver, from its first question to its last byte; the broadcast by the driver, until the last actor has answered. Arrays are new in each
+round, and those of the round before are freed, so that the memory they are copied into is as warm as it is in a program that goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import mmap
+import multiprocessing
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if not __package__:  # also as `python benchmarks/transfers.py`
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import actorflow as af
+from actorflow import _nodes
+from benchmarks.targets import TRANSFERS
+
+MIB = 1024 * 1024
+CHUNK = MIB
+
+
+def send_raw(port: int, size: int) -> None:
+    """The other side of the floor."""
+    data = memoryview(np.ones(size, dtype=np.uint8))
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while sock.recv(1):
+            for start in range(0, size, CHUNK):
+                sock.sendall(data[start : start + CHUNK])
+
+
+class Floor:
+    """Two processes and one TCP connection."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.memory = memoryview(mmap.mmap(-1, size))
+        self.memory[:] = bytes(size)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.process = multiprocessing.get_context("spawn").Process(target=send_raw, args=(listener.getsockname()[1], size), daemon=True)
+            self.process.start()
+            self.sock, _ = listener.accept()
+
+    def copy(self) -> float:
+        """Seconds for all of it."""
+        begun = time.perf_counter()
+        self.sock.sendall(b"x")
+        at = 0
+        while at < self.size:
+            at += self.sock.recv_into(self.memory[at : at + CHUNK])
+        return time.perf_counter() - begun
+
+    def close(self) -> None:
+        self.sock.close()
+        self.process.join()
+
+
+@af.remote(num_cpus=0)
+class Reader:
+    async def read(self, refs: list[Any]) -> float:
+        begun = time.perf_counter()
+        array = await refs[0]
+        seconds = time.perf_counter() - begun
+        assert array[0] == array[-1] == 1
+        return seconds
+
+
+async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, float]]:
+    """Seconds of each round."""
+    floor = Floor(size)
+    rows: list[dict[str, float]] = []
+    async with af.init(address=nodes[0].tcp):
+        ids = [row["node_id"] for row in await af.state.list_nodes()]
+        mine = af.get_runtime_context().node_id
+        readers = [Reader.options(scheduling_strategy=af.NodeAffinity(node)).remote() for node in ids if node != mine]  # type: ignore[attr-defined]
+        small = await af.put(np.ones(200_000, dtype=np.uint8))
+        await asyncio.gather(*(reader.read([small]) for reader in readers))
+        array = np.ones(size, dtype=np.uint8)
+        for number in range(rounds + 1):
+            row = {"floor": floor.copy()}
+            ref = await af.put(array)
+            row["pull"] = await readers[0].read([ref])
+            del ref
+            await settled()
+            ref = await af.put(array)
+            begun = time.perf_counter()
+            await asyncio.gather(*(reader.read([ref]) for reader in readers))
+            row["broadcast"] = time.perf_counter() - begun
+            del ref
+            await settled()
+            if number:  # The first round warms the memory up.
+                rows.append(row)
+                print("  ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in row.items()), flush=True)
+    floor.close()
+    return rows
+
+
+async def settled() -> None:
+    """What was dropped is freed everywhere."""
+    gc.collect()
+    await asyncio.sleep(0.5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.transfers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mib", type=int, default=256)
+    parser.add_argument("--nodes", type=int, default=4, help="receivers of the broadcast")
+    parser.add_argument("--json", metavar="PATH", help="write everything measured there")
+    parser.add_argument("--check", action="store_true", help="compare with the targets")
+    options = parser.parse_args()
+    size = options.mib * MIB
+    with tempfile.TemporaryDirectory(prefix="af-transfers-") as directory:
+        os.environ["ACTORFLOW_TMPDIR"] = directory
+        store = f"{options.mib * 3}MiB"
+        try:
+            nodes = [_nodes.start(port=0, num_cpus=1, object_store_memory=store)]
+            nodes += [_nodes.start(address=nodes[0].tcp, num_cpus=1, object_store_memory=store) for _ in range(options.nodes)]
+            rows = asyncio.run(measure(nodes, size, options.rounds))
+        finally:
+            _nodes.stop()
+    figures = {
+        "pull_of_floor": statistics.median(row["floor"] / row["pull"] for row in rows),
+        "broadcast_over_pull": statistics.median(row["broadcast"] / row["pull"] for row in rows),
+    }
+    rate = statistics.median(size / 1e9 / row["pull"] for row in rows)
+    print(f"\n{options.mib} MiB, medians of {options.rounds} rounds on {os.cpu_count()} cores: a pull {rate:.2f} GB/s, "
+          f"{figures['pull_of_floor']:.0%} of the floor; a broadcast to {options.nodes} nodes takes "
+          f"{figures['broadcast_over_pull']:.2f} times as long as a pull")  # fmt: skip
+    if options.json:
+        Path(options.json).write_text(json.dumps({"rounds": rows, "figures": figures}, indent=1))
+    if options.check:
+        for target in TRANSFERS:
+            value = figures[target.measure]
+            met = value <= target.bound if target.at_most else value >= target.bound
+            print(f"{target.measure} {value:.2f}, {'at most' if target.at_most else 'at least'} {target.bound:g}: {'met' if met else 'NOT MET'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
