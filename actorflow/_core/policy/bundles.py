@@ -21,7 +21,7 @@ BL-6: Returned is said when nothing of the group is left up to that attempt, not
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from heapq import heappop, heappush
 
@@ -164,7 +164,7 @@ class Bundles:
         decisions: list[NodeDecision] = []
         for reservation in list(self._groups.get(group_id, {}).values()):
             if reservation.attempt <= attempt:
-                decisions += self._end(reservation, "its placement group was removed")
+                decisions += self._end(reservation, "its placement group was removed", removed=True)
         if group_id in self._returns:  # else `_end` has said so
             decisions += self._returned(group_id)
         return decisions
@@ -220,17 +220,27 @@ class Bundles:
 
     # -- leases
 
-    def take(self, group_id: GroupId, index: int, demand: Amounts, holder: object) -> BundleLease | None:
+    def take(
+        self, group_id: GroupId, index: int, demand: Amounts, holder: object, *, but: Collection[int] = ()
+    ) -> BundleLease | None:
         """Take a part of a bundle for a lease; `index` -1: of the first bundle with room. None: not now.
 
-        A lease is in one bundle, never across two. `why_never` says when waiting is no use.
+        A lease is in one bundle, never across two, and in none of those in `but`. `why_never` says when waiting is no use.
         """
         for reservation, number, bundle in self._open(group_id, index):
-            if bundle.pool.fits(demand):
+            if number not in but and bundle.pool.fits(demand):
                 lease = BundleLease(group_id, reservation.attempt, number, demand, bundle.pool.take(demand), holder)
                 bundle.leases[lease] = None
                 return lease
         return None
+
+    def fits(self, group_id: GroupId, index: int, demand: Amounts, *, but: Collection[int] = ()) -> bool:
+        """True when `take` would succeed."""
+        return any(number not in but and bundle.pool.fits(demand) for _, number, bundle in self._open(group_id, index))
+
+    def open_bundles(self, group_id: GroupId) -> dict[int, Bundle]:
+        """The committed bundles of a group by index, lowest first; to be read only."""
+        return {number: bundle for _, number, bundle in self._open(group_id, -1)}
 
     def give(self, lease: BundleLease) -> list[NodeDecision]:
         """The lease has ended, and its worker does nothing any more. Idempotent."""
@@ -280,6 +290,13 @@ class Bundles:
         )
 
     # -- looking
+
+    def has(self, group_id: GroupId, index: int) -> bool:
+        """True when that bundle (-1: one) of the group is on this node, and not on its way back."""
+        return any(
+            reservation.state is not ReservationState.RETURNING and (index < 0 or index in reservation.asked)
+            for reservation in self._groups.get(group_id, {}).values()
+        )
 
     def held(self) -> list[HeldBundles]:
         """What a node tells the head when it joins or joins again. Without what is on its way back already."""
@@ -375,7 +392,7 @@ class Bundles:
         while len(self._fences) > self._fences_max:
             self._fences.popitem(last=False)
 
-    def _end(self, reservation: Reservation, reason: str) -> list[NodeDecision]:
+    def _end(self, reservation: Reservation, reason: str, *, removed: bool = False) -> list[NodeDecision]:
         """Give a reservation back: at once, or when its leases, which are killed, have ended."""
         if reservation.state is ReservationState.RETURNING:
             return []
@@ -384,7 +401,7 @@ class Bundles:
         self._uncommitted.pop(key, None)
         self._claims.pop(key, None)
         kills: list[NodeDecision] = [
-            KillLease(lease, reason) for bundle in reservation.bundles.values() for lease in bundle.leases
+            KillLease(lease, reason, removed) for bundle in reservation.bundles.values() for lease in bundle.leases
         ]
         return kills or self._give_back_when_idle(reservation)
 

@@ -111,7 +111,10 @@ class LeaseBook:
         if self._order.count >= self.waiting_max:
             return Refused("full", f"{self._order.count} requests wait on this node, as many as it keeps")
         self._number += 1
-        ticket = Ticket(self._number, kind, client, demand, priority, name, now)
+        return self._enter(Ticket(self, self._number, kind, client, demand, priority, name, now))
+
+    def _enter(self, ticket: Ticket) -> Ticket:
+        client = ticket.client
         ticket.parent = parent = self._by_process.get(client)
         ticket.depth = nesting_depth(parent) if parent is not None else 0
         record = self._clients.get(client)
@@ -268,15 +271,23 @@ class LeaseBook:
         client.held[ticket.number] = ticket
         ticket.state = TicketState.HELD
         ticket.granted_at = now
+        self._take(ticket)
+        if ticket.kind is TicketKind.TASK:
+            self._running += 1
+            self._shares.granted(ticket)
+            self._order.rerank(ticket.client)
+
+    def _take(self, ticket: Ticket) -> None:
         self._free.subtract(ticket.demand)
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
             if units:
                 ticket.devices[name] = book.take(units, book.wanted_type(ticket.demand))
-        if ticket.kind is TicketKind.TASK:
-            self._running += 1
-            self._shares.granted(ticket)
-            self._order.rerank(ticket.client)
+
+    def _give(self, ticket: Ticket) -> None:
+        self._free.add(ticket.demand)
+        for name, ids in ticket.devices.items():
+            self._devices[name].give(ids, ticket.demand[name])
 
     def _give_back(self, ticket: Ticket) -> None:
         if ticket.state is TicketState.BLOCKED:
@@ -285,9 +296,7 @@ class LeaseBook:
             del self._stuck[ticket.number]
         elif ticket.kind is TicketKind.TASK:
             self._running -= 1
-        self._free.add(ticket.demand)
-        for name, ids in ticket.devices.items():
-            self._devices[name].give(ids, ticket.demand[name])
+        self._give(ticket)
         if ticket.kind is TicketKind.TASK:
             self._shares.released(ticket)
             self._order.rerank(ticket.client)
@@ -297,8 +306,7 @@ class LeaseBook:
         cpu = ticket.demand.get(CPU, 0)
         if cpu:
             self._lending += 1
-            self._free.amounts[CPU] += cpu
-            self.pool.lent += cpu
+            self._lend_cpu(ticket, cpu)
             self._dirty = True
 
     def _take_back(self, ticket: Ticket) -> None:
@@ -306,10 +314,17 @@ class LeaseBook:
         if not cpu:
             return
         self._lending -= 1
-        self._free.amounts[CPU] -= cpu
-        self.pool.lent -= cpu
+        self._take_back_cpu(ticket, cpu)
         if self._stuck:
             self._lend(self._stuck.pop(next(iter(self._stuck))))
+
+    def _lend_cpu(self, ticket: Ticket, cpu: int) -> None:
+        self._free.amounts[CPU] += cpu
+        self.pool.lent += cpu
+
+    def _take_back_cpu(self, ticket: Ticket, cpu: int) -> None:
+        self._free.amounts[CPU] -= cpu
+        self.pool.lent -= cpu
 
     # -- looking
 

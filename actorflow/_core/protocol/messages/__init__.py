@@ -32,7 +32,7 @@ from actorflow._core.protocol.messages.call import (
     Reply,
     TaskCall,
 )
-from actorflow._core.protocol.messages.cluster import NodeEntry, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.cluster import GroupWord, NodeEntry, NodeLoad, NodesChanged
 from actorflow._core.protocol.messages.lease import (
     Blocked,
     CancelLease,
@@ -80,7 +80,7 @@ from actorflow._core.protocol.messages.store import (
 from actorflow._core.protocol.messages.stream import StreamClose, StreamCredit, StreamEnd, StreamItem
 
 AnyMessage = (
-    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged
+    Hello | Welcome | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | GroupWord
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
@@ -128,6 +128,7 @@ __all__ = [
     "FindActorReply",
     "FreeExtent",
     "GaveBack",
+    "GroupWord",
     "HandOver",
     "Hello",
     "HostActor",
