@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import InternalError
 from actorflow._core.base.ids import ProcessId, new_id
@@ -29,6 +29,7 @@ from actorflow._core.protocol.messages import (
     AnyMessage,
     CreateActor,
     FindActor,
+    GroupWord,
     KillActor,
     Message,
     NodeInfo,
@@ -39,6 +40,9 @@ from actorflow._core.protocol.messages import (
     WatchActor,
 )
 from actorflow._core.protocol.session import Identity
+
+if TYPE_CHECKING:
+    from actorflow._core.head.groups import Groups
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,9 @@ class Head:
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
+        self._opened: Groups | None = None
         actors = self._actors
+        actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
@@ -81,7 +87,18 @@ class Head:
             KillActor: (ANYONE, actors.kill),
             SaveCheckpoint: (ANYONE, actors.save_checkpoint),
             StateQuery: (ANYONE, self._state.query),
+            GroupWord: (ANYONE, lambda peer, message: self._groups().word(peer, message)),
         }
+
+    def _groups(self) -> Groups:
+        """The room of the placement groups, opened when the first one is spoken of."""
+        if self._opened is None:
+            from actorflow._core.head.groups import Groups
+
+            self._opened = Groups(self._ports, self.process_id, self._directory, self._nodes, self._jobs, self._actors)
+            self._actors.on_dead = self._opened.actor_died
+            self._state.groups = self._opened
+        return self._opened
 
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
@@ -93,6 +110,8 @@ class Head:
         self._actors.stop()
         self._view.stop()
         self._state.stop()
+        if self._opened is not None:
+            self._opened.stop()
         self._peers.close()
 
     # -- PeerHandler
@@ -137,7 +156,11 @@ class Head:
             end = self._jobs.driver_lost(peer, reason) if peer.role == "driver" else None
             if end is not None:
                 self._actors.job_ended(end)
+                if self._opened is not None:
+                    self._opened.job_ended(end)
             self._actors.process_lost(peer.process_id, reason)
+            if self._opened is not None:
+                self._opened.process_lost(peer.process_id)
         except (InternalError, AssertionError) as error:
             self._report(f"the loss of {peer!r}", error)
 
@@ -151,6 +174,9 @@ class Head:
             old.close(abort=True)
         self._nodes.info(peer, message)
         self._view.joined(message)
+        node = self._nodes.membership.find(message.node_id)
+        if self._opened is not None and node is not None:
+            self._opened.node_joined(node)
         self._actors.node_joined(message.node_id)
 
     def _node_lost(self, peer: Peer, reason: str) -> None:
@@ -159,6 +185,8 @@ class Head:
             log.warning("node %s is lost: %s", node_id, reason)
             self._view.lost(node_id)
             self._state.node_lost(node_id)
+            if self._opened is not None:
+                self._opened.node_lost(node_id, reason)
             self._actors.node_lost(node_id, reason)
 
     def _report(self, what: str, error: Exception) -> None:

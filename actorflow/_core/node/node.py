@@ -39,6 +39,7 @@ from actorflow._core.protocol.messages import (
     CancelLease,
     Carved,
     FreeExtent,
+    GroupWord,
     HandOver,
     KillActor,
     KillLease,
@@ -112,7 +113,7 @@ class Node:
             blocked_max=config.blocked_max(),
         )
         self._pool = WorkerPool(config.pool_limits())
-        context = NodeContext(ports, config, self.node_id, self._head, self._book, self._pool)
+        self._context = context = NodeContext(ports, config, self.node_id, self._head, self._book, self._pool)
         self._jobs = Jobs()
         self._logs = Logs(context, self._jobs)
         self._workers = Workers(context, processes, self._jobs, self._logs)
@@ -149,6 +150,7 @@ class Node:
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
+            GroupWord: (HEAD, self._group_word),
         }
 
     # -- life
@@ -185,6 +187,8 @@ class Node:
         self._elsewhere.stop()
         self._actors.stop()
         self._state.stop()
+        if self._context.groups is not None:
+            self._context.groups.stop()
         for worker in self._workers.all():
             if worker.peer is not None:
                 worker.peer.send(Shutdown(reason))
@@ -204,6 +208,13 @@ class Node:
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
         self._elsewhere.changed(peer, message)
         self._move_on(self._ports.monotonic())
+
+    def _group_word(self, peer: Peer, message: GroupWord) -> None:
+        if self._context.groups is None:
+            from actorflow._core.node.groups import Groups
+
+            self._context.groups = Groups(self._context, self._pump)
+        self._context.groups.word(peer, message)
 
     def _move_on(self, now: float) -> None:
         if not self._elsewhere.alone:
@@ -227,6 +238,8 @@ class Node:
         """A process is connected."""
         if self._head.is_head(peer):
             self._head.peer_ready()
+            if self._context.groups is not None:
+                self._context.groups.joined()
             return
         if peer.role not in PROCESS or peer.process_id in self._clients or self._stopping:
             log.warning("%r has no business here, or is here already: its connection is closed", peer)
@@ -308,10 +321,10 @@ class Node:
         """Carry out what the books decide, until they decide nothing more."""
         if self._stopping:
             return
-        book, pool = self._book, self._pool
+        book, pool, groups = self._book, self._pool, self._context.groups
         now = self._ports.monotonic()
         while True:
-            granted = book.admit(now)
+            granted = book.admit(now) if groups is None else groups.admit(now)
             for ticket in granted:
                 cast(Holder, ticket.holder).admitted()
             decisions = pool.decide(now, self._draw_id)
@@ -320,6 +333,8 @@ class Node:
             if not granted and not decisions and not self._leases.refuse_too_deep(now):
                 break
         self._elsewhere.looked_at()
+        if groups is not None:
+            groups.looked_at()
         self._arm()
 
     def _carry_out(self, decision: Decision) -> None:
@@ -336,7 +351,8 @@ class Node:
 
     def _arm(self) -> None:
         """Look at the clock again in a while, if anything waits for it."""
-        waits = self._book.waiting or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
+        groups = self._context.groups
+        waits = self._book.waiting or (groups is not None and groups.waiting) or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

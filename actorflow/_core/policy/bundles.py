@@ -85,10 +85,12 @@ class Reservation:
 class Bundles:
     """All reservations of a node. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted")
+    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted", "taken")
 
     def __init__(self, pool: ResourcePool, *, fences_max: int = FENCES_MAX) -> None:
         self._pool = pool
+        self.taken = ResourceSet()
+        """What all reservations hold of the node's room."""
         self._fences_max = fences_max
         self._groups: dict[GroupId, dict[int, Reservation]] = {}
         """By group and attempt."""
@@ -338,6 +340,7 @@ class Bundles:
                 for bundle in reservation.bundles.values():
                     taken.add(bundle.resources)
                     _check_bundle(bundle)
+        assert taken == self.taken, f"BL-1: bundles hold {taken}, and {self.taken} is believed"
         for group_id, upto in self._returns.items():
             assert any(attempt <= upto for attempt in self._groups.get(group_id, ())), "BL-6: Returned is due"
         return taken
@@ -378,6 +381,8 @@ class Bundles:
                     pool.give(bundle.resources, bundle.devices)
                 return f"bundle {index} ({format_resources(asked[index])}) has no room: {reason}"
             taken[index] = Bundle(asked[index], pool.take(asked[index]))
+        for bundle in taken.values():
+            self.taken.add(bundle.resources)
         reservation.bundles = taken
         reservation.state = ReservationState.PREPARED
         return ""
@@ -412,6 +417,7 @@ class Bundles:
             return []
         for bundle in reservation.bundles.values():
             self._pool.give(bundle.resources, bundle.devices)
+            self.taken.subtract(bundle.resources)
         group_id = reservation.group_id
         attempts = self._groups[group_id]
         del attempts[reservation.attempt]

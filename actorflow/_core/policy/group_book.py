@@ -65,7 +65,7 @@ class GroupBook(LeaseBook):
         self._said = said
         self._reserved: dict[str, int] = {}
         """What the pass that is under way keeps for those who starve."""
-        self._by_process = by_process  # One for all books of a node: nesting goes across them.
+        self.by_process = by_process  # One for all books of a node: nesting goes across them.
 
     def request_in(
         self, index: int, kind: TicketKind, client: str, demand: Demand, now: float, *, priority: int = 0, name: str = ""

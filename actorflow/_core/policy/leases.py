@@ -50,8 +50,8 @@ class LeaseBook:
     """All tickets of a node. After any change `admit` says who is granted."""
 
     __slots__ = (
-        "_by_process", "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
-        "_shares", "_stuck", "blocked_max", "pool", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
+        "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
+        "_shares", "_stuck", "blocked_max", "by_process", "pool", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +81,8 @@ class LeaseBook:
         self._order = LeaseOrder(self._shares, starvation_s)
         self._number = 0
         self._clients: dict[str, _Client] = {}
-        self._by_process: dict[str, Ticket] = {}
+        self.by_process: dict[str, Ticket] = {}
+        """The ticket under which a worker runs. The books of bundles on this node share it."""
         self._dirty = False
         self._running = 0
         self._lending = 0
@@ -115,7 +116,7 @@ class LeaseBook:
 
     def _enter(self, ticket: Ticket) -> Ticket:
         client = ticket.client
-        ticket.parent = parent = self._by_process.get(client)
+        ticket.parent = parent = self.by_process.get(client)
         ticket.depth = nesting_depth(parent) if parent is not None else 0
         record = self._clients.get(client)
         if record is None:
@@ -130,7 +131,7 @@ class LeaseBook:
         """A granted ticket got this worker: what that process asks for from now on is nested in it."""
         assert ticket.state is not TicketState.WAITING, "LE-2: only a granted ticket gets a worker"
         ticket.process = process
-        self._by_process[process] = ticket
+        self.by_process[process] = ticket
 
     def release(self, ticket: Ticket) -> None:
         """End a ticket: cancel it when it waits, take back what it has when it is granted. Idempotent."""
@@ -144,8 +145,8 @@ class LeaseBook:
         else:
             del client.held[ticket.number]
             self._give_back(ticket)
-            if self._by_process.get(ticket.process) is ticket:
-                del self._by_process[ticket.process]
+            if self.by_process.get(ticket.process) is ticket:
+                del self.by_process[ticket.process]
         self._dirty = True  # also after a cancel: it may have held others up (LE-3)
         ticket.state = TicketState.CLOSED
         ticket.parent = None
@@ -341,7 +342,7 @@ class LeaseBook:
 
     def ticket_of(self, process: str) -> Ticket | None:
         """The ticket under which a worker runs."""
-        return self._by_process.get(process)
+        return self.by_process.get(process)
 
     def free(self) -> ResourceSet:
         """What is free now; a negative amount of CPU is the debt of LE-1."""

@@ -14,7 +14,7 @@ from actorflow._core.protocol.messages.cluster import GroupWord
 
 
 class CreateGroup(Message, tag=1):
-    """creator -> head: reserve these bundles. Answered by GroupCreated, then GroupState as it changes. Idempotent by group_id.
+    """creator -> head: reserve these bundles. Answered by GroupState as it changes, or by GroupRefused. Idempotent by group_id.
 
     `bundles` in units of 1/10000, `labels` as in label_selector. `creator`: the actor that creates it, and whose life it shares.
     """
@@ -31,11 +31,11 @@ class CreateGroup(Message, tag=1):
     priority: int = 0
 
 
-class GroupCreated(Message, tag=2):
-    """head -> creator: it is known, or `error` says why it never will be."""
+class GroupRefused(Message, tag=2):
+    """head -> creator: it was not created, and never will be, for this reason."""
 
     group_id: str
-    error: str = ""
+    reason: str
 
 
 class WatchGroup(Message, tag=3):
@@ -179,7 +179,7 @@ class OutsideUsed(Message, tag=25):
 
 
 Word = (
-    CreateGroup | GroupCreated | WatchGroup | RemoveGroup | GroupState | FindGroup | GroupFound
+    CreateGroup | GroupRefused | WatchGroup | RemoveGroup | GroupState | FindGroup | GroupFound
     | PrepareBundles | CommitBundles | CancelBundles | ReturnBundles
     | BundlesPrepared | BundlesRefused | BundlesLost | BundlesReturned | BundlesHeld | OutsideUsed
 )  # fmt: skip
