@@ -339,7 +339,8 @@ class Groups:
         addresses = {node_id: self._nodes.membership.address(node_id) for node_id in nodes if node_id}
         state = State.PENDING if group.state is State.PREPARING else group.state
         infeasible = isinstance(decision, Waiting) and decision.infeasible
-        return words.GroupState(group.spec.group_id, state.value, nodes, addresses, group.reason, infeasible)
+        bundles = [dict(bundle.resources) for bundle in group.spec.bundles]
+        return words.GroupState(group.spec.group_id, state.value, nodes, addresses, bundles, group.reason, infeasible)
 
     # -- time
 

@@ -53,14 +53,15 @@ class RemoveGroup(Message, tag=4):
 class GroupState(Message, tag=5):
     """head -> watchers: the state changed. `state`: pending | created | rescheduling | removed. Removed is the last.
 
-    `nodes`: where each bundle is, empty for one that has no place. `addresses` of these nodes. `reason`: why it waits, or is no
-    more. `infeasible`: no set of the nodes that there are could ever hold it.
+    `nodes`: where each bundle is, empty for one that has no place. `addresses` of these nodes. `bundles`: what each has. `reason`:
+    why it waits, or is no more. `infeasible`: no set of the nodes that there are could ever hold it.
     """
 
     group_id: str
     state: str
     nodes: list[str] = []
     addresses: dict[str, str] = {}
+    bundles: list[dict[str, int]] = []
     reason: str = ""
     infeasible: bool = False
 
