@@ -158,7 +158,7 @@ def placement_group(
     parsed = _bundles(bundles)
     labels = _labels(bundle_label_selector, len(parsed))
     try:
-        if not isinstance(strategy, str) or strategy.upper() not in STRATEGIES:
+        if str(strategy).upper() not in STRATEGIES:
             raise check.wrong("strategy", strategy, "is no strategy", f"{', '.join(map(repr, STRATEGIES))} are right")
         checked_name = check.name_or_none("name", name)
         space = check.name_or_none("namespace", namespace)
