@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
 
-from actorflow import _runtime
 from actorflow import _option_checks as check
+from actorflow import _runtime
 from actorflow._core.base.errors import GetTimeoutError, OptionError, PlacementGroupNotFoundError
 from actorflow._core.base.resources import (
     CPU,

@@ -184,7 +184,7 @@ class _Placed:
             raise _clash(which, "has no placement group to stand for", "add placement_group=..., or leave it out", option)
         if self.placement:
             what = "does not go with label_selector or scheduling_strategy, as the group has chosen its nodes"
-            raise _clash("placement_group", what, "give them to the group: bundle_label_selector=..., strategy=...", "placement_group")
+            raise _clash("placement_group", what, "give them to the group, as its bundle_label_selector and strategy", "placement_group")
         if problem := group.why_not(demand, index):
             raise OptionError(f"{group!r}: {problem}.", option="placement_group")
         self._enter_group(group.id, index)

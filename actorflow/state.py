@@ -28,9 +28,9 @@ from actorflow._core.base.state_rows import (
 )
 
 __all__ = [
-    "ActorRow", "EventRow", "JobRow", "LeaseRow", "NodeRow", "ObjectRow", "PlacementGroupRow", "ResourceRow", "TaskRow", "WorkerRow", "available_resources",
-    "cluster_resources", "list_actors", "list_jobs", "list_leases", "list_nodes", "list_objects", "list_placement_groups", "list_resources", "list_tasks",
-    "list_workers", "nodes", "timeline",
+    "ActorRow", "EventRow", "JobRow", "LeaseRow", "NodeRow", "ObjectRow", "PlacementGroupRow", "ResourceRow", "TaskRow", "WorkerRow",
+    "available_resources", "cluster_resources", "list_actors", "list_jobs", "list_leases", "list_nodes", "list_objects",
+    "list_placement_groups", "list_resources", "list_tasks", "list_workers", "nodes", "timeline",
 ]  # fmt: skip
 
 LIMIT = 10_000

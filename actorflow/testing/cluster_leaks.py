@@ -110,7 +110,7 @@ def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
     if not found and node._book.free() != node._book.total:
         found.append(f"node: free resources {node._book.free()} of {node._book.total}")
     if groups is not None:
-        found += [f"node: {reservation.state.value} bundles of group {reservation.group_id}" for reservation in groups.bundles.reservations()]
+        found += [f"node: {r.state.value} bundles of group {r.group_id}" for r in groups.bundles.reservations()]
         found += [f"node: {ticket!r} in group {book.group_id}" for book in groups.books() for ticket in book.tickets()]
     workers = node._pool.workers.values()
     found += [f"node: worker {worker.worker_id} is {worker.state.value}" for worker in workers if worker.state in BUSY]

@@ -360,7 +360,7 @@ def test_two_drivers_while_nodes_die_and_join(sim_seed: int) -> None:
         assert all(results)
 
 
-@pytest.mark.parametrize("step", range(0, 12))
+@pytest.mark.parametrize("step", range(12))
 def test_a_node_dies_between_the_phases(sim_seed: int, step: int) -> None:
     """Two nodes take part, and one dies some messages after it was asked to prepare: the group gets its place all the same."""
 

@@ -234,7 +234,8 @@ class Groups:
         if isinstance(found, RemovedGroup):
             return Gone(_gone(group_id, found))
         if found is not None and index >= len(found.spec.bundles):
-            return NotPicked(f"placement group {group_id} has {len(found.spec.bundles)} bundles, and none of the index {index}", infeasible=True)
+            count = len(found.spec.bundles)
+            return NotPicked(f"placement group {group_id} has {count} bundles, and none of the index {index}", infeasible=True)
         self._group_of[spec.actor_id] = group_id
         self._inside.setdefault(group_id, {})[spec.actor_id] = -1
         if found is not None:
@@ -251,7 +252,7 @@ class Groups:
         return None
 
     def _choose(self, group: Group, spec: ActorSpec, index: int) -> int | None:
-        """The bundle for an actor: the one it wants, else the first that other actors leave room in, else the least used that could hold it."""
+        """The bundle for an actor: the one it wants, else the first in which other actors leave room, else the one with the fewest."""
         if index >= 0:
             return index if index in group.placed else None
         used: dict[int, ResourceSet] = {}
@@ -261,9 +262,10 @@ class Groups:
             if bundle >= 0 and other is not None and actor_id != spec.actor_id:
                 used.setdefault(bundle, ResourceSet()).add(other.spec.resources)
                 counts[bundle] = counts.get(bundle, 0) + 1
-        could = [number for number in sorted(group.placed) if ResourceSet(group.spec.bundles[number].resources).fits(spec.resources)]
+        has = group.spec.bundles
+        could = [number for number in sorted(group.placed) if ResourceSet(has[number].resources).fits(spec.resources)]
         for number in could:
-            free = ResourceSet(group.spec.bundles[number].resources)
+            free = ResourceSet(has[number].resources)
             free.subtract(used[number].amounts if number in used else {})
             if free.fits(spec.resources):
                 return number

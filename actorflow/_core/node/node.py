@@ -352,7 +352,8 @@ class Node:
     def _arm(self) -> None:
         """Look at the clock again in a while, if anything waits for it."""
         groups = self._context.groups
-        waits = self._book.waiting or (groups is not None and groups.waiting) or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
+        asked = self._book.waiting or (groups is not None and groups.waiting)
+        waits = asked or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

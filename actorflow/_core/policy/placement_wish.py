@@ -1,6 +1,7 @@
 """Where a piece of work may run, as it travels with it: labels, and a strategy other than the default one. Pure.
 
-The text is JSON, empty for most work; for work in a placement group it is that and nothing else. The options write it (`actorflow/options.py`), nodes and head read it.
+The text is JSON, empty for most work; for work in a placement group it is that and nothing else. The options write it
+(`actorflow/options.py`), nodes and head read it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from actorflow._core.base.ids import GroupId
 from actorflow._core.policy.placement_wish import group_of
 from actorflow._core.protocol.messages import GroupWord
 from actorflow._core.protocol.messages import group as words
-from actorflow._core.worker.calls import Call, CallState
+from actorflow._core.worker.calls import Call
 from actorflow._core.worker.context import running_call
 from actorflow._core.worker.wakers import FutureWaiter
 
