@@ -71,3 +71,17 @@ STARTUP: tuple[StartupTarget, ...] = (
     StartupTarget("shared_kb_each", 8),
     StartupTarget("million_kb_each", 1.2),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementTarget:
+    """How many times Ray's rate a row of placement.py must reach."""
+
+    row: str
+    over_ray: float
+
+
+PLACEMENT: tuple[PlacementTarget, ...] = (
+    PlacementTarget("concurrent", 10),
+    PlacementTarget("sequential", 4),
+)

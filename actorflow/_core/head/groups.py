@@ -74,6 +74,8 @@ class Groups:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._soon: asyncio.Handle | None = None
+        self._in_turn = False
+        """More words may follow before the turn is over."""
         self._inside: dict[GroupId, dict[ActorId, int]] = {}
         """The living actors in each group, and the bundle that was chosen for the newest incarnation; -1: none yet."""
         self._waiting: dict[GroupId, dict[ActorId, int]] = {}
@@ -117,7 +119,18 @@ class Groups:
             log.error("%r said %s, which a %s never says to a head; its connection is closed", peer, word, peer.role)
             peer.close(abort=True)
             return
+        self._in_turn = True
         handle(peer, word)
+
+    def turn_over(self) -> None:
+        """All that has come together has been heard: now those who wait are looked at (HG-2)."""
+        if self._in_turn:
+            self._in_turn = False
+            deadline = self.table.next_deadline()
+            if deadline is not None and deadline <= self._ports.monotonic():
+                self._look()
+            else:
+                self._set_alarm()
 
     # -- from drivers and workers
 
@@ -348,6 +361,8 @@ class Groups:
 
     def _set_alarm(self) -> None:
         """Have those who wait looked at when something may have changed for them: soon, or when it is time."""
+        if self._in_turn:
+            return
         deadline = self.table.next_deadline()
         if deadline is None or self._soon is not None:
             return

@@ -135,12 +135,14 @@ class Head:
                     role,
                 )
                 peer.close(abort=True)
-                return
+                break
             try:
                 handle(peer, message)
             except (InternalError, AssertionError) as error:
                 # One actor's broken story must not stop the head for everybody else.
                 self._report(f"{type(message).__name__} from {peer!r}", error)
+        if self._opened is not None:
+            self._opened.turn_over()
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A process is gone, and what hangs on it: its actors, its job, its node."""

@@ -53,15 +53,22 @@ class ReservationState(Enum):
 
 
 class Bundle:
-    """One bundle: what it took from the node, and a pool of that for its leases."""
+    """One bundle: what it took from the node, and a pool of that for its leases, made for the first of them."""
 
-    __slots__ = ("devices", "leases", "pool", "resources")
+    __slots__ = ("_pool", "devices", "leases", "resources")
 
     def __init__(self, resources: Amounts, devices: Devices) -> None:
         self.resources = resources
         self.devices = devices
-        self.pool = ResourcePool(resources, devices)
+        self._pool: ResourcePool | None = None
         self.leases: dict[BundleLease, None] = {}
+
+    @property
+    def pool(self) -> ResourcePool:
+        """What the leases inside take from."""
+        if self._pool is None:
+            self._pool = ResourcePool(self.resources, self.devices)
+        return self._pool
 
 
 class Reservation:
@@ -72,7 +79,7 @@ class Reservation:
     def __init__(self, group_id: GroupId, attempt: int, asked: Mapping[int, Amounts], commit: bool, keep_s: float) -> None:
         self.group_id = group_id
         self.attempt = attempt
-        self.asked = dict(asked)
+        self.asked = asked
         self.commit = commit
         """Committed as soon as it is prepared."""
         self.keep_s = keep_s
@@ -129,7 +136,7 @@ class Bundles:
                 return self._refuse(group_id, attempt, f"attempt {other.attempt} has the same bundles here")
         reservation = Reservation(group_id, attempt, bundles, commit, keep_s)
         # A claim that waits comes first: what is free may be there for it.
-        reason = self._take(reservation, self.claimed())
+        reason = self._take(reservation, self.claimed() if self._claims else {})
         if reason and not claim:
             return self._refuse(group_id, attempt, reason)
         reservation.deadline = now + keep_s
@@ -374,7 +381,8 @@ class Bundles:
                 ahead_of = "older claims of placement groups" if ahead.get(name) else "workers that wait, and go on some time,"
                 return f"{ahead_of} come first, and leave too little {name} free"
         taken: dict[int, Bundle] = {}
-        for index in sorted(asked, key=lambda index: _largest_device(pool, asked[index]), reverse=True):
+        order = sorted(asked, key=lambda index: _largest_device(pool, asked[index]), reverse=True) if pool.devices else asked
+        for index in order:
             reason = pool.why_not(asked[index])
             if reason:
                 for bundle in taken.values():

@@ -98,6 +98,8 @@ class GroupCalls:
         self._removed: OrderedDict[GroupId, GroupClient] = OrderedDict()
         self._answers: dict[int, Callable[[Any], None]] = {}
         self._tokens = 0
+        self._shared: Peer | None = None
+        """The connection to the head, once whoever waits for its answers reads them."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.GroupState: self._on_state,
             words.GroupRefused: self._on_refused,
@@ -144,7 +146,7 @@ class GroupCalls:
                 if error is not None:
                     raise error
                 client.waiters.append(waiter)
-                self._core.flush_now(self._core.head)
+                self._core.flush_now(self._head())
             await self._wait(client, waiter)
 
     async def remove(self, group_id: GroupId) -> None:
@@ -160,7 +162,7 @@ class GroupCalls:
                 client.waiters.append(waiter)
                 if not said:
                     self._core.head.send(words.say(words.RemoveGroup(group_id)))
-                    self._core.flush_now(self._core.head)
+                    self._core.flush_now(self._head())
                     said = True
             await self._wait(client, waiter)
 
@@ -195,6 +197,14 @@ class GroupCalls:
         if not answer:
             core.check_open()
         return answer[0]
+
+    def _head(self) -> Peer:
+        """The head, with its answers read by the loop that waits for them: a wake-up less for each."""
+        head = self._core.head
+        if head is not self._shared and head.role and self._core.ports.reads is not None:
+            self._shared = head
+            self._core.ports.loop.call_soon_threadsafe(head.share_reads)
+        return head
 
     async def _wait(self, client: GroupClient, waiter: FutureWaiter) -> None:
         try:
