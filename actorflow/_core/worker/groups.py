@@ -20,6 +20,7 @@ from actorflow._core.base.errors import (
     PlacementGroupError,
     PlacementGroupRemovedError,
     PlacementGroupUnschedulableError,
+    ProtocolError,
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
@@ -161,6 +162,9 @@ class GroupCalls:
                     return
                 client.waiters.append(waiter)
                 if not said:
+                    for klass in client.classes:
+                        # Else the node would end these workers, as it cannot know that they are idle.
+                        self._core.tasks.return_idle(klass)
                     self._core.head.send(words.say(words.RemoveGroup(group_id)))
                     self._core.flush_now(self._head())
                     said = True
@@ -218,10 +222,11 @@ class GroupCalls:
 
     def on_word(self, peer: Peer, message: GroupWord) -> None:
         """The head says something about a group."""
-        word = words.hear(message)
-        handle = self._handlers.get(type(word))
-        if handle is None:
-            log.error("%s sent %s, which a %s does not take", peer, type(word).__name__, self._core.identity.role)
+        try:
+            word = words.hear(message)
+            handle = self._handlers[type(word)]
+        except (ProtocolError, KeyError) as error:
+            log.error("%s says of groups what a %s does not take; its connection is closed: %s", peer, self._core.identity.role, error)
             peer.close(abort=True)
             return
         handle(word)

@@ -480,6 +480,13 @@ class TaskSubmitter:
         used_up = bool(calls_max and lease.pushed >= calls_max)
         lease.node.send(ReturnLease(lease.lease_id, used_up or lease.worn, lease.worn and not used_up))
 
+    def return_idle(self, klass: LeaseClass) -> None:
+        """Give back the leases without work at once."""
+        for lease in [lease for lease in klass.leases.values() if not lease.inflight]:
+            lease.reclaimed = True
+            self._return_if_idle(lease)
+            self._core.flush_now(lease.node)
+
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""
         calls = [call for klass in self._classes.values() for call in klass.queue if call.state is CallState.QUEUED]
