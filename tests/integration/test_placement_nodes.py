@@ -46,6 +46,39 @@ def test_a_group_ends_with_its_program_and_the_status_shows_those_that_do_not(pr
         actorflow("stop")
 
 
+ROOMS = (
+    "_placement", "_core.worker.groups", "_core.worker.captured", "_core.head.groups", "_core.node.groups", "_core.protocol.messages.group",
+    "_core.policy.bundles", "_core.policy.group_book", "_core.policy.placement_groups", "_core.policy.placement_decisions",
+)  # fmt: skip
+
+
+def test_a_program_without_groups_loads_nothing_of_them(programs: Programs) -> None:
+    """All processes of such a cluster are one: what any of them has imported is here."""
+    program = programs.run(
+        """
+        @af.remote
+        async def child():
+            return 1
+        @af.remote
+        async def parent():
+            return await child()
+        class Place(af.Actor):
+            async def ping(self):
+                return await child()
+        async def main():
+            assert await parent() + await Place.remote().ping() == 2
+            await af.state.list_placement_groups()
+            print(*[name for name in sys.argv[1:] if "actorflow." + name in sys.modules], "are loaded")
+            async with af.placement_group([{"CPU": 1}]) as group:
+                assert await child.options(placement_group=group, capture_child_tasks=True)() == 1
+            print(*[name for name in sys.argv[1:] if "actorflow." + name not in sys.modules], "are not")
+        af.run(main, mode="in_process", num_cpus=2)
+        """,
+        *ROOMS,
+    )
+    assert program.out() == "are loaded\nare not\n"
+
+
 async def test_three_nodes_and_one_that_dies() -> None:
     with nodes_of(1, 2, 2) as nodes:
         async with af.init(address=nodes[0].tcp):

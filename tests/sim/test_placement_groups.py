@@ -71,6 +71,12 @@ def kill_machine(world: World, cluster: SimCluster, node: Any) -> None:
         world.kill(host)
 
 
+def lose_the_head(sim: Any) -> None:
+    """The connection of a node to the head breaks: to the head the node is lost, and joins again."""
+    node = sim.node
+    sim.host.loop.call_soon_threadsafe(lambda: node._head._peer.close(abort=True))
+
+
 @af.remote
 async def where(seconds: float = 0.0) -> str:
     await asyncio.sleep(seconds)
@@ -348,7 +354,10 @@ def test_two_drivers_while_nodes_die_and_join(sim_seed: int) -> None:
             if all(driver.ended for driver in drivers):
                 return
             others = [node for node in cluster.nodes[1:] if node.host.alive and node.node is not None]
-            if others and rng.random() < 0.6:
+            roll = rng.random()
+            if roll < 0.25:
+                lose_the_head(rng.choice([cluster.nodes[0], *others]))
+            elif others and roll < 0.65:
                 kill_machine(world, cluster, rng.choice(others))
             elif len(others) < 3:
                 cluster.add_node(num_cpus=2)
