@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import overload
 
 from actorflow._core.base.errors import OptionError, OptionTypeError
-from actorflow._core.worker.context import declared
+from actorflow._core.worker.context import CAPTURED, declared
 
 BYTES_MAX = 8192
 """Keys and values of all enclosing blocks together, in UTF-8: they travel with every single call."""
@@ -74,7 +74,10 @@ class DeclaredContext:
     def current(self) -> Mapping[str, str]:
         """Return all that is declared here, as a mapping that cannot be changed."""
         values = declared.get()
-        return _NOTHING if values is None else MappingProxyType(values)
+        if values is None:
+            return _NOTHING
+        # Not declared by anybody, but for the sake of placement groups.
+        return MappingProxyType({key: value for key, value in values.items() if key != CAPTURED} if CAPTURED in values else values)
 
     def __repr__(self) -> str:
         return f"<af.context {dict(self.current())!r}>"

@@ -230,17 +230,15 @@ def label_selector(option: str, value: Any) -> dict[str, str] | None:
 # Placement and environment ----------------------------------------------------------------------------------
 
 
-def placement_group(option: str, value: Any) -> None:
-    """Nothing yet."""
-    if value is not None:
-        raise NotYetSupportedError(f"{option} comes with the cluster scheduler. On one node, leave it out.")
+def placement_group(option: str, value: Any) -> Any:
+    """None, or a handle to a group."""
+    if value is None:
+        return None
+    from actorflow._placement import PlacementGroup
 
-
-def bundle_index(option: str, value: Any) -> int:
-    """-1: any bundle. Other bundles need a placement group, which there is none of yet."""
-    if (index := count(-1, "-1 means any bundle")(option, value)) >= 0:
-        raise wrong(option, value, "has no placement group to count in", "Leave it out")
-    return int(index)
+    if not isinstance(value, PlacementGroup):
+        raise wrong_type(option, value, "What af.placement_group(...) gives is right, or None")
+    return value
 
 
 def runtime_env(option: str, value: Any) -> dict[str, Any]:

@@ -11,11 +11,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 from actorflow import _option_checks as check
 from actorflow._core.base.errors import NotYetSupportedError, OptionError
 from actorflow._core.base.resources import CPU, GPU, parse_resources
+
+if TYPE_CHECKING:
+    from actorflow._placement import PlacementGroup
 
 __all__ = [
     "ActorKeywords",
@@ -44,6 +47,10 @@ class NodeAffinity:
     soft: bool = False
 
 
+INSIDE_MAX = 1_000
+_INSIDE: dict[tuple[Any, str], Any] = {}
+"""Options of children that were captured by a placement group."""
+
 RetryExceptions: TypeAlias = "bool | tuple[type[Exception], ...] | list[type[Exception]]"
 SchedulingStrategy: TypeAlias = "Literal['default', 'spread'] | NodeAffinity"
 
@@ -59,8 +66,9 @@ class _PlacedKeywords(TypedDict, total=False):
     label_selector: Mapping[str, str]
     priority: int
     scheduling_strategy: SchedulingStrategy
-    placement_group: Any
+    placement_group: PlacementGroup | None
     bundle_index: int
+    capture_child_tasks: bool
     runtime_env: Mapping[str, Any]
     env_vars: Mapping[str, str]
     working_dir: Any
@@ -123,8 +131,12 @@ class _Placed:
     """Higher is served first when resources are short."""
     scheduling_strategy: str | NodeAffinity = "default"
     """"default", "spread" (over the nodes), or `af.NodeAffinity(...)`."""
-    placement_group: None = None
+    placement_group: PlacementGroup | None = None
+    """In the resources that this group has reserved, and nowhere else."""
     bundle_index: int = -1
+    """In this bundle of the group; -1: in any one that has room."""
+    capture_child_tasks: bool = False
+    """Tasks and actors that it creates run in its placement group too, and theirs, unless they say where."""
     env_vars: Mapping[str, str] | None = None
     """Environment variables of the worker process."""
     working_dir: str | None = None
@@ -135,7 +147,9 @@ class _Placed:
     env: str = field(init=False, repr=False, default="")
     """The environment of the worker as JSON: `env_vars` and `working_dir`; empty when it needs none."""
     placement: str = field(init=False, repr=False, default="")
-    """Labels and strategy as JSON; empty for most."""
+    """Labels and strategy as JSON, or the bundle of a placement group; empty for most."""
+    in_group: bool = field(init=False, repr=False, default=False)
+    """True when `placement` is the bundle of a placement group."""
 
     def __post_init__(self) -> None:
         demand = parse_resources(
@@ -151,6 +165,8 @@ class _Placed:
             node, soft = (strategy.node_id, strategy.soft) if isinstance(strategy, NodeAffinity) else ("", False)
             text = wish_text(self.label_selector, spread=strategy == "spread", node=node, soft=soft)
             object.__setattr__(self, "placement", text)
+        if self.placement_group is not None or self.bundle_index >= 0 or self.capture_child_tasks:
+            self._place_in_group(demand)
         environment = {"env_vars": self.env_vars, "working_dir": self.working_dir}
         wanted = {name: value for name, value in environment.items() if value}
         object.__setattr__(self, "resources", demand)
@@ -158,6 +174,40 @@ class _Placed:
             import json
 
             object.__setattr__(self, "env", json.dumps(wanted, sort_keys=True))
+
+
+    def _place_in_group(self, demand: Mapping[str, int]) -> None:
+        group, index = self.placement_group, self.bundle_index
+        if group is None:
+            which = f"bundle_index={index}" if index >= 0 else "capture_child_tasks=True"
+            option = which.partition("=")[0]
+            raise _clash(which, "has no placement group to stand for", "add placement_group=..., or leave it out", option)
+        if self.placement:
+            what = "does not go with label_selector or scheduling_strategy, as the group has chosen its nodes"
+            raise _clash("placement_group", what, "give them to the group, as its bundle_label_selector and strategy", "placement_group")
+        if problem := group.why_not(demand, index):
+            raise OptionError(f"{group!r}: {problem}.", option="placement_group")
+        self._enter_group(group.id, index)
+
+    def _enter_group(self, group_id: str, index: int) -> None:
+        from actorflow._core.policy.placement_wish import in_group
+
+        object.__setattr__(self, "placement", in_group(group_id, index))
+        object.__setattr__(self, "in_group", True)
+
+    def inside(self, group_id: str) -> Self:
+        """The same in any bundle of a placement group: for the children of what runs there (capture_child_tasks)."""
+        known: Self | None = _INSIDE.get((self, group_id))
+        if known is None:
+            if len(_INSIDE) >= INSIDE_MAX:
+                _INSIDE.clear()
+            known = _INSIDE[self, group_id] = dataclasses.replace(self)
+            known._enter_group(group_id, -1)
+            known._compute()
+        return known
+
+    def _compute(self) -> None:
+        """Fill in what follows from the other fields."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -187,10 +237,14 @@ class TaskOptions(_Placed):
 
     def __post_init__(self) -> None:
         _Placed.__post_init__(self)
+        self._compute()
+
+    def _compute(self) -> None:
         calls_max = self.max_calls if self.max_calls is not None else int(GPU in self.resources)
         key = f"{sorted(self.resources.items())} {self.priority} {self.placement} {calls_max} {self.env}"
         object.__setattr__(self, "calls_max", calls_max)
-        object.__setattr__(self, "special", self.num_returns != 1 or self.timeout is not None)
+        special = self.num_returns != 1 or self.timeout is not None or self.capture_child_tasks
+        object.__setattr__(self, "special", special)
         object.__setattr__(self, "scheduling_key", key)
 
 
@@ -278,7 +332,8 @@ _PLACED_CHECKS: Checks = {
     "priority": check.integer,
     "scheduling_strategy": check.strategy(NodeAffinity),
     "placement_group": check.placement_group,
-    "bundle_index": check.bundle_index,
+    "bundle_index": check.count(-1, "-1 means any bundle"),
+    "capture_child_tasks": check.flag,
     "runtime_env": check.runtime_env,
     "env_vars": check.env_vars,
     "working_dir": check.working_dir,
@@ -381,6 +436,9 @@ def _checked(base: Options, checks: Checks, target: str, given: Mapping[str, Any
                 _merge_environment(values, given, checked)
             else:
                 values[_FIELD_OF.get(name, name)] = checked
+        if given.get("placement_group", True) is None:
+            values.setdefault("bundle_index", -1)  # Out of the group, and of its bundle.
+            values.setdefault("capture_child_tasks", False)
         return dataclasses.replace(base, **values)
     except OptionError as error:
         raise type(error)(f"{target}: {error}", option=error.option) from None

@@ -21,15 +21,16 @@ from actorflow._core.base.state_rows import (
     LeaseRow,
     NodeRow,
     ObjectRow,
+    PlacementGroupRow,
     ResourceRow,
     TaskRow,
     WorkerRow,
 )
 
 __all__ = [
-    "ActorRow", "EventRow", "JobRow", "LeaseRow", "NodeRow", "ObjectRow", "ResourceRow", "TaskRow", "WorkerRow", "available_resources",
-    "cluster_resources", "list_actors", "list_jobs", "list_leases", "list_nodes", "list_objects", "list_resources", "list_tasks",
-    "list_workers", "nodes", "timeline",
+    "ActorRow", "EventRow", "JobRow", "LeaseRow", "NodeRow", "ObjectRow", "PlacementGroupRow", "ResourceRow", "TaskRow", "WorkerRow",
+    "available_resources", "cluster_resources", "list_actors", "list_jobs", "list_leases", "list_nodes", "list_objects",
+    "list_placement_groups", "list_resources", "list_tasks", "list_workers", "nodes", "timeline",
 ]  # fmt: skip
 
 LIMIT = 10_000
@@ -75,6 +76,11 @@ async def list_workers(*, limit: int = LIMIT, timeout: float = TIMEOUT_S) -> lis
 async def list_leases(*, limit: int = LIMIT, timeout: float = TIMEOUT_S) -> list[LeaseRow]:
     """Who may push tasks to which worker, and who waits for one."""
     return await _rows("leases", limit, timeout)
+
+
+async def list_placement_groups(*, limit: int = LIMIT, timeout: float = TIMEOUT_S) -> list[PlacementGroupRow]:
+    """Placement groups and where their bundles are; those that wait with the reason, the removed too."""
+    return await _rows("placement_groups", limit, timeout)
 
 
 async def list_resources(*, limit: int = LIMIT, timeout: float = TIMEOUT_S) -> list[ResourceRow]:

@@ -107,3 +107,17 @@ TRANSFERS: tuple[TransferTarget, ...] = (
     TransferTarget("pull_of_floor", 0.6, at_most=False),
     TransferTarget("broadcast_over_pull", 2.0),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementTarget:
+    """How many times Ray's rate a row of placement.py must reach."""
+
+    row: str
+    over_ray: float
+
+
+PLACEMENT: tuple[PlacementTarget, ...] = (
+    PlacementTarget("concurrent", 10),
+    PlacementTarget("sequential", 4),
+)

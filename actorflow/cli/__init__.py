@@ -38,6 +38,7 @@ async def _status(address: str) -> str:
         workers = await af.state.list_workers()
         actors = await af.state.list_actors()
         jobs = await af.state.list_jobs()
+        groups = await af.state.list_placement_groups()
         nodes_ = await af.state.list_nodes()
     lines = [f"nodes: {_count(nodes_, 'state')}", "resources"]
     totals: dict[str, dict[str, Any]] = {}
@@ -49,8 +50,16 @@ async def _status(address: str) -> str:
     lines.append(f"workers: {_count(workers, 'state')}")
     lines.append(f"actors: {_count(actors, 'state')}")
     lines += [f"  {row['class_name']}(af-actor-{row['actor_id'][:6]}) {row['state']} {row['name']}".rstrip() for row in actors[:20]]
+    if groups:
+        lines.append(f"placement groups: {_count(groups, 'state')}")
+        lines += [f"  {_group(row)}" for row in groups if row["state"] != "removed"][:20]
     lines.append(f"jobs: {_count(jobs, 'state')}")
     return "\n".join(lines)
+
+
+def _group(row: Any) -> str:
+    where = f"on {len(set(filter(None, row['nodes'])))} nodes" if row["state"] == "created" else row["reason"]
+    return f"{row['group_id']} {row['name']}".rstrip() + f" {row['strategy']} of {len(row['bundles'])} {row['state']} {where}".rstrip()
 
 
 def _amount(row: Any, column: str) -> str:

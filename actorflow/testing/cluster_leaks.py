@@ -104,12 +104,16 @@ def _host_leaks(host: CallHost) -> list[str]:
 
 
 def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
-    node._book.check()
+    groups = node._context.groups
+    node._book.check(groups.bundles.check().amounts if groups is not None else None)
     node._pool.check()
     node._store.book.check()
     found = [f"node: {ticket!r} for {ticket.name}" for ticket in node._book.tickets()]
     if not found and node._book.free() != node._book.total:
         found.append(f"node: free resources {node._book.free()} of {node._book.total}")
+    if groups is not None:
+        found += [f"node: {r.state.value} bundles of group {r.group_id}" for r in groups.bundles.reservations()]
+        found += [f"node: {ticket!r} in group {book.group_id}" for book in groups.books() for ticket in book.tickets()]
     workers = node._pool.workers.values()
     found += [f"node: worker {worker.worker_id} is {worker.state.value}" for worker in workers if worker.state in BUSY]
     found += [f"node: claim for a worker {claim.purpose.value}" for many in node._pool._claims.values() for claim in many.values()]
@@ -132,8 +136,14 @@ def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
 def _head_leaks(cluster: SimCluster) -> list[str]:
     if cluster.head is None:
         return []
-    actors = cluster.head._actors
-    found = [f"head: actor {actor.spec.class_name} ({actor.spec.actor_id})" for actor in actors.table.living()]
+    actors, groups = cluster.head._actors, cluster.head._opened
+    found = []
+    if groups is not None:
+        groups.table.check()
+        found += [f"head: {group!r}" for group in groups.table.living()]
+        found += [f"head: group {group_id} is asked back" for returning in groups.table._returning.values() for group_id in returning]
+        found += [f"head: an actor in group {group_id}" for group_id in {**groups._inside, **groups._waiting}]
+    found += [f"head: actor {actor.spec.class_name} ({actor.spec.actor_id})" for actor in actors.table.living()]
     if actors._checkpoints.total_bytes():
         found.append(f"head: checkpoints of {actors._checkpoints.total_bytes()} bytes")
     return found

@@ -38,6 +38,17 @@ async def groups(counter: Counter, tg: af.TaskGroup) -> None:
     af.context.current()["tenant"] = "a"  # wrong
 
 
+async def placement(group: af.PlacementGroup) -> None:
+    af.placement_group({"CPU": 1})  # wrong
+    af.placement_group([{"CPU": 1}], strategy="RANDOM")  # wrong
+    af.placement_group([{"CPU": 1}], lifetime="for ever")  # wrong
+    af.placement_group([{"CPU": 1}], nam="x")  # wrong
+    square.options(placement_group="group")  # wrong
+    square.options(placement_group=group, bundle_index="0")  # wrong
+    await group.ready(3)  # wrong
+    group.remov()  # wrong
+
+
 class Bad(af.Actor, max_restart=3):  # wrong
     pass
 

@@ -130,6 +130,20 @@ async def groups() -> None:
         assert_type(data, bytes)
 
 
+async def placement() -> None:
+    async with af.placement_group([{"CPU": 1, "memory": "1GiB"}, {"GPU": 0.5}], strategy="SPREAD", name="pair") as group:
+        assert_type(group, af.PlacementGroup)
+        assert_type(await square.options(placement_group=group, bundle_index=0, capture_child_tasks=True)(3), int)
+        assert_type(await Counter.options(placement_group=group).remote(1), Counter)
+        assert_type(group.bundle_specs, list[dict[str, float]])
+    other = af.placement_group([{"CPU": 1}], lifetime="detached", bundle_label_selector=[{"zone": "a"}], priority=1)
+    assert_type(await other.ready(timeout=3), af.PlacementGroup)
+    assert_type(await other.wait(3), bool)
+    assert_type(await af.get_placement_group("pair", namespace="n"), af.PlacementGroup)
+    await other.remove()
+    square.options(placement_group=None)
+
+
 async def declared() -> None:
     with af.context(tenant="a", request_id="7"):
         assert_type(af.context.get("tenant"), str | None)

@@ -10,10 +10,13 @@ from typing import Any, get_type_hints
 import pytest
 
 from actorflow import options as face
+from actorflow._core.base.resources import UNIT
+from actorflow._placement import PlacementGroup
 from actorflow.errors import NotYetSupportedError, OptionError, OptionTypeError
 from actorflow.options import NodeAffinity, actor_options, method_options, task_options
 
 WHERE = "@af.remote on square"
+GROUP = PlacementGroup("g1", "PACK", [{"CPU": 2 * UNIT}, {"GPU": UNIT}], [], None)
 
 
 class NotHashable(dict[str, Any]):
@@ -44,6 +47,13 @@ WRONG_FOR_A_TASK: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"scheduling_strategy": "scatter"}, OptionError, '"default", "spread" and af.NodeAffinity'),
     ({"scheduling_strategy": 3}, OptionTypeError, '"default", "spread" and af.NodeAffinity'),
     ({"bundle_index": 2}, OptionError, "no placement group"),
+    ({"capture_child_tasks": True}, OptionError, "no placement group"),
+    ({"placement_group": "a group"}, OptionTypeError, "What af.placement_group(...) gives"),
+    ({"placement_group": GROUP, "bundle_index": 2}, OptionError, "none of its bundles: it has 2, from 0 to 1"),
+    ({"placement_group": GROUP, "num_cpus": 3}, OptionError, "3 CPU is asked for in one bundle, and bundle 0 has 2 CPU"),
+    ({"placement_group": GROUP, "bundle_index": 1, "num_gpus": 1}, OptionError, "A task takes 1 CPU unless you say num_cpus=0"),
+    ({"placement_group": GROUP, "scheduling_strategy": "spread"}, OptionError, "Give them to the group"),
+    ({"placement_group": GROUP, "label_selector": {"zone": "a"}}, OptionError, "Give them to the group"),
     ({"num_returns": -1}, OptionError, "Give 0 or more"),
     ({"num_returns": "dynamic"}, OptionTypeError, "A whole number is right"),
     ({"max_retries": -2}, OptionError, "-1 means for ever"),
@@ -86,7 +96,6 @@ WRONG_FOR_AN_ACTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 NOT_YET: list[tuple[dict[str, Any], str]] = [
-    ({"placement_group": "a group"}, "comes with the cluster scheduler"),
     ({"runtime_env": {"pip": ["numpy"]}}, "'pip' is not supported yet"),
     ({"working_dir": "s3://bucket/job.zip"}, "only directories of this machine"),
 ]
@@ -232,4 +241,4 @@ def test_a_shared_actor_has_no_cpu_of_its_own() -> None:
     ],
 )
 def test_type_checkers_know_the_same_options(keywords: type, checks: dict[str, Any]) -> None:
-    assert set(get_type_hints(keywords)) == set(checks)
+    assert set(get_type_hints(keywords, localns={"PlacementGroup": PlacementGroup})) == set(checks)

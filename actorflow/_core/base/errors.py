@@ -21,8 +21,14 @@
     │   └── OutOfMemoryError                     ... because memory ran out
     ├── NodeDiedError                            the machine that ran the call is gone
     ├── TaskUnschedulableError                   no node can ever run this task
+    ├── PlacementGroupError                      a placement group cannot be had, or used
+    │   ├── PlacementGroupUnschedulableError     no set of nodes can ever hold it
+    │   ├── PlacementGroupNotFoundError (ValueError)  no placement group has this name
+    │   └── PlacementGroupRemovedError           it is no more
+    │       └── TaskPlacementGroupRemoved        ... and the task with it
     ├── ActorError
     │   ├── ActorDiedError                       final: the actor will not come back
+    │   │   └── ActorPlacementGroupRemoved       ... because its placement group is no more
     │   ├── ActorUnavailableError                temporary: the call may or may not have run
     │   └── ActorUnschedulableError              no node can ever host this actor
     ├── ActorAlreadyExistsError (ValueError)     the name is taken
@@ -448,6 +454,34 @@ class TaskUnschedulableError(ActorflowError):
     reason: str = ""
 
 
+class PlacementGroupError(ActorflowError):
+    """A placement group cannot be had, or used. The message says which and why."""
+
+    group_id: str = ""
+    reason: str = ""
+
+
+class PlacementGroupUnschedulableError(PlacementGroupError):
+    """No set of the cluster's nodes can ever hold the placement group; the message has the bundle and the nearest node.
+
+    The group still waits, until it is removed: a node that joins may change it.
+    """
+
+
+class PlacementGroupNotFoundError(PlacementGroupError, ValueError):
+    """No placement group has this name in the namespace. The message lists names like it."""
+
+
+class PlacementGroupRemovedError(PlacementGroupError):
+    """The placement group is no more: somebody has removed it, or its creator or job is gone."""
+
+
+class TaskPlacementGroupRemoved(PlacementGroupRemovedError):
+    """The placement group of the task is no more, and what ran in it was ended with it."""
+
+    function_name: str = ""
+
+
 # Actors -----------------------------------------------------------------------------------------------------
 
 
@@ -465,6 +499,10 @@ class ActorDiedError(ActorError):
 
     `max_restarts` would let it restart; the message says why it died.
     """
+
+
+class ActorPlacementGroupRemoved(ActorDiedError, PlacementGroupRemovedError):
+    """The placement group of the actor is no more, and the actor with it."""
 
 
 class ActorUnavailableError(ActorError):

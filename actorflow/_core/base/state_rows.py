@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-StateKind = Literal["nodes", "jobs", "actors", "tasks", "objects", "workers", "resources", "events", "leases"]
+StateKind = Literal["nodes", "jobs", "actors", "tasks", "objects", "workers", "resources", "events", "leases", "placement_groups"]
 
-HEAD_KINDS = ("nodes", "jobs", "actors")
+HEAD_KINDS = ("nodes", "jobs", "actors", "placement_groups")
 """Answered by the head from its own tables."""
 
 NODE_KINDS = ("tasks", "objects", "workers", "resources", "events", "leases")
@@ -153,6 +153,28 @@ class LeaseRow(TypedDict):
     resources: Resources
     priority: int
     since: float
+
+
+class PlacementGroupRow(TypedDict):
+    """One placement group. `nodes`: where each bundle is, empty for one that has no place yet. `reason`: why it waits, or was removed."""
+
+    group_id: str
+    name: str
+    namespace: str
+    state: Literal["pending", "preparing", "created", "rescheduling", "removed"]
+    strategy: str
+    bundles: list[Resources]
+    label_selectors: list[dict[str, str]]
+    nodes: list[str]
+    job_id: str
+    creator: str
+    detached: bool
+    priority: int
+    created_at: float
+    removed_at: float | None
+    reason: str
+    infeasible: bool
+    story: list[str]
 
 
 class EventRow(TypedDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.head.class_cache import ClassCache
@@ -18,12 +19,14 @@ from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, F
 from actorflow._core.policy.actors import ActorTable
 from actorflow._core.policy.checkpoints import CheckpointStore
 from actorflow._core.policy.jobs import EndJob
-from actorflow._core.policy.membership import Picked
+from actorflow._core.policy.membership import Gone, NotPicked, Picked
+from actorflow._core.policy.placement_wish import GROUP
 from actorflow._core.protocol.messages import (
     ActorFailed,
     ActorLost,
     ActorOutOfScope,
     ActorReady,
+    ActorSpec,
     CheckpointSaved,
     CreateActor,
     FindActor,
@@ -51,6 +54,10 @@ class Actors:
         self._delayed: dict[ActorId, asyncio.TimerHandle] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
+        self.in_group: Callable[[ActorSpec, int], Picked | NotPicked | Gone | None] | None = None
+        """Where an actor in a placement group goes; None: it waits (head/groups.py). Set by the head."""
+        self.on_dead: Callable[[ActorId], None] | None = None
+        """Told of each actor that is gone for good; set when there are placement groups."""
         self.table = ActorTable(
             actors_max=config.actors_max,
             dead_actors_max=config.dead_actors_max,
@@ -174,6 +181,14 @@ class Actors:
         """A job is over."""
         self._perform(self.table.job_ended(end.job_id, end.reason, self._ports.monotonic()))
 
+    def place_again(self, actor_id: ActorId, incarnation: int) -> None:
+        """There is news of the placement group that it waits for."""
+        self._perform(self._find_node(actor_id, incarnation))
+
+    def group_removed(self, actor_id: ActorId, reason: str) -> None:
+        """Its placement group is no more."""
+        self._perform(self.table.group_removed(actor_id, reason, self._ports.monotonic()))
+
     def process_lost(self, process_id: ProcessId, reason: str) -> None:
         """A driver or worker is gone: it watches nothing and owns nothing any more."""
         self.table.watcher_lost(process_id)
@@ -218,7 +233,15 @@ class Actors:
         if spec is None:
             return []
         now = self._ports.monotonic()
-        choice = self._view.pick(spec.resources, spec.placement)
+        if self.in_group is not None and spec.placement.startswith(GROUP):
+            found = self.in_group(spec, incarnation)
+            if found is None:
+                return []
+            if isinstance(found, Gone):
+                return self.table.group_removed(actor_id, found.reason, now)
+            choice = found
+        else:
+            choice = self._view.pick(spec.resources, spec.placement)
         if isinstance(choice, Picked):
             return self.table.placed(actor_id, incarnation, choice.node_id, now)
         return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)
@@ -228,6 +251,8 @@ class Actors:
         timer = self._delayed.pop(decision.actor_id, None)
         if timer is not None:
             timer.cancel()
+        if self.on_dead is not None:
+            self.on_dead(decision.actor_id)
 
     def _set_alarm(self) -> None:
         """Have `tick` called when the next one has waited too long. One that rings too early does no harm."""

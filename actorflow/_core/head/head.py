@@ -30,6 +30,7 @@ from actorflow._core.protocol.messages import (
     Beat,
     CreateActor,
     FindActor,
+    GroupWord,
     KillActor,
     Message,
     NodeInfo,
@@ -42,6 +43,7 @@ from actorflow._core.protocol.messages import (
 from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
+    from actorflow._core.head.groups import Groups
     from actorflow._core.head.watch import NodeWatch
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,9 @@ class Head:
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
+        self._opened: Groups | None = None
         actors = self._actors
+        actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
@@ -89,7 +93,18 @@ class Head:
             KillActor: (ANYONE, actors.kill),
             SaveCheckpoint: (ANYONE, actors.save_checkpoint),
             StateQuery: (ANYONE, self._state.query),
+            GroupWord: (ANYONE, lambda peer, message: self._groups().word(peer, message)),
         }
+
+    def _groups(self) -> Groups:
+        """The room of the placement groups, opened when the first one is spoken of."""
+        if self._opened is None:
+            from actorflow._core.head.groups import Groups
+
+            self._opened = Groups(self._ports, self.process_id, self._directory, self._nodes, self._jobs, self._actors)
+            self._actors.on_dead = self._opened.actor_died
+            self._state.groups = self._opened
+        return self._opened
 
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
@@ -103,6 +118,8 @@ class Head:
         if self._watch is not None:
             self._watch.stop()
         self._state.stop()
+        if self._opened is not None:
+            self._opened.stop()
         self._peers.close()
 
     # -- PeerHandler
@@ -126,12 +143,14 @@ class Head:
                     role,
                 )
                 peer.close(abort=True)
-                return
+                break
             try:
                 handle(peer, message)
             except (InternalError, AssertionError) as error:
                 # One actor's broken story must not stop the head for everybody else.
                 self._report(f"{type(message).__name__} from {peer!r}", error)
+        if self._opened is not None:
+            self._opened.turn_over()
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A process is gone, and what hangs on it: its actors, its job, its node."""
@@ -147,7 +166,11 @@ class Head:
             end = self._jobs.driver_lost(peer, reason) if peer.role == "driver" else None
             if end is not None:
                 self._actors.job_ended(end)
+                if self._opened is not None:
+                    self._opened.job_ended(end)
             self._actors.process_lost(peer.process_id, reason)
+            if self._opened is not None:
+                self._opened.process_lost(peer.process_id)
         except (InternalError, AssertionError) as error:
             self._report(f"the loss of {peer!r}", error)
 
@@ -165,6 +188,9 @@ class Head:
             old.close(abort=True)
         self._nodes.info(peer, message)
         self._view.joined(message)
+        node = self._nodes.membership.find(message.node_id)
+        if self._opened is not None and node is not None:
+            self._opened.node_joined(node)
         self._actors.node_joined(message.node_id)
 
     def _beat(self, peer: Peer, message: Beat) -> None:
@@ -198,6 +224,8 @@ class Head:
             if self._watch is not None:
                 self._watch.lost(node_id)
             self._state.node_lost(node_id)
+            if self._opened is not None:
+                self._opened.node_lost(node_id, reason)
             self._actors.node_lost(node_id, reason)
         return node_id
 

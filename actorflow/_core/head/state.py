@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +24,9 @@ TIMEOUT_S_MAX = 60.0
 NODE_SHARE = 0.8
 """The part of a query's time that the nodes get: an answer that names the silent has to come in time."""
 HEAD_SHARE = 0.9
+
+if TYPE_CHECKING:
+    from actorflow._core.head.groups import Groups
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -56,6 +60,8 @@ class StateDesk:
         self._queries_max = queries_max
         self._gatherings: dict[int, Gathering] = {}
         self._next_token = 1
+        self.groups: Groups | None = None
+        """The placement groups, when there are some. Set by the head."""
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -113,6 +119,8 @@ class StateDesk:
             return node_rows(self._nodes.membership, offset)
         if message.kind == "jobs":
             return job_rows(self._jobs.table, self._actors.table, offset)
+        if message.kind == "placement_groups":
+            return self.groups.rows(offset) if self.groups is not None else iter(())
         return actor_rows(self._actors.table, message.actor_id, offset)
 
     def _ask_nodes(self, peer: Peer, message: StateQuery) -> None:

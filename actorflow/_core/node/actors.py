@@ -18,6 +18,7 @@ from actorflow._core.node.context import Death, NodeContext, WorkerProcess
 from actorflow._core.node.elsewhere import MOVE_AGAIN_S, MOVED_MAX, Elsewhere
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
+from actorflow._core.policy.placement_wish import GROUP
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
 from actorflow._core.policy.work_class import Infeasible
 from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
@@ -94,6 +95,10 @@ class Actor:
         """See Holder."""
         self._room.refused(self, kind, reason)
 
+    def evicted(self, reason: str, *, removed: bool) -> None:
+        """See Holder."""
+        self._room.evicted(self, reason)
+
     def worker_lost(self, worker: WorkerProcess, death: Death) -> None:
         """See Occupant."""
         self._room.dedicated_lost(self, worker, death)
@@ -143,14 +148,21 @@ class Actors:
         if not problem:
             kind, problem = "environment", self._workers.problem_with(spec.env)
         if not problem:
-            ticket = self._context.book.request(
-                TicketKind.ACTOR,
-                TICKET_CLIENT,
-                spec.resources,
-                self._context.now(),
-                priority=spec.priority,
-                name=spec.class_name,
-            )
+            if spec.placement.startswith(GROUP):
+                ticket = self._in_group(spec)
+            else:
+                ticket = self._context.book.request(
+                    TicketKind.ACTOR,
+                    TICKET_CLIENT,
+                    spec.resources,
+                    self._context.now(),
+                    priority=spec.priority,
+                    name=spec.class_name,
+                )
+            if isinstance(ticket, Refused) and ticket.kind == "moved":
+                # None of its code has run: the head looks for the bundle again.
+                self._context.head.send(ActorLost(spec.actor_id, message.incarnation, ticket.reason, spent=False))
+                return
             if not isinstance(ticket, Refused):
                 actor = self._actors[spec.actor_id] = Actor(self, message, ticket)
                 ticket.holder = actor
@@ -158,6 +170,12 @@ class Actors:
             kind, problem = "unschedulable", ticket.reason
         died = ActorDied(kind, problem)
         self._context.head.send(ActorFailed(spec.actor_id, message.incarnation, died))
+
+    def _in_group(self, spec: ActorSpec) -> Ticket | Refused:
+        groups = self._context.groups
+        if groups is None:
+            return Refused("moved", "this node has no bundle of any placement group")
+        return groups.request(spec.placement, TicketKind.ACTOR, TICKET_CLIENT, spec.resources, spec.priority, spec.class_name)
 
     def move_on(self, now: float) -> None:
         """Some that wait here may find room on another node: the head looks for one again. None of their code has run."""
@@ -206,12 +224,26 @@ class Actors:
             house.actors[actor.actor_id] = actor
         else:
             worker.occupant = actor
-            self._context.book.assign(actor.ticket, worker.worker_id)
+            actor.ticket.book.assign(actor.ticket, worker.worker_id)
         worker.peer.send(HostActor(order.spec, order.incarnation, order.checkpoint, actor.ticket.devices))
 
+    def evicted(self, actor: Actor, reason: str) -> None:
+        """Its bundle is to be given back: the head places it again, unless it has ended with its group."""
+        worker = actor.worker
+        if worker is None:
+            self._withdraw(actor)
+            self._lost(actor, reason, expected=False, spent=False)
+        elif actor.shared:
+            self._end(actor, Exit.KILL)
+        else:
+            self._workers.kill(worker, reason)
+
     def refused(self, actor: Actor, kind: str, reason: str) -> None:
-        """No worker can be had."""
-        self._context.book.release(actor.ticket)
+        """No worker can be had, or its bundle is not here any more."""
+        actor.ticket.book.release(actor.ticket)
+        if kind == "moved":
+            self._lost(actor, reason, expected=False, spent=False)
+            return
         died = ActorDied("unschedulable" if kind == "full" else "crashed", f"no worker for it: {reason}")
         env = actor.order.spec.env if actor.order is not None else ""
         if kind == "worker_failed" and (problem := self._workers.problem_with(env)):
@@ -266,7 +298,7 @@ class Actors:
         culprits = [actor for actor in house.actors.values() if actor.exit is Exit.KILL]
         names = ", ".join(f"{actor.name} ({actor.actor_id})" for actor in culprits[:3])
         for actor in house.actors.values():
-            self._context.book.release(actor.ticket)
+            actor.ticket.book.release(actor.ticket)
             if actor.exit is not Exit.NO:
                 self._lost(actor, death.cause, expected=True)
             elif culprits:
@@ -316,7 +348,7 @@ class Actors:
         """Take it out of the queues: it has no worker yet."""
         if actor.claim is not None:
             self._context.pool.drop(actor.claim)
-        self._context.book.release(actor.ticket)
+        actor.ticket.book.release(actor.ticket)
 
     def _leave_worker(self, actor: Actor, reason: str) -> None:
         """NA-2: a shared actor leaves its house; a dedicated one takes its process along."""
@@ -326,7 +358,7 @@ class Actors:
             assert isinstance(worker.occupant, House), "NA-2: a shared actor lives in a house"
             worker.occupant.actors.pop(actor.actor_id, None)
             self._context.pool.leave_host(worker.worker_id, self._context.now())
-            self._context.book.release(actor.ticket)
+            actor.ticket.book.release(actor.ticket)
         else:
             worker.occupant = None
             worker.owed.append(actor.ticket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from actorflow._core.policy.worker_records import WorkerKey
 if TYPE_CHECKING:
     import asyncio
 
+    from actorflow._core.node.groups import Groups
     from actorflow._core.node.leases import Lease
 
 SIGKILL = 9
@@ -34,6 +36,12 @@ class NodeContext:
     head: HeadLink
     book: LeaseBook
     pool: WorkerPool
+    groups: Groups | None = None
+    """The bundles of placement groups here; None until the head speaks of one."""
+
+    def books(self) -> Iterable[LeaseBook]:
+        """The node's own tickets, and those in bundles."""
+        return (self.book,) if self.groups is None else (self.book, *self.groups.books())
 
     def now(self) -> float:
         """The node's clock, in seconds."""
@@ -82,6 +90,9 @@ class Holder(Protocol):
 
     def refused(self, kind: str, reason: str) -> None:
         """It will not be."""
+
+    def evicted(self, reason: str, *, removed: bool) -> None:
+        """Its bundle is to be given back (`removed`: its placement group is no more): end, whatever it does."""
 
 
 class WorkerProcess:

@@ -14,6 +14,7 @@ from actorflow._core.node.context import Client, Death, NodeContext, WorkerProce
 from actorflow._core.node.elsewhere import MOVE_AGAIN_S, MOVED_MAX, Elsewhere
 from actorflow._core.node.environment import device_texts, parse_env
 from actorflow._core.node.workers import Workers
+from actorflow._core.policy.placement_wish import GROUP
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
 from actorflow._core.policy.work_class import Infeasible
 from actorflow._core.policy.worker_records import Claim, Purpose, WorkerKey
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class Lease:
     """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
 
-    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "placement", "ticket", "worker")
+    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "placement", "removed", "ticket", "worker")
 
     def __init__(self, room: Leases, client: Client, request: RequestLease, ticket: Ticket) -> None:
         self._room = room
@@ -50,6 +51,8 @@ class Lease:
         """Nodes that have sent the request on."""
         self.claim: Claim | None = None
         self.worker: WorkerProcess | None = None
+        self.removed = False
+        """Its placement group is no more."""
 
     @property
     def name(self) -> str:
@@ -71,6 +74,11 @@ class Lease:
     def refused(self, kind: str, reason: str) -> None:
         """See Holder."""
         self._room.refused(self, kind, reason)
+
+    def evicted(self, reason: str, *, removed: bool) -> None:
+        """See Holder."""
+        self.removed = removed
+        self._room.evicted(self, reason)
 
     def worker_lost(self, worker: WorkerProcess, death: Death) -> None:
         """See Occupant."""
@@ -96,31 +104,42 @@ class Leases:
         if problem:
             peer.send(LeaseRefused(message.lease, "infeasible", problem))
             return
-        place = self._elsewhere.better_place(message.resources, message.placement, message.excluded)
-        if isinstance(place, Infeasible):
-            peer.send(LeaseRefused(message.lease, "infeasible", place.reason))
-            return
-        if place is not None:
-            peer.send(LeaseRedirect(message.lease, *place))
-            return
+        in_group = message.placement.startswith(GROUP)
+        if not in_group:
+            place = self._elsewhere.better_place(message.resources, message.placement, message.excluded)
+            if isinstance(place, Infeasible):
+                peer.send(LeaseRefused(message.lease, "infeasible", place.reason))
+                return
+            if place is not None:
+                peer.send(LeaseRedirect(message.lease, *place))
+                return
         problem = self._workers.problem_with(message.env)
         if problem:
             peer.send(LeaseRefused(message.lease, "environment", problem))
             return
-        answer = self._context.book.request(
-            TicketKind.TASK,
-            peer.process_id,
-            message.resources,
-            self._context.now(),
-            priority=message.priority,
-            name=message.name,
-        )
+        if in_group:
+            answer = self._in_group(peer, message)
+        else:
+            answer = self._context.book.request(
+                TicketKind.TASK,
+                peer.process_id,
+                message.resources,
+                self._context.now(),
+                priority=message.priority,
+                name=message.name,
+            )
         if isinstance(answer, Refused):
             peer.send(LeaseRefused(message.lease, answer.kind, answer.reason))
             return
         lease = Lease(self, client, message, answer)
         answer.holder = lease
         client.leases[message.lease] = lease
+
+    def _in_group(self, peer: Peer, message: RequestLease) -> Ticket | Refused:
+        groups, demand = self._context.groups, message.resources
+        if groups is None:
+            return Refused("moved", "this node has no bundle of any placement group")
+        return groups.request(message.placement, TicketKind.TASK, peer.process_id, demand, message.priority, message.name)
 
     def cancel(self, peer: Peer, message: CancelLease) -> None:
         """The request is not wanted any more. A grant that crosses it is returned by the owner."""
@@ -141,7 +160,7 @@ class Leases:
         worker.occupant = None
         worker.retired = message.retire
         context.pool.release(worker.worker_id, context.now(), retire=message.retire, ask=message.stays)
-        context.book.release(lease.ticket)
+        lease.ticket.book.release(lease.ticket)
 
     def kill(self, peer: Peer, message: KillLease) -> None:
         """A task does not end, so its worker does: its owner is told by LeaseLost."""
@@ -155,13 +174,13 @@ class Leases:
         """All code of this worker waits for other results."""
         ticket = self._context.book.ticket_of(peer.process_id)
         if ticket is not None:
-            self._context.book.block(ticket)
+            ticket.book.block(ticket)
 
     def unblocked(self, peer: Peer, message: Unblocked) -> None:
         """It goes on."""
         ticket = self._context.book.ticket_of(peer.process_id)
         if ticket is not None:
-            self._context.book.unblock(ticket)
+            ticket.book.unblock(ticket)
 
     # -- from the books
 
@@ -174,7 +193,7 @@ class Leases:
         """The worker is there."""
         lease.worker, lease.claim = worker, None
         worker.occupant = lease
-        self._context.book.assign(lease.ticket, worker.worker_id)
+        lease.ticket.book.assign(lease.ticket, worker.worker_id)
         granted = LeaseGranted(lease.number, worker.worker_id, worker.address, lease.ticket.devices)
         lease.client.peer.send(granted)
 
@@ -185,6 +204,14 @@ class Leases:
             # It was there when the request came.
             kind, reason = "environment", problem
         lease.client.peer.send(LeaseRefused(lease.number, kind, reason))
+
+    def evicted(self, lease: Lease, reason: str) -> None:
+        """Its bundle is to be given back."""
+        if lease.worker is None:
+            self._withdraw(lease)
+            lease.client.peer.send(LeaseRefused(lease.number, "moved", reason))
+        else:
+            self._workers.kill(lease.worker, reason)
 
     def worker_lost(self, lease: Lease, worker: WorkerProcess, death: Death) -> None:
         """The worker will never answer again."""
@@ -201,13 +228,14 @@ class Leases:
                 exit_code=exit.exit_code if exit is not None else None,
                 signal=exit.signal if exit is not None else None,
                 peak_memory_bytes=exit.peak_memory_bytes if exit is not None else 0,
+                removed=lease.removed,
             )
         )
 
     def client_lost(self, peer: Peer, reason: str) -> None:
         """An owner is gone: its requests too, and the workers that run its tasks (SEMANTICS 17)."""
         client = client_of(peer)
-        for ticket in self._context.book.client_lost(peer.process_id):
+        for ticket in [t for book in self._context.books() for t in book.client_lost(peer.process_id)]:
             lease = cast(Lease, ticket.holder)
             if lease.worker is None:
                 self._withdraw(lease)
@@ -232,13 +260,14 @@ class Leases:
 
     def reclaim(self, now: float) -> None:
         """Ask owners for leases that others wait for."""
-        for ticket in self._context.book.reclaim(now):
-            lease = cast(Lease, ticket.holder)
-            lease.client.peer.send(ReclaimLease(lease.number))
+        for book in self._context.books():
+            for ticket in book.reclaim(now):
+                lease = cast(Lease, ticket.holder)
+                lease.client.peer.send(ReclaimLease(lease.number))
 
     def refuse_too_deep(self, now: float) -> bool:
         """End nested tasks that cannot go on; True when there were some (SEMANTICS 24)."""
-        refused = self._context.book.too_deep(now)
+        refused = [pair for book in self._context.books() for pair in book.too_deep(now)]
         for ticket, why in refused:
             cast(Lease, ticket.holder).refused(why.kind, why.reason)
         return bool(refused)
@@ -249,7 +278,7 @@ class Leases:
         self._forget(lease)
 
     def _forget(self, lease: Lease) -> None:
-        self._context.book.release(lease.ticket)
+        lease.ticket.book.release(lease.ticket)
         lease.client.leases.pop(lease.number, None)
 
 

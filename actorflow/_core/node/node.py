@@ -42,6 +42,7 @@ from actorflow._core.protocol.messages import (
     Carved,
     FreeExtent,
     FreeObject,
+    GroupWord,
     HandOver,
     KillActor,
     KillLease,
@@ -121,7 +122,7 @@ class Node:
             blocked_max=config.blocked_max(),
         )
         self._pool = WorkerPool(config.pool_limits())
-        context = NodeContext(ports, config, self.node_id, self._head, self._book, self._pool)
+        self._context = context = NodeContext(ports, config, self.node_id, self._head, self._book, self._pool)
         self._jobs = Jobs()
         self._logs = Logs(context, self._jobs)
         self._workers = Workers(context, processes, self._jobs, self._logs)
@@ -164,6 +165,7 @@ class Node:
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
             BeatHeard: (HEAD, self._beat_heard),
+            GroupWord: (HEAD, self._group_word),
         }
 
     def _move_objects(self) -> Transfers:
@@ -220,6 +222,8 @@ class Node:
             self._tenancy.stop()
         self._actors.stop()
         self._state.stop()
+        if self._context.groups is not None:
+            self._context.groups.stop()
         for worker in self._workers.all():
             if worker.peer is not None:
                 worker.peer.send(Shutdown(reason))
@@ -244,6 +248,13 @@ class Node:
             if self._transfers is not None:
                 self._transfers.node_gone(node_id)
         self._move_on(self._ports.monotonic())
+
+    def _group_word(self, peer: Peer, message: GroupWord) -> None:
+        if self._context.groups is None:
+            from actorflow._core.node.groups import Groups
+
+            self._context.groups = Groups(self._context, self._pump)
+        self._context.groups.word(peer, message)
 
     def _move_on(self, now: float) -> None:
         if not self._elsewhere.alone:
@@ -286,6 +297,8 @@ class Node:
         """A process is connected."""
         if self._head.is_head(peer):
             self._head.peer_ready()
+            if self._context.groups is not None:
+                self._context.groups.joined()
             return
         if (peer.role == "node" or peer.state is not None) and not self._stopping and self._move_objects().links.ready(peer):
             return
@@ -375,10 +388,10 @@ class Node:
         """Carry out what the books decide, until they decide nothing more."""
         if self._stopping:
             return
-        book, pool = self._book, self._pool
+        book, pool, groups = self._book, self._pool, self._context.groups
         now = self._ports.monotonic()
         while True:
-            granted = book.admit(now)
+            granted = book.admit(now) if groups is None else groups.admit(now)
             for ticket in granted:
                 cast(Holder, ticket.holder).admitted()
             decisions = pool.decide(now, self._draw_id)
@@ -387,6 +400,8 @@ class Node:
             if not granted and not decisions and not self._leases.refuse_too_deep(now):
                 break
         self._elsewhere.looked_at()
+        if groups is not None:
+            groups.looked_at()
         self._arm()
 
     def _carry_out(self, decision: Decision) -> None:
@@ -403,7 +418,9 @@ class Node:
 
     def _arm(self) -> None:
         """Look at the clock again in a while, if anything waits for it."""
-        waits = self._book.waiting or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
+        groups = self._context.groups
+        asked = self._book.waiting or (groups is not None and groups.waiting)
+        waits = asked or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

@@ -74,7 +74,7 @@ def resource_rows(context: NodeContext) -> Iterator[ResourceRow]:
 
 def lease_rows(context: NodeContext) -> Iterator[LeaseRow]:
     """Every lease of tasks, oldest first."""
-    for ticket in context.book.tickets():
+    for ticket in chain.from_iterable(book.tickets() for book in context.books()):
         if ticket.kind is TicketKind.TASK:
             lease = cast(Lease, ticket.holder)
             queued = ticket.state is TicketState.WAITING or lease.worker is None

@@ -182,7 +182,7 @@ class Workers:
         self._context.pool.exited(worker.worker_id, self._context.now(), death.with_log())
         self._tell(worker, death)
         for ticket in worker.owed:
-            self._context.book.release(ticket)
+            ticket.book.release(ticket)
         worker.owed.clear()
         self.dead.append((worker, death.cause))
         if worker.peer is not None and not worker.peer.lost:

@@ -264,6 +264,11 @@ class ActorTable:
         died = ActorDied("out_of_scope", "the last handle to it is gone; keep a handle, or use lifetime='detached'")
         return self._end(actor, Event.UNREFERENCED, died, True, now)
 
+    def group_removed(self, actor_id: ActorId, reason: str, now: float) -> list[Decision]:
+        """The placement group of an actor is no more, and the actor with it: whatever max_restarts says."""
+        actor = self._actors.get(actor_id)
+        return self._die(actor, Event.KILLED, ActorDied("group_removed", reason), now) if actor is not None else []
+
     def owner_lost(self, owner: ProcessId, cause: str, now: float) -> list[Decision]:
         """A process is gone; the actors that it owned and that are not detached go with it."""
         decisions: list[Decision] = []

@@ -18,13 +18,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.base.resources import CPU, MEMORY
 from actorflow._core.policy.bundle_search import search
+from actorflow._core.policy.label_selectors import Selector, parse_selector
 
 FITTING_MAX = 64
 """Of the nodes that would do, how many are compared: enough to choose well, few enough for a big cluster."""
+AND = " & "
+"""Between the conditions of one label when bundles are taken together; it can stand in none of them."""
 WORK_MAX = 4_000
 """How many pairs of bundle and node the complete search looks at."""
 
@@ -96,8 +100,18 @@ def suits(place: Place, bundle: BundleSpec) -> bool:
 
 
 def labels_match(labels: Mapping[str, str], asked: Mapping[str, str]) -> bool:
-    """True when a node with `labels` has all that are asked."""
-    return all(labels.get(name) == value for name, value in asked.items())
+    """True when a node with `labels` is right in all that is asked: a value, or a condition as in policy/label_selectors.py."""
+    return all(labels.get(name) == text or (not text.isalnum() and _holds(labels, name, text)) for name, text in asked.items())
+
+
+def _holds(labels: Mapping[str, str], name: str, text: str) -> bool:
+    """The same for values with marks in them, most often a condition; several are joined by AND."""
+    return all(_selector(name, part).holds(labels) for part in text.split(AND))
+
+
+@lru_cache(maxsize=1024)
+def _selector(name: str, text: str) -> Selector:
+    return parse_selector(name, {name: text})
 
 
 def together(bundles: Iterable[BundleSpec]) -> BundleSpec | None:
@@ -108,9 +122,16 @@ def together(bundles: Iterable[BundleSpec]) -> BundleSpec | None:
         for name, units in bundle.resources.items():
             resources[name] = resources.get(name, 0) + units
         for name, value in bundle.labels.items():
-            if labels.setdefault(name, value) != value:
-                return None
+            known = labels.setdefault(name, value)
+            if value not in known.split(AND):
+                if not _is_condition(known) and not _is_condition(value):
+                    return None
+                labels[name] = f"{known}{AND}{value}"
     return BundleSpec(resources, labels)
+
+
+def _is_condition(text: str) -> bool:
+    return text.startswith(("!", "in("))
 
 
 def matching(wanted: Wanted, places: Sequence[Place]) -> dict[int, ProcessId]:

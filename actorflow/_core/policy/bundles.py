@@ -21,7 +21,7 @@ BL-6: Returned is said when nothing of the group is left up to that attempt, not
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from heapq import heappop, heappush
 
@@ -53,15 +53,22 @@ class ReservationState(Enum):
 
 
 class Bundle:
-    """One bundle: what it took from the node, and a pool of that for its leases."""
+    """One bundle: what it took from the node, and a pool of that for its leases, made for the first of them."""
 
-    __slots__ = ("devices", "leases", "pool", "resources")
+    __slots__ = ("_pool", "devices", "leases", "resources")
 
     def __init__(self, resources: Amounts, devices: Devices) -> None:
         self.resources = resources
         self.devices = devices
-        self.pool = ResourcePool(resources, devices)
+        self._pool: ResourcePool | None = None
         self.leases: dict[BundleLease, None] = {}
+
+    @property
+    def pool(self) -> ResourcePool:
+        """What the leases inside take from."""
+        if self._pool is None:
+            self._pool = ResourcePool(self.resources, self.devices)
+        return self._pool
 
 
 class Reservation:
@@ -72,7 +79,7 @@ class Reservation:
     def __init__(self, group_id: GroupId, attempt: int, asked: Mapping[int, Amounts], commit: bool, keep_s: float) -> None:
         self.group_id = group_id
         self.attempt = attempt
-        self.asked = dict(asked)
+        self.asked = asked
         self.commit = commit
         """Committed as soon as it is prepared."""
         self.keep_s = keep_s
@@ -85,10 +92,12 @@ class Reservation:
 class Bundles:
     """All reservations of a node. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted")
+    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted", "taken")
 
     def __init__(self, pool: ResourcePool, *, fences_max: int = FENCES_MAX) -> None:
         self._pool = pool
+        self.taken = ResourceSet()
+        """What all reservations hold of the node's room."""
         self._fences_max = fences_max
         self._groups: dict[GroupId, dict[int, Reservation]] = {}
         """By group and attempt."""
@@ -127,7 +136,7 @@ class Bundles:
                 return self._refuse(group_id, attempt, f"attempt {other.attempt} has the same bundles here")
         reservation = Reservation(group_id, attempt, bundles, commit, keep_s)
         # A claim that waits comes first: what is free may be there for it.
-        reason = self._take(reservation, self.claimed())
+        reason = self._take(reservation, self.claimed() if self._claims else {})
         if reason and not claim:
             return self._refuse(group_id, attempt, reason)
         reservation.deadline = now + keep_s
@@ -164,7 +173,7 @@ class Bundles:
         decisions: list[NodeDecision] = []
         for reservation in list(self._groups.get(group_id, {}).values()):
             if reservation.attempt <= attempt:
-                decisions += self._end(reservation, "its placement group was removed")
+                decisions += self._end(reservation, "its placement group was removed", removed=True)
         if group_id in self._returns:  # else `_end` has said so
             decisions += self._returned(group_id)
         return decisions
@@ -220,17 +229,27 @@ class Bundles:
 
     # -- leases
 
-    def take(self, group_id: GroupId, index: int, demand: Amounts, holder: object) -> BundleLease | None:
+    def take(
+        self, group_id: GroupId, index: int, demand: Amounts, holder: object, *, but: Collection[int] = ()
+    ) -> BundleLease | None:
         """Take a part of a bundle for a lease; `index` -1: of the first bundle with room. None: not now.
 
-        A lease is in one bundle, never across two. `why_never` says when waiting is no use.
+        A lease is in one bundle, never across two, and in none of those in `but`. `why_never` says when waiting is no use.
         """
         for reservation, number, bundle in self._open(group_id, index):
-            if bundle.pool.fits(demand):
+            if number not in but and bundle.pool.fits(demand):
                 lease = BundleLease(group_id, reservation.attempt, number, demand, bundle.pool.take(demand), holder)
                 bundle.leases[lease] = None
                 return lease
         return None
+
+    def fits(self, group_id: GroupId, index: int, demand: Amounts, *, but: Collection[int] = ()) -> bool:
+        """True when `take` would succeed."""
+        return any(number not in but and bundle.pool.fits(demand) for _, number, bundle in self._open(group_id, index))
+
+    def open_bundles(self, group_id: GroupId) -> dict[int, Bundle]:
+        """The committed bundles of a group by index, lowest first; to be read only."""
+        return {number: bundle for _, number, bundle in self._open(group_id, -1)}
 
     def give(self, lease: BundleLease) -> list[NodeDecision]:
         """The lease has ended, and its worker does nothing any more. Idempotent."""
@@ -281,6 +300,13 @@ class Bundles:
 
     # -- looking
 
+    def has(self, group_id: GroupId, index: int) -> bool:
+        """True when that bundle (-1: one) of the group is on this node, and not on its way back."""
+        return any(
+            reservation.state is not ReservationState.RETURNING and (index < 0 or index in reservation.asked)
+            for reservation in self._groups.get(group_id, {}).values()
+        )
+
     def held(self) -> list[HeldBundles]:
         """What a node tells the head when it joins or joins again. Without what is on its way back already."""
         return [
@@ -321,6 +347,7 @@ class Bundles:
                 for bundle in reservation.bundles.values():
                     taken.add(bundle.resources)
                     _check_bundle(bundle)
+        assert taken == self.taken, f"BL-1: bundles hold {taken}, and {self.taken} is believed"
         for group_id, upto in self._returns.items():
             assert any(attempt <= upto for attempt in self._groups.get(group_id, ())), "BL-6: Returned is due"
         return taken
@@ -354,13 +381,16 @@ class Bundles:
                 ahead_of = "older claims of placement groups" if ahead.get(name) else "workers that wait, and go on some time,"
                 return f"{ahead_of} come first, and leave too little {name} free"
         taken: dict[int, Bundle] = {}
-        for index in sorted(asked, key=lambda index: _largest_device(pool, asked[index]), reverse=True):
+        order = sorted(asked, key=lambda index: _largest_device(pool, asked[index]), reverse=True) if pool.devices else asked
+        for index in order:
             reason = pool.why_not(asked[index])
             if reason:
                 for bundle in taken.values():
                     pool.give(bundle.resources, bundle.devices)
                 return f"bundle {index} ({format_resources(asked[index])}) has no room: {reason}"
             taken[index] = Bundle(asked[index], pool.take(asked[index]))
+        for bundle in taken.values():
+            self.taken.add(bundle.resources)
         reservation.bundles = taken
         reservation.state = ReservationState.PREPARED
         return ""
@@ -375,7 +405,7 @@ class Bundles:
         while len(self._fences) > self._fences_max:
             self._fences.popitem(last=False)
 
-    def _end(self, reservation: Reservation, reason: str) -> list[NodeDecision]:
+    def _end(self, reservation: Reservation, reason: str, *, removed: bool = False) -> list[NodeDecision]:
         """Give a reservation back: at once, or when its leases, which are killed, have ended."""
         if reservation.state is ReservationState.RETURNING:
             return []
@@ -384,7 +414,7 @@ class Bundles:
         self._uncommitted.pop(key, None)
         self._claims.pop(key, None)
         kills: list[NodeDecision] = [
-            KillLease(lease, reason) for bundle in reservation.bundles.values() for lease in bundle.leases
+            KillLease(lease, reason, removed) for bundle in reservation.bundles.values() for lease in bundle.leases
         ]
         return kills or self._give_back_when_idle(reservation)
 
@@ -395,6 +425,7 @@ class Bundles:
             return []
         for bundle in reservation.bundles.values():
             self._pool.give(bundle.resources, bundle.devices)
+            self.taken.subtract(bundle.resources)
         group_id = reservation.group_id
         attempts = self._groups[group_id]
         del attempts[reservation.attempt]

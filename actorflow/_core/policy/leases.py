@@ -50,8 +50,8 @@ class LeaseBook:
     """All tickets of a node. After any change `admit` says who is granted."""
 
     __slots__ = (
-        "_by_process", "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
-        "_shares", "_stuck", "blocked_max", "pool", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
+        "_clients", "_devices", "_dirty", "_free", "_lending", "_number", "_order", "_running",
+        "_shares", "_stuck", "blocked_max", "by_process", "pool", "reclaim_after_s", "starvation_s", "total", "waiting_max", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +81,8 @@ class LeaseBook:
         self._order = LeaseOrder(self._shares, starvation_s)
         self._number = 0
         self._clients: dict[str, _Client] = {}
-        self._by_process: dict[str, Ticket] = {}
+        self.by_process: dict[str, Ticket] = {}
+        """The ticket under which a worker runs. The books of bundles on this node share it."""
         self._dirty = False
         self._running = 0
         self._lending = 0
@@ -111,8 +112,11 @@ class LeaseBook:
         if self._order.count >= self.waiting_max:
             return Refused("full", f"{self._order.count} requests wait on this node, as many as it keeps")
         self._number += 1
-        ticket = Ticket(self._number, kind, client, demand, priority, name, now)
-        ticket.parent = parent = self._by_process.get(client)
+        return self._enter(Ticket(self, self._number, kind, client, demand, priority, name, now))
+
+    def _enter(self, ticket: Ticket) -> Ticket:
+        client = ticket.client
+        ticket.parent = parent = self.by_process.get(client)
         ticket.depth = nesting_depth(parent) if parent is not None else 0
         record = self._clients.get(client)
         if record is None:
@@ -127,7 +131,7 @@ class LeaseBook:
         """A granted ticket got this worker: what that process asks for from now on is nested in it."""
         assert ticket.state is not TicketState.WAITING, "LE-2: only a granted ticket gets a worker"
         ticket.process = process
-        self._by_process[process] = ticket
+        self.by_process[process] = ticket
 
     def release(self, ticket: Ticket) -> None:
         """End a ticket: cancel it when it waits, take back what it has when it is granted. Idempotent."""
@@ -141,8 +145,8 @@ class LeaseBook:
         else:
             del client.held[ticket.number]
             self._give_back(ticket)
-            if self._by_process.get(ticket.process) is ticket:
-                del self._by_process[ticket.process]
+            if self.by_process.get(ticket.process) is ticket:
+                del self.by_process[ticket.process]
         self._dirty = True  # also after a cancel: it may have held others up (LE-3)
         ticket.state = TicketState.CLOSED
         ticket.parent = None
@@ -268,15 +272,23 @@ class LeaseBook:
         client.held[ticket.number] = ticket
         ticket.state = TicketState.HELD
         ticket.granted_at = now
+        self._take(ticket)
+        if ticket.kind is TicketKind.TASK:
+            self._running += 1
+            self._shares.granted(ticket)
+            self._order.rerank(ticket.client)
+
+    def _take(self, ticket: Ticket) -> None:
         self._free.subtract(ticket.demand)
         for name, book in self._devices.items():
             units = ticket.demand.get(name, 0)
             if units:
                 ticket.devices[name] = book.take(units, book.wanted_type(ticket.demand))
-        if ticket.kind is TicketKind.TASK:
-            self._running += 1
-            self._shares.granted(ticket)
-            self._order.rerank(ticket.client)
+
+    def _give(self, ticket: Ticket) -> None:
+        self._free.add(ticket.demand)
+        for name, ids in ticket.devices.items():
+            self._devices[name].give(ids, ticket.demand[name])
 
     def _give_back(self, ticket: Ticket) -> None:
         if ticket.state is TicketState.BLOCKED:
@@ -285,9 +297,7 @@ class LeaseBook:
             del self._stuck[ticket.number]
         elif ticket.kind is TicketKind.TASK:
             self._running -= 1
-        self._free.add(ticket.demand)
-        for name, ids in ticket.devices.items():
-            self._devices[name].give(ids, ticket.demand[name])
+        self._give(ticket)
         if ticket.kind is TicketKind.TASK:
             self._shares.released(ticket)
             self._order.rerank(ticket.client)
@@ -297,8 +307,7 @@ class LeaseBook:
         cpu = ticket.demand.get(CPU, 0)
         if cpu:
             self._lending += 1
-            self._free.amounts[CPU] += cpu
-            self.pool.lent += cpu
+            self._lend_cpu(ticket, cpu)
             self._dirty = True
 
     def _take_back(self, ticket: Ticket) -> None:
@@ -306,10 +315,17 @@ class LeaseBook:
         if not cpu:
             return
         self._lending -= 1
-        self._free.amounts[CPU] -= cpu
-        self.pool.lent -= cpu
+        self._take_back_cpu(ticket, cpu)
         if self._stuck:
             self._lend(self._stuck.pop(next(iter(self._stuck))))
+
+    def _lend_cpu(self, ticket: Ticket, cpu: int) -> None:
+        self._free.amounts[CPU] += cpu
+        self.pool.lent += cpu
+
+    def _take_back_cpu(self, ticket: Ticket, cpu: int) -> None:
+        self._free.amounts[CPU] -= cpu
+        self.pool.lent -= cpu
 
     # -- looking
 
@@ -326,7 +342,7 @@ class LeaseBook:
 
     def ticket_of(self, process: str) -> Ticket | None:
         """The ticket under which a worker runs."""
-        return self._by_process.get(process)
+        return self.by_process.get(process)
 
     def free(self) -> ResourceSet:
         """What is free now; a negative amount of CPU is the debt of LE-1."""

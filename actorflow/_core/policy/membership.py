@@ -59,6 +59,13 @@ class NotPicked:
     infeasible: bool
 
 
+@dataclass(slots=True)
+class Gone:
+    """What it was to be a part of is no more, and so is it."""
+
+    reason: str
+
+
 class Membership:
     """The living nodes, and a bounded memory of the lost ones."""
 
@@ -77,6 +84,15 @@ class Membership:
     def living(self) -> list[ProcessId]:
         """The ids of the living, in the order they joined."""
         return list(self._living)
+
+    def address(self, node_id: ProcessId) -> str:
+        """Where a living node is reached; empty for one that is lost."""
+        node = self._living.get(node_id)
+        return node.address if node is not None else ""
+
+    def find(self, node_id: ProcessId) -> Node | None:
+        """A living node."""
+        return self._living.get(node_id)
 
     def joined(self, node_id: ProcessId, address: str, resources: dict[str, int], labels: dict[str, str], now: float) -> None:
         """A node says what it is and has: for the first time, again, or as one that was lost and comes back."""

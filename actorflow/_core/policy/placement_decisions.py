@@ -133,6 +133,8 @@ class KillLease:
 
     lease: BundleLease
     reason: str
+    removed: bool = False
+    """The group is no more: nothing of it will ever run again."""
 
 
 # the shell of the head --------------------------------------------------------------------------------------

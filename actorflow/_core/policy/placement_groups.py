@@ -302,6 +302,21 @@ class PlacementGroups:
                     decisions += self._fail(group, f"node {node_id} came back without what it had prepared", now, but=node_id)
         return decisions
 
+    def node_changed(self, node_id: ProcessId, total: Amounts, labels: Mapping[str, str]) -> bool:
+        """A node that has joined has other totals or labels. False when it has not joined."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            return False
+        self._nodes.joined(node_id, total, labels, node.outside)
+        self._planner.touch()
+        return True
+
+    def node_holds(self, node_id: ProcessId, held: Iterable[HeldBundles], now: float) -> list[Decision]:
+        """A node that has joined already says what it has: as in `node_joined`, with nothing lost by it."""
+        if self._nodes.get(node_id) is None:
+            return []
+        return [decision for bundles in held for decision in self._found(node_id, bundles, now)]
+
     def _found(self, node_id: ProcessId, bundles: HeldBundles, now: float) -> list[Decision]:
         """A node that joins has this."""
         group_id, attempt = bundles.group_id, bundles.attempt

@@ -72,7 +72,7 @@ def _labels(what: str, labels: Mapping[str, str], places: Sequence[Place]) -> st
     asked = dict(labels)
     for name, value in labels.items():
         values = list(dict.fromkeys(place.labels[name] for place in places if name in place.labels))
-        if value not in values:
+        if not any(labels_match(place.labels, {name: value}) for place in places):
             shown = ", ".join(map(repr, values[:VALUES_SHOWN_MAX])) + (" ..." if len(values) > VALUES_SHOWN_MAX else "")
             there = f"{name!r} is {shown} where a node has it" if values else f"no node has {name!r}"
             return f"{what} asks for a node with the labels {asked}, and {there}"

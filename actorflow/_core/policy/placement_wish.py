@@ -1,6 +1,7 @@
 """Where a piece of work may run, as it travels with it: labels, and a strategy other than the default one. Pure.
 
-The text is JSON, empty for most work. The options write it (`actorflow/options.py`), nodes and head read it.
+The text is JSON, empty for most work; for work in a placement group it is that and nothing else. The options write it
+(`actorflow/options.py`), nodes and head read it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from actorflow._core.base.ids import GroupId
 from actorflow._core.policy.label_selectors import parse_selector
 from actorflow._core.policy.work_class import ANY_NODE, NodeAffinity, Strategy, WorkClass
+
+GROUP = "group:"
+"""How the text of work in a placement group begins; what follows is its id and the index of the bundle."""
 
 LABELS, STRATEGY, NODE, SOFT = "labels", "strategy", "node", "soft"
 
@@ -22,6 +27,17 @@ def wish_text(labels: Mapping[str, str] | None, *, spread: bool = False, node: s
     if node:
         wish |= {NODE: node, SOFT: soft}
     return json.dumps(wish, sort_keys=True) if wish else ""
+
+
+def in_group(group_id: GroupId, index: int) -> str:
+    """The text for work in a bundle of a placement group; `index` -1: in any one."""
+    return f"{GROUP}{group_id}:{index}"
+
+
+def group_of(text: str) -> tuple[GroupId, int]:
+    """The group and the index in a text that begins with GROUP. Raises ValueError for what no options have written."""
+    group_id, _, index = text.removeprefix(GROUP).rpartition(":")
+    return group_id, int(index)
 
 
 def work_class(resources: Mapping[str, int], text: str) -> WorkClass:

@@ -80,9 +80,8 @@ class ResourcePool:
 
     def why_not(self, demand: Amounts) -> str:
         """What of `demand` is not free, as text: `4 CPU are missing`, or which devices have no room."""
-        missing = self.free.missing(demand)
-        if missing:
-            return f"{format_resources(missing)} more than there is free"
+        if not self.free.fits(demand):
+            return f"{format_resources(self.free.missing(demand))} more than there is free"
         for name, book in self.devices.items():
             units = demand.get(name, 0)
             if units and not book.fits(units, book.wanted_type(demand)):

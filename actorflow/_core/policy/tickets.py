@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from actorflow._core.base.errors import OptionError
 from actorflow._core.base.resources import (
@@ -47,6 +48,22 @@ class TicketState(Enum):
     CLOSED = "closed"
 
 
+class Book(Protocol):
+    """Who has granted a ticket, or will: a node's own book, or that of the bundles of a placement group."""
+
+    def assign(self, ticket: Ticket, process: str) -> None:
+        """It got this worker."""
+
+    def release(self, ticket: Ticket) -> None:
+        """It has ended."""
+
+    def block(self, ticket: Ticket) -> None:
+        """All code on its worker waits."""
+
+    def unblock(self, ticket: Ticket) -> None:
+        """The code goes on."""
+
+
 class Ticket:
     """One request for resources, from arrival to release.
 
@@ -55,13 +72,14 @@ class Ticket:
     """
 
     __slots__ = (
-        "asked_at", "client", "demand", "depth", "devices", "granted_at", "holder", "kind", "name", "number",
+        "asked_at", "book", "client", "demand", "depth", "devices", "granted_at", "holder", "kind", "name", "number",
         "parent", "priority", "process", "requested_at", "shape", "state",
     )  # fmt: skip
 
     def __init__(
-        self, number: int, kind: TicketKind, client: str, demand: Demand, priority: int, name: str, now: float
+        self, book: Book, number: int, kind: TicketKind, client: str, demand: Demand, priority: int, name: str, now: float
     ) -> None:
+        self.book = book
         self.number = number
         self.kind = kind
         self.client = client

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from actorflow._core.base.errors import (
     ActorAlreadyExistsError,
     ActorDiedError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
     PendingCallsLimitExceeded,
@@ -417,6 +418,9 @@ class ActorCalls:
             return ActorUnschedulableError(f"{client!r} cannot run here: {died.reason}")
         if died is not None and died.kind == "environment":
             return RuntimeEnvError.explain(which=repr(client), what="cannot run", why=died.reason)
+        if died is not None and died.kind == "group_removed":
+            facts = {"actor": repr(client), "actor_id": client.actor_id, "reason": died.reason}
+            return ActorPlacementGroupRemoved(f"{client!r} is dead: {died.reason}", **facts)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 

@@ -16,7 +16,7 @@ from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, CallState, pack, unsettled
-from actorflow._core.worker.context import TRACER, declared, declared_values, running_call
+from actorflow._core.worker.context import CAPTURED, TRACER, declared, declared_values, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.large_arguments import Large
 from actorflow._core.worker.object_ref import ObjectRef
@@ -97,6 +97,10 @@ class Caller:
             self._arm_timeout(call, timeout_s)
         if (taken := declared_values()) is not None:
             call.values = taken
+        if (taken is not None and CAPTURED in taken) or (actor is None and call.options.capture_child_tasks):
+            from actorflow._core.worker.captured import capture
+
+            capture(call, actor)
         if actor is not None:
             call.place = actor
         if large is not None:

@@ -37,6 +37,9 @@ deadline: ContextVar[float | None] = ContextVar("actorflow_deadline", default=No
 declared: ContextVar[dict[str, str] | None] = ContextVar("actorflow_declared", default=None)
 """What `af.context` declares for the calls that are made here (SEMANTICS 8). Replaced, never changed."""
 
+CAPTURED = "actorflow.placement_group"
+"""What is declared for the children of code that captures them: the placement group they run in (worker/captured.py)."""
+
 _modules = sys.modules
 TRACER = "opentelemetry.trace"
 TRACESTATE_CHARS_MAX = 512

@@ -40,6 +40,7 @@ from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
+    from actorflow._core.worker.groups import GroupCalls
     from actorflow._core.worker.host import Host
 
 log = logging.getLogger("actorflow")
@@ -109,6 +110,7 @@ class Core:
         self._head_address = ""
         self.node_id = ""
         self.closed: BaseException | None = None
+        self._groups: GroupCalls | None = None
         self.on_lost: Callable[[str], None] | None = None
         self.on_log: Callable[[m.WorkerLog], None] | None = None
         self.pending_acks: dict[str, set[int]] = {}
@@ -174,6 +176,8 @@ class Core:
             if borrowed.outcome is None:
                 self.caller.settled_borrow(borrowed, self.failed(error))
         self.directory.fail_all(error)
+        if self._groups is not None:
+            self._groups.fail_all()
 
     def _drain_timer(self) -> None:
         if self.closed is None:
@@ -283,6 +287,15 @@ class Core:
         if self._head is None:
             self._head = self.peers.connect(self._head_address)
         return self._head
+
+    @property
+    def groups(self) -> GroupCalls:
+        """Placement groups; made when there is one."""
+        if self._groups is None:
+            from actorflow._core.worker.groups import GroupCalls
+
+            self._groups = GroupCalls(self)
+        return self._groups
 
     def peer(self, process_id: str, address: str) -> Peer:
         """The connection to a process; made when there is none."""
@@ -493,6 +506,7 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.ActorState: lambda core: core.actors.on_state,
     m.CreateActorReply: lambda core: core.actors.on_create_reply,
     m.FindActorReply: lambda core: core.directory.on_answer,
+    m.GroupWord: lambda core: core.groups.on_word,
     m.StateReply: lambda core: core.directory.on_answer,
     m.StateQuery: lambda core: core.directory.on_state_query,
     m.Allocated: lambda core: core.store.on_allocated,

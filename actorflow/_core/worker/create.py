@@ -11,7 +11,7 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import Call, pack, unsettled
-from actorflow._core.worker.context import declared_values
+from actorflow._core.worker.context import CAPTURED, declared_values
 from actorflow._core.worker.large_arguments import Large
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
     call = Call(_CONSTRUCTOR, options, 0)  # only its arguments and its declared context are used
     call.values = declared_values()
+    if options.capture_child_tasks or (call.values is not None and CAPTURED in call.values):
+        from actorflow._core.worker.captured import capture
+
+        capture(call, None)
+        options = call.options
     large = pack(call, args, kwargs)
     placed = core.large_arguments.place(large, target.name) if large is not None else None
     with core.lock:

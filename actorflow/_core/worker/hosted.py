@@ -16,7 +16,7 @@ from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
-from actorflow._core.worker.context import RunningCall, declared, running_call
+from actorflow._core.worker.context import CAPTURED, RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.loop_watch import LoopWatch
@@ -92,6 +92,10 @@ class HostedActor:
             bound = getattr(self.instance, name)
             known = self._methods[name] = (bound, inspect.iscoroutinefunction(bound), f"{self.spec.class_name}.{name}")
         return known
+
+    def keep_method(self, name: str, bound: Callable[..., Any], is_async: bool, label: str) -> None:
+        """Have this run from now on when the method is called."""
+        self._methods[name] = (bound, is_async, label)
 
     async def construct(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: bytes | None) -> None:
         """`__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21)."""
@@ -233,6 +237,10 @@ async def _construct(host: Host, message: m.HostActor) -> None:
         else:
             args, kwargs = arguments.load_arguments(core, incoming)
         await actor.construct(host, args, kwargs, message.checkpoint)
+        if spec.values is not None and CAPTURED in spec.values:
+            from actorflow._core.worker.captured import capture_in_methods
+
+            capture_in_methods(actor, spec.values[CAPTURED])
     except BaseException as error:
         # Whatever ends a constructor, SystemExit included, is the end of this actor and not of our loop.
         failed = arguments.failure(core, incoming, error)

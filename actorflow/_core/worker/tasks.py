@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
@@ -79,7 +80,7 @@ class Request:
 class LeaseClass:
     """Tasks that may share workers: the same resources, environment and priority."""
 
-    __slots__ = ("full", "key", "leases", "options", "queue", "requests", "sweeping")
+    __slots__ = ("full", "in_group", "key", "leases", "options", "queue", "requests", "sweeping")
 
     def __init__(self, key: Any, options: Any) -> None:
         self.key = key
@@ -90,6 +91,8 @@ class LeaseClass:
         self.full = False
         """No lease takes another call now; cleared whenever one ends."""
         self.sweeping = False
+        self.in_group: bool = options.in_group
+        """Its tasks run in a placement group: another room knows whom to ask (worker/groups.py)."""
 
 
 class TaskSubmitter:
@@ -179,13 +182,20 @@ class TaskSubmitter:
         core.push(peer, message, urgent=first)
 
     def _request(self, klass: LeaseClass) -> None:
+        if klass.in_group:
+            for node in self._core.groups.route(klass):
+                self._request_of(klass, node)
+            return
         want = min(len(klass.queue), REQUESTS_MAX) - len(klass.requests)
         for _ in range(want):
-            lease_id = self._next_lease
-            self._next_lease += 1
-            klass.requests.add(lease_id)
-            request = self._requests[lease_id] = Request(klass, self._core.node)
-            self._ask(lease_id, request)
+            self._request_of(klass, self._core.node)
+
+    def _request_of(self, klass: LeaseClass, node: Peer) -> None:
+        lease_id = self._next_lease
+        self._next_lease += 1
+        klass.requests.add(lease_id)
+        request = self._requests[lease_id] = Request(klass, node)
+        self._ask(lease_id, request)
 
     def _ask(self, lease_id: int, request: Request) -> None:
         options, name = request.klass.options, request.klass.queue[0].target.name
@@ -242,6 +252,10 @@ class TaskSubmitter:
             return
         klass = request.klass
         klass.requests.discard(message.lease)
+        if message.kind == "moved":
+            if klass.queue:
+                self._core.groups.contradicted(klass)
+            return
         if klass.leases and message.kind not in ("infeasible", "environment"):
             return
         queue, klass.queue = klass.queue, deque()
@@ -255,6 +269,20 @@ class TaskSubmitter:
                 else:
                     error = WorkerCrashedError(f"no worker could be started for {call.target.name}: {message.reason}")
                 self._core.caller.settle_error(call, error)
+
+    def fail_class(self, klass: LeaseClass, error_of: Callable[[Call], Exception], *, drop: bool) -> None:
+        """None of the tasks that wait can ever run. `drop`: nor will others of this class."""
+        self._withdraw(klass)
+        queue, klass.queue = klass.queue, deque()
+        if drop and self._classes.get(klass.key) is klass:
+            del self._classes[klass.key]
+        for call in queue:
+            if call.state is CallState.QUEUED:
+                self._core.caller.settle_error(call, error_of(call))
+
+    def asked_by(self, klass: LeaseClass) -> list[Peer]:
+        """Who is asked for leases of this class now, once for each request."""
+        return [self._requests[lease_id].node for lease_id in klass.requests]
 
     def on_reclaim(self, peer: Peer, message: ReclaimLease) -> None:
         """Somebody waits: give it back when what is on its way is done."""
@@ -286,6 +314,11 @@ class TaskSubmitter:
 
     def _node_lost(self, node: Peer) -> None:
         """Another node is gone: what was asked of it is asked of ours again, and what its workers had is lost."""
+        requested = [request.klass for request in self._requests.values() if request.node is node]
+        leased = [lease.klass for lease in self._leases.values() if lease.node is node]
+        for klass in dict.fromkeys(requested + leased):
+            if klass.in_group:
+                self._core.groups.contradicted(klass)
         for lease_id, request in list(self._requests.items()):
             if request.node is node:
                 del self._requests[lease_id]
@@ -316,6 +349,9 @@ class TaskSubmitter:
             # Workers run tasks in order: only the first can be the one that died with it, so only it spends a retry.
             if call.cancelled:
                 self._core.caller.settle_cancelled(call)
+            elif death.removed:
+                error = self._core.groups.removed_error(klass.options.placement, call.target.name)
+                self._core.caller.settle_error(call, error)
             elif call.retries_left == 0:
                 self._core.caller.settle_error(
                     call,
@@ -447,6 +483,13 @@ class TaskSubmitter:
         calls_max = lease.klass.options.calls_max
         used_up = bool(calls_max and lease.pushed >= calls_max)
         lease.node.send(ReturnLease(lease.lease_id, used_up or lease.worn, lease.worn and not used_up))
+
+    def return_idle(self, klass: LeaseClass) -> None:
+        """Give back the leases without work at once."""
+        for lease in [lease for lease in klass.leases.values() if not lease.inflight]:
+            lease.reclaimed = True
+            self._return_if_idle(lease)
+            self._core.flush_now(lease.node)
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""

@@ -422,7 +422,7 @@ def test_one_actor_and_a_limit(cluster: Cluster) -> None:
     )
     assert ([row["actor_id"] for row in json.loads(one.rows)], one.truncated) == (["actor-1"], False)
     assert none.rows == b"[]"
-    assert wrong.error.startswith("there is no kind of state 'actorz': known are nodes, jobs, actors, tasks")
+    assert wrong.error.startswith("there is no kind of state 'actorz': known are nodes, jobs, actors, placement_groups, tasks")
 
 
 def test_nodes_answer_together_and_the_silent_are_named_in_time(cluster: Cluster) -> None:

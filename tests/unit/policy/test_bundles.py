@@ -256,7 +256,7 @@ def test_leases_are_killed_before_a_bundle_goes_back() -> None:
     committed(bundles, CPU, CPU)
     first, second = taken(bundles, 0, CPU), taken(bundles, 1, CPU)
     words = "its placement group was removed"
-    assert bundles.return_group(G, 1) == [KillLease(first, words), KillLease(second, words)]
+    assert bundles.return_group(G, 1) == [KillLease(first, words, removed=True), KillLease(second, words, removed=True)]
     assert bundles.return_group(G, 1) == [], "asked twice, killed once; the answer comes when it is true (BL-6)"
     assert bundles.take(G, 0, CPU, None) is None
     assert bundles.give(first) == []

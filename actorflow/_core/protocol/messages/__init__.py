@@ -32,7 +32,7 @@ from actorflow._core.protocol.messages.call import (
     Reply,
     TaskCall,
 )
-from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, NodeEntry, NodeGone, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, GroupWord, NodeEntry, NodeGone, NodeLoad, NodesChanged
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
@@ -98,6 +98,7 @@ from actorflow._core.protocol.messages.transfer import (
 
 AnyMessage = (
     Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | Beat | BeatHeard | NodeGone
+    | GroupWord
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
@@ -158,6 +159,7 @@ __all__ = [
     "FreedUpTo",
     "GaveBack",
     "Goodbye",
+    "GroupWord",
     "HandOver",
     "Hello",
     "Holding",

@@ -42,9 +42,9 @@ class ActorDied(Message):
     """Why an actor is gone; `reason` in words that follow "it died: ".
 
     `kind`: killed | crashed | init_failed | owner_died | out_of_scope | exited | job_ended | unschedulable |
-    environment (no worker can have the one it asks for), and from the head alone: refused (it was never
-    created) | forgotten (unknown, or its end is no longer remembered). `story`: what happened to it before,
-    line by line, where that helps to understand the end.
+    group_removed (its placement group is) | environment (no worker can have the one it asks for), and from the head
+    alone: refused (it was never created) | forgotten (unknown, or its end is no longer remembered). `story`: what
+    happened to it before, line by line, where that helps to understand the end.
     `drained`: it ended gracefully; the replies to the calls in its mailbox are there, or on their way.
     """
 

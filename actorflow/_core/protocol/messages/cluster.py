@@ -26,6 +26,12 @@ class NodeEntry(Message):
     draining: bool = False
 
 
+class GroupWord(Message, tag=90):
+    """anyone -> anyone: a word about a placement group, encoded apart (messages/group.py): most processes never load those."""
+
+    word: bytes
+
+
 class NodesChanged(Message, tag=9):
     """head -> node: these nodes are new or have other amounts, and those are gone. To a node that has just joined: all of them."""
 

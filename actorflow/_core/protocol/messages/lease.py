@@ -49,7 +49,8 @@ class LeaseRefused(Message, tag=33):
 
     `kind`: infeasible (it never can be) | environment (no worker can have the one it asks for; `reason` says
     what to do) | worker_failed (no process could be started) | full (too many requests wait) | too_deep
-    (nested tasks keep more workers than allowed: SEMANTICS 24) | shutdown.
+    (nested tasks keep more workers than allowed: SEMANTICS 24) | moved (the bundle is not on this node: ask the
+    head where it is) | shutdown.
     """
 
     lease: int
@@ -60,7 +61,8 @@ class LeaseRefused(Message, tag=33):
 class LeaseLost(Message, tag=34):
     """node -> owner: the leased worker died; `cause` tells how in words, `log` has its last lines.
 
-    `exit_code` or `signal` is set when the process has ended and somebody could tell how.
+    `removed`: its placement group is no more, so nothing else will run in it. `exit_code` or `signal` is set when the process has
+    ended and somebody could tell how.
     """
 
     lease: int
@@ -72,6 +74,7 @@ class LeaseLost(Message, tag=34):
     exit_code: int | None = None
     signal: int | None = None
     peak_memory_bytes: int = 0
+    removed: bool = False
 
 
 class ReturnLease(Message, tag=35):
