@@ -1,7 +1,8 @@
 """A node process of a cluster of several nodes: the node role, with the head beside it in the first of them.
 
-It lives until it is told to end (SIGTERM), whatever drivers come and go, or until the head says that it was given up. Whoever speaks with
-it over TCP proves a key of the cluster first; beyond loopback that is under TLS.
+It lives until it is told to end (SIGTERM), whatever drivers come and go. When the head says that it was given up, it ends with all that it
+runs, and begins again as another node (`second_life`). Whoever speaks with it over TCP proves a key of the cluster first; beyond loopback
+that is under TLS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = logging.getLogger("actorflow")
 WORKERS_TOO = ("actorflow._core.io.cluster_access",)
 """What this process and its workers need, besides what those of a local cluster do."""
 GIVEN_UP = 3
-"""The exit code of a node that the head has given up: started anew it is another node."""
+"""The exit code of a node that the head has given up and that cannot begin again: started anew it is another node."""
 
 
 class ClusterNodeConfig(NamedTuple):
@@ -81,11 +82,16 @@ def run(config: ClusterNodeConfig) -> int:
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:
-        code = loop.run_until_complete(NodeProcess(config, session).serve(arena, zygote))
+        node = NodeProcess(config, session)
+        code = loop.run_until_complete(node.serve(arena, zygote))
         if not code:
             session.remove()  # After a failure it stays: whoever has started us reads there why, and removes it.
     finally:
         loop.close()
+    if code == GIVEN_UP and node.again:
+        from actorflow._core.boot.second_life import begin_again
+
+        begin_again(config, node.port, node.again)
     return code
 
 
@@ -103,11 +109,13 @@ class NodeProcess:
         self._loop = loop = asyncio.get_event_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         self._code = 0
-        self._ports = real_ports(loop, lock=False)
-        self._node_id = new_id(self._ports.rng)
-        self._head_id = new_id(self._ports.rng)
+        self.again = ""
+        """What it may join once more with."""
+        self.ports = real_ports(loop, lock=False)
+        self._node_id = new_id(self.ports.rng)
+        self._head_id = new_id(self.ports.rng)
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
-        self._port = 0
+        self.port = 0
         self._joining: Enrolment | None = None
 
     def _end(self, reason: str) -> None:
@@ -130,13 +138,13 @@ class NodeProcess:
         loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._gateway.close)
-            self._port = await self._gateway.listen(config.host, config.port)
+            self.port = await self._gateway.listen(config.host, config.port)
             handover = HandoverServer(loop, handover_path(session.path), self._gateway)
             stack.callback(handover.close)
             credentials, security = await (self._join(stack) if config.head else self._lead(stack))
             credentials.serve(handover)
             stack.callback(credentials.close)
-            ports = replace(self._ports, network=self._network(security))
+            ports = replace(self.ports, network=self._network(security))
             processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
             node = Node(ports, self._settings(), processes, arena, self._end, DirectorySpill(loop, arena, session.spill))
             server = ArenaServer(loop, session.arena_path, arena)
@@ -148,9 +156,11 @@ class NodeProcess:
                 await node.others_know()
             tls = "yes" if config.tls else ""
             session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
-            os.write(config.ready_fd, f"{self._port}".encode())
-            os.close(config.ready_fd)
+            if config.ready_fd >= 0:  # In a second life nobody waits.
+                os.write(config.ready_fd, f"{self.port}".encode())
+                os.close(config.ready_fd)
             reason = await self._ended
+            self.again = credentials.again
             await node.stop(reason)
         return self._code
 
@@ -166,11 +176,11 @@ class NodeProcess:
     def _address(self, name: str, path: str) -> str:
         from actorflow._core.base.addresses import TcpAddress
 
-        return f"{TcpAddress(self._config.advertised, self._port, name)},{path}"
+        return f"{TcpAddress(self._config.advertised, self.port, name)},{path}"
 
     def _tcp(self) -> str:
         host = self._config.advertised
-        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _own_address(self, name: str) -> str:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")
@@ -210,7 +220,7 @@ class NodeProcess:
         lead = ClusterHead(
             self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
         )
-        lead.prepare(self._ports, self._network, self._own_address, self._node_address(), os.getpid())
+        lead.prepare(self.ports, self._network, self._own_address, self._node_address(), os.getpid())
         credentials, security = self._credentials(lead.fences, lead.securities)
         credentials.issuer = lead
         await credentials.certify()
@@ -234,7 +244,7 @@ class NodeProcess:
         security.key = lambda name: ticket.key
         if self._config.tls:
             security.client = client_side(Credentials(ticket.authorities))
-        ports = replace(self._ports, network=self._network(security))
+        ports = replace(self.ports, network=self._network(security))
         identity = Identity("node", self._node_id, pid=os.getpid())
         desk = Enrolment(ports, identity, self._at_head(ENROLMENT), credentials.keys_changed)
         credentials.issuer = self._joining = desk
