@@ -36,6 +36,7 @@ from actorflow._core.security.wire import OPENING_BYTES, PREFACE_BYTES, VERDICT_
 from tests.integration import leaks
 from tests.security.strangers import BOUND_S, Bystander, Target, tap
 
+pytestmark = pytest.mark.timeout(240)
 OPTIONS: dict[str, Any] = {"num_cpus": 1, "memory": "1GiB", "object_store_memory": "64MiB"}
 STRANGE = Secrets(bytes(range(32)))
 """A secret that is not this cluster's."""

@@ -117,6 +117,7 @@ class NodeProcess:
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
         self.port = 0
         self._joining: Enrolment | None = None
+        self._credentials: NodeCredentials | None = None
 
     def _end(self, reason: str) -> None:
         if not self._ended.done():
@@ -142,6 +143,7 @@ class NodeProcess:
             handover = HandoverServer(loop, handover_path(session.path), self._gateway)
             stack.callback(handover.close)
             credentials, security = await (self._join(stack) if config.head else self._lead(stack))
+            self._credentials = credentials
             credentials.serve(handover)
             stack.callback(credentials.close)
             ports = replace(self.ports, network=self._network(security))
@@ -194,13 +196,19 @@ class NodeProcess:
         if self._joining is not None and error.code not in (Code.TARGET, Code.BUSY, Code.TIMEOUT):
             self._joining.give_up(error)  # It would be the same the next time.
         elif error.code is Code.FENCED and error.told:
-            log.error("the head has given this node up, and it ends with all that it runs: %s", error)
+            self._give_up(f"the head has given this node up: {error}")
+        elif error.code is Code.CLOCK and self._credentials is not None and self._credentials.ended:
+            self._give_up(f"the certificate of this node has ended before the head could be reached again: {error}")
+
+    def _give_up(self, why: str) -> None:
+        if not self._code:
+            log.error("%s. It ends with all that it runs", why)
             self._code = GIVEN_UP
-            self._end("the head has given this node up")
+            self._end(why)
 
     # -- keys
 
-    def _credentials(self, fences: Fences, others: list[Security]) -> tuple[NodeCredentials, Security]:
+    def _new_credentials(self, fences: Fences, others: list[Security]) -> tuple[NodeCredentials, Security]:
         from actorflow._core.boot.node_credentials import NodeCredentials
         from actorflow._core.io.cluster_access import security_of
         from actorflow._core.security.keys import Keyring
@@ -221,7 +229,7 @@ class NodeProcess:
             self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
         )
         lead.prepare(self.ports, self._network, self._own_address, self._node_address(), os.getpid())
-        credentials, security = self._credentials(lead.fences, lead.securities)
+        credentials, security = self._new_credentials(lead.fences, lead.securities)
         credentials.issuer = lead
         await credentials.certify()
         await lead.start()
@@ -240,7 +248,7 @@ class NodeProcess:
         from actorflow._core.security.wire import Party
 
         ticket = self._ticket()
-        credentials, security = self._credentials(Fences(), [])
+        credentials, security = self._new_credentials(Fences(), [])
         security.key = lambda name: ticket.key
         if self._config.tls:
             security.client = client_side(Credentials(ticket.authorities))

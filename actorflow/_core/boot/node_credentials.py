@@ -75,6 +75,7 @@ class NodeCredentials:
         self._recipients: OrderedDict[str, _Recipient] = OrderedDict()
         self._generation = 0
         self._renew_at = 0.0
+        self._ends_at = float("inf")
         self.again = ""
         """The token with which this node may join once more, when it was given up."""
         self._renewing: asyncio.Task[None] | None = None
@@ -98,7 +99,7 @@ class NodeCredentials:
 
     def certified(self, answer: Enrolled, key: bytes) -> None:
         """Go by the keys and the certificate in the desk's answer. Raises CredentialError."""
-        from actorflow._core.security.authority import CERTIFICATE_VALID_S, RENEW_AFTER, renew_at
+        from actorflow._core.security.authority import CERTIFICATE_VALID_S, RENEW_AFTER, ends_at, renew_at
 
         if answer.keys is not None:
             self.keys_changed(answer.keys)
@@ -109,7 +110,12 @@ class NodeCredentials:
             server, client = server_side(mine), client_side(mine)
             for security in self._securities:
                 security.server, security.client = server, client
-            self._renew_at = renew_at(answer.certificate)
+            self._renew_at, self._ends_at = renew_at(answer.certificate), ends_at(answer.certificate)
+
+    @property
+    def ended(self) -> bool:
+        """True when the certificate could not be renewed before its end: nobody believes this node any more."""
+        return self._wall_time() >= self._ends_at
 
     def keys_changed(self, keys: ClusterKeys) -> None:
         """The desk says what the cluster goes by from now on. Raises CredentialError."""

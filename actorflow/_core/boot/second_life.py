@@ -4,8 +4,8 @@ The connection between a node and its head may break for a moment. The head cann
 what ran there runs elsewhere. The node hears of it when it comes back. Its workers have ended then, its memory is gone, and its name is
 fenced; but the machine is as good as it was, and it joins anew, with a token that the head gave it for this when it joined.
 
-    SL-1  Nothing of the first life is left: the second begins with a new image of the process, another session and another name.
-    SL-2  The token is for a single use, ends when a certificate would, and is in no file, argument or variable.
+    BA-1  Nothing of the first life is left: the second begins with a new image of the process, another session and another name.
+    BA-2  The token is for a single use, ends when a certificate would, and is in no file, argument or variable.
 """
 
 from __future__ import annotations
