@@ -186,7 +186,7 @@ def test_a_replayed_handshake_is_refused(target: Target, node_id: str) -> None:
         assert target.knock(node_id, target.security(Role.DRIVER, "job-r", own, certificate), port=between.port) == ""
     said = b"".join(between.said)
     # All at once, and each part when its turn has come.
-    for parts in ([said], [said[: PREFACE_BYTES + OPENING_BYTES], said[PREFACE_BYTES + OPENING_BYTES :]], between.said):
+    for parts in ([said], [said[: PREFACE_BYTES + OPENING_BYTES], said[PREFACE_BYTES + OPENING_BYTES :]]):
         heard, seconds = target.says(*parts)
         assert seconds < BOUND_S
         if target.tls:

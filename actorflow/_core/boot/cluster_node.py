@@ -111,9 +111,9 @@ class NodeProcess:
         self._code = 0
         self.again = ""
         """What it may join once more with."""
-        self.ports = real_ports(loop, lock=False)
-        self._node_id = new_id(self.ports.rng)
-        self._head_id = new_id(self.ports.rng)
+        self._ports = real_ports(loop, lock=False)
+        self._node_id = new_id(self._ports.rng)
+        self._head_id = new_id(self._ports.rng)
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
         self.port = 0
         self._joining: Enrolment | None = None
@@ -146,7 +146,7 @@ class NodeProcess:
             self._credentials = credentials
             credentials.serve(handover)
             stack.callback(credentials.close)
-            ports = replace(self.ports, network=self._network(security))
+            ports = replace(self._ports, network=self._network(security))
             processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
             node = Node(ports, self._settings(), processes, arena, self._end, DirectorySpill(loop, arena, session.spill))
             server = ArenaServer(loop, session.arena_path, arena)
@@ -228,7 +228,7 @@ class NodeProcess:
         lead = ClusterHead(
             self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
         )
-        lead.prepare(self.ports, self._network, self._own_address, self._node_address(), os.getpid())
+        lead.prepare(self._ports, self._network, self._own_address, self._node_address(), os.getpid())
         credentials, security = self._new_credentials(lead.fences, lead.securities)
         credentials.issuer = lead
         await credentials.certify()
@@ -252,7 +252,7 @@ class NodeProcess:
         security.key = lambda name: ticket.key
         if self._config.tls:
             security.client = client_side(Credentials(ticket.authorities))
-        ports = replace(self.ports, network=self._network(security))
+        ports = replace(self._ports, network=self._network(security))
         identity = Identity("node", self._node_id, pid=os.getpid())
         desk = Enrolment(ports, identity, self._at_head(ENROLMENT), credentials.keys_changed)
         credentials.issuer = self._joining = desk
