@@ -87,6 +87,26 @@ async def test_tasks_and_actors_run_on_every_node_and_call_one_another(driver_on
             assert len(await parent(6)) == 6
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+async def test_nodes_over_ipv6() -> None:
+    nodes = [_nodes.start(host="::1", port=0, tls=True, num_cpus=1, **OPTIONS)]
+    try:
+        assert nodes[0].tcp.startswith("[::1]:")
+        nodes.append(_nodes.start(address=nodes[0].tcp, host="::1", num_cpus=1, **OPTIONS))
+        async with af.init(address=nodes[1].tcp):
+            assert len(set(await asyncio.gather(where(1.0), where(1.0)))) == 2
+    finally:
+        _nodes.stop()
+
+
 async def test_the_death_of_a_node_costs_attempts_and_no_calls() -> None:
     with cluster(1, 2) as nodes:
         async with af.init(address=nodes[0].tcp):

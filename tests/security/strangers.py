@@ -232,6 +232,10 @@ class Tap:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._near_stays = False
+        for far in self._fars:
+            with contextlib.suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 

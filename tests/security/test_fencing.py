@@ -12,7 +12,6 @@ import pytest
 
 import actorflow as af
 from actorflow import _credentials, _nodes
-from actorflow._core.boot.cluster_node import GIVEN_UP
 from actorflow._core.boot.session_dir import sweep_stale
 from actorflow._core.io.tcp_network import ENROLMENT
 from actorflow._core.security.credential_files import CredentialDir
@@ -25,13 +24,18 @@ pytestmark = pytest.mark.timeout(240)
 OPTIONS: dict[str, Any] = {"num_cpus": 1, "memory": "1GiB", "object_store_memory": "64MiB"}
 
 
+@af.remote
+def pid() -> int:
+    return os.getpid()
+
+
 def states() -> list[str]:
     return sorted(row["state"] for row in af.sync(af.state.list_nodes()))
 
 
 @pytest.mark.parametrize("tls", [True, False], ids=["TLS", "in the open"])
-def test_a_node_that_was_given_up_ends_when_it_comes_back(tls: bool) -> None:
-    """The head sees its connection end, the node does not: it is replaced by nobody knows whom, and must not go on."""
+def test_a_node_that_was_given_up_ends_and_begins_again_as_another(tls: bool) -> None:
+    """The head sees its connection end, the node does not: what ran there runs elsewhere, and it must not go on."""
     nodes = [_nodes.start(port=0, tls=tls, **OPTIONS)]
     try:
         with tap(Target(nodes, tls)) as between:
@@ -39,11 +43,16 @@ def test_a_node_that_was_given_up_ends_when_it_comes_back(tls: bool) -> None:
             nodes.append(_nodes.start(address=where, credentials=nodes[0].credentials, tls=tls, **OPTIONS))
             with af.init(address=nodes[0].tcp):
                 lost = next(row["node_id"] for row in af.sync(af.state.list_nodes()) if f":{nodes[1].tcp}/" in row["address"])
+                worker = af.sync(pid.options(scheduling_strategy=af.NodeAffinity(lost))())
                 between.cut_far()
-                assert until(lambda: states() == ["alive", "lost"] or states() == ["alive", "dead"], 30)
+                assert until(lambda: "alive" in states() and states() != ["alive", "alive"], 30)
                 between.cut_near()
-                _, status = os.waitpid(nodes[1].pid, 0)
-                assert os.waitstatus_to_exitcode(status) == GIVEN_UP
+                assert until(lambda: states().count("alive") == 2, 60), "in its second life"
+                assert not os.path.exists(f"/proc/{worker}/exe"), "nothing of the first one is left"
+                again = [row["node_id"] for row in af.sync(af.state.list_nodes()) if row["state"] == "alive"]
+                assert lost not in again
+                places = [af.NodeAffinity(node_id) for node_id in again]
+                assert len({af.sync(pid.options(scheduling_strategy=place)()) for place in places}) == 2, "and it works"
                 with open(f"{nodes[1].path}/logs/node.log") as log:
                     assert "the head has given this node up" in log.read()
                 # With its key and a certificate of its name, and whatever incarnation it says it is.
@@ -53,7 +62,7 @@ def test_a_node_that_was_given_up_ends_when_it_comes_back(tls: bool) -> None:
                     for incarnation in (0, 1, 2, 2**64 - 1):
                         security = target.security(Role.NODE, lost, key, certificate, incarnation=incarnation)
                         assert "was replaced by a newer one, or removed" in target.knock(name, security)
-                assert len(states()) == 2
+                assert states().count("alive") == 2
     finally:
         _nodes.stop()
         sweep_stale(age_s=0)

@@ -10,7 +10,7 @@ import pytest
 
 from actorflow._core.security.wire import MAGIC
 from actorflow.testing.lan import problem
-from tests.security.hosts import Host, Wire, hosts
+from tests.security.hosts import CommandFailed, Host, Wire, hosts
 
 pytestmark = [pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts"), pytest.mark.timeout(300)]
 
@@ -69,6 +69,12 @@ def test_nothing_between_hosts_can_be_read_on_the_way(short_path: Path) -> None:
         program = ECHO.replace("MARK", repr(MARK))
         assert len(b.drive(b.place, program)) == 2
         assert len(outside.drive(a.place, program, ACTORFLOW_TOKEN=client)) == 2
+        with pytest.raises(CommandFailed, match="the token has expired"):
+            outside.drive(a.place, program, ACTORFLOW_TOKEN=a.token("client", "--valid-minutes", "0.001"))
+        with pytest.raises(CommandFailed, match="it holds a token that lets a machine join as a node"):
+            outside.drive(a.place, program, ACTORFLOW_TOKEN=join)
+        with pytest.raises(CommandFailed, match="From outside the cluster's hosts it needs a client token"):
+            outside.drive(a.place, program)
         assert wire.heard.count(MAGIC) > 6, "it does hear what passes"
         assert MARK.encode() not in wire.heard
         assert join.encode() not in wire.heard and client.encode() not in wire.heard

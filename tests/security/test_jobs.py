@@ -20,6 +20,7 @@ from actorflow._core.security.roles import KeyKind
 from actorflow._core.security.secret import Secrets
 from tests.security.strangers import Target
 
+pytestmark = pytest.mark.timeout(240)
 OPTIONS: dict[str, Any] = {"num_cpus": 1, "memory": "1GiB", "object_store_memory": "64MiB"}
 
 

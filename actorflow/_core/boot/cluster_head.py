@@ -24,8 +24,9 @@ from actorflow._core.security.authority import Authority
 from actorflow._core.security.challenge import Terms
 from actorflow._core.security.credential_files import CredentialDir, SecretFile
 from actorflow._core.security.errors import CredentialError
-from actorflow._core.security.keys import Key, Keyring
+from actorflow._core.security.keys import Key, Keyring, Root
 from actorflow._core.security.roles import KeyKind, Role, certified_name
+from actorflow._core.security.tokens import make_token
 from actorflow._core.security.wire import Party
 
 log = logging.getLogger("actorflow")
@@ -62,7 +63,9 @@ class ClusterHead:
         self._directory = credentials
         self._file = SecretFile(credentials.secret)
         self.spent, self.fences = credentials.load_admitted()
-        self._signer = _Signer(credentials.load_authority(), certificate_valid_s) if tls else None
+        self._authority = credentials.load_authority()
+        self._valid_s = certificate_valid_s
+        self._signer = _Signer(self._authority, certificate_valid_s) if tls else None
         self._head_security = self._security("head")
         self._desk_security = self._security(ENROLMENT)
         self._own: NodeCredentials | None = None
@@ -87,7 +90,7 @@ class ClusterHead:
         identity = Identity("head", self._head_id, address=desk_address, pid=pid)
         desk_ports = replace(ports, network=network(self._desk_security))
         ring = self._file.secrets.keyring()
-        self.desk = EnrolmentDesk(desk_ports, identity, ring, self.fences, self._signer, self._save, node_address)
+        self.desk = EnrolmentDesk(desk_ports, identity, ring, self.fences, self._signer, self._save, node_address, self._again)
         head_ports = replace(ports, network=network(self._head_security))
         self.head = Head(head_ports, HeadConfig(address("head"), self._head_id, pid))
         self.head.on_node_lost = self.desk.node_lost
@@ -109,6 +112,14 @@ class ClusterHead:
             self._watching.cancel()
         self.desk.stop()
         await self.head.stop()
+
+    def _again(self) -> str:
+        """A token for the next life of a node. It lasts as long as a certificate: the node that asks for a new one gets both."""
+        root = Root.of(self._file.secrets.current, KeyKind.JOIN)
+        der = self._authority.certificate_der()
+        return make_token(
+            root, der, wall_time=time.time(), random_bytes=os.urandom, valid_s=self._valid_s, single_use=True
+        ).text()
 
     def _save(self) -> None:
         self._directory.save_admitted(self.spent, self.fences)

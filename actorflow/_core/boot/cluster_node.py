@@ -1,7 +1,8 @@
 """A node process of a cluster of several nodes: the node role, with the head beside it in the first of them.
 
-It lives until it is told to end (SIGTERM), whatever drivers come and go, or until the head says that it was given up. Whoever speaks with
-it over TCP proves a key of the cluster first; beyond loopback that is under TLS.
+It lives until it is told to end (SIGTERM), whatever drivers come and go. When the head says that it was given up, it ends with all that it
+runs, and begins again as another node (`second_life`). Whoever speaks with it over TCP proves a key of the cluster first; beyond loopback
+that is under TLS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = logging.getLogger("actorflow")
 WORKERS_TOO = ("actorflow._core.io.cluster_access",)
 """What this process and its workers need, besides what those of a local cluster do."""
 GIVEN_UP = 3
-"""The exit code of a node that the head has given up: started anew it is another node."""
+"""The exit code of a node that the head has given up and that cannot begin again: started anew it is another node."""
 
 
 class ClusterNodeConfig(NamedTuple):
@@ -81,11 +82,16 @@ def run(config: ClusterNodeConfig) -> int:
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:
-        code = loop.run_until_complete(NodeProcess(config, session).serve(arena, zygote))
+        node = NodeProcess(config, session)
+        code = loop.run_until_complete(node.serve(arena, zygote))
         if not code:
             session.remove()  # After a failure it stays: whoever has started us reads there why, and removes it.
     finally:
         loop.close()
+    if code == GIVEN_UP and node.again:
+        from actorflow._core.boot.second_life import begin_again
+
+        begin_again(config, node.port, node.again)
     return code
 
 
@@ -103,12 +109,15 @@ class NodeProcess:
         self._loop = loop = asyncio.get_event_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         self._code = 0
+        self.again = ""
+        """What it may join once more with."""
         self._ports = real_ports(loop, lock=False)
         self._node_id = new_id(self._ports.rng)
         self._head_id = new_id(self._ports.rng)
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
-        self._port = 0
+        self.port = 0
         self._joining: Enrolment | None = None
+        self._credentials: NodeCredentials | None = None
 
     def _end(self, reason: str) -> None:
         if not self._ended.done():
@@ -130,10 +139,11 @@ class NodeProcess:
         loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._gateway.close)
-            self._port = await self._gateway.listen(config.host, config.port)
+            self.port = await self._gateway.listen(config.host, config.port)
             handover = HandoverServer(loop, handover_path(session.path), self._gateway)
             stack.callback(handover.close)
             credentials, security = await (self._join(stack) if config.head else self._lead(stack))
+            self._credentials = credentials
             credentials.serve(handover)
             stack.callback(credentials.close)
             ports = replace(self._ports, network=self._network(security))
@@ -148,9 +158,11 @@ class NodeProcess:
                 await node.others_know()
             tls = "yes" if config.tls else ""
             session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
-            os.write(config.ready_fd, f"{self._port}".encode())
-            os.close(config.ready_fd)
+            if config.ready_fd >= 0:  # In a second life nobody waits.
+                os.write(config.ready_fd, f"{self.port}".encode())
+                os.close(config.ready_fd)
             reason = await self._ended
+            self.again = credentials.again
             await node.stop(reason)
         return self._code
 
@@ -166,11 +178,11 @@ class NodeProcess:
     def _address(self, name: str, path: str) -> str:
         from actorflow._core.base.addresses import TcpAddress
 
-        return f"{TcpAddress(self._config.advertised, self._port, name)},{path}"
+        return f"{TcpAddress(self._config.advertised, self.port, name)},{path}"
 
     def _tcp(self) -> str:
         host = self._config.advertised
-        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _own_address(self, name: str) -> str:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")
@@ -184,13 +196,19 @@ class NodeProcess:
         if self._joining is not None and error.code not in (Code.TARGET, Code.BUSY, Code.TIMEOUT):
             self._joining.give_up(error)  # It would be the same the next time.
         elif error.code is Code.FENCED and error.told:
-            log.error("the head has given this node up, and it ends with all that it runs: %s", error)
+            self._give_up(f"the head has given this node up: {error}")
+        elif error.code is Code.CLOCK and self._credentials is not None and self._credentials.ended:
+            self._give_up(f"the certificate of this node has ended before the head could be reached again: {error}")
+
+    def _give_up(self, why: str) -> None:
+        if not self._code:
+            log.error("%s. It ends with all that it runs", why)
             self._code = GIVEN_UP
-            self._end("the head has given this node up")
+            self._end(why)
 
     # -- keys
 
-    def _credentials(self, fences: Fences, others: list[Security]) -> tuple[NodeCredentials, Security]:
+    def _new_credentials(self, fences: Fences, others: list[Security]) -> tuple[NodeCredentials, Security]:
         from actorflow._core.boot.node_credentials import NodeCredentials
         from actorflow._core.io.cluster_access import security_of
         from actorflow._core.security.keys import Keyring
@@ -211,7 +229,7 @@ class NodeProcess:
             self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
         )
         lead.prepare(self._ports, self._network, self._own_address, self._node_address(), os.getpid())
-        credentials, security = self._credentials(lead.fences, lead.securities)
+        credentials, security = self._new_credentials(lead.fences, lead.securities)
         credentials.issuer = lead
         await credentials.certify()
         await lead.start()
@@ -230,7 +248,7 @@ class NodeProcess:
         from actorflow._core.security.wire import Party
 
         ticket = self._ticket()
-        credentials, security = self._credentials(Fences(), [])
+        credentials, security = self._new_credentials(Fences(), [])
         security.key = lambda name: ticket.key
         if self._config.tls:
             security.client = client_side(Credentials(ticket.authorities))

@@ -151,7 +151,7 @@ class Driver:
 
     async def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
         """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises ClusterConnectionError."""
-        from actorflow._core.base.addresses import TcpAddress
+        from actorflow._core.base.addresses import parse_tcp
         from actorflow._core.io.access_desk import fetch_access
         from actorflow._core.io.cluster_access import ClusterAccess
 
@@ -160,8 +160,7 @@ class Driver:
         except OSError as error:
             raise ClusterConnectionError(f"cannot join through the node at {node.tcp}: {error}") from error
         ports.network = access.network(ports.loop, cast("SharedReads | None", ports.reads))
-        host, _, port = node.tcp.rpartition(":")
-        return f"{TcpAddress(host, int(port), process_id)},{own_address}"
+        return f"{parse_tcp(f'tcp:{node.tcp}/{process_id}')},{own_address}"
 
     async def _enter_from_outside(self, ports: Ports, token: Token, process_id: str) -> str:
         """Get keys from the head, and open a port of our own. Returns our address. Raises ClusterConnectionError."""

@@ -75,6 +75,9 @@ class NodeCredentials:
         self._recipients: OrderedDict[str, _Recipient] = OrderedDict()
         self._generation = 0
         self._renew_at = 0.0
+        self._ends_at = float("inf")
+        self.again = ""
+        """The token with which this node may join once more, when it was given up."""
         self._renewing: asyncio.Task[None] | None = None
         self._handover: HandoverServer | None = None
         self.issuer: Issuer
@@ -96,16 +99,23 @@ class NodeCredentials:
 
     def certified(self, answer: Enrolled, key: bytes) -> None:
         """Go by the keys and the certificate in the desk's answer. Raises CredentialError."""
+        from actorflow._core.security.authority import CERTIFICATE_VALID_S, RENEW_AFTER, ends_at, renew_at
+
         if answer.keys is not None:
             self.keys_changed(answer.keys)
+        self.again = answer.again
+        self._renew_at = self._wall_time() + CERTIFICATE_VALID_S * RENEW_AFTER
         if self._tls:
-            from actorflow._core.security.authority import renew_at
-
             mine = Credentials(self._authorities, answer.certificate, key)
             server, client = server_side(mine), client_side(mine)
             for security in self._securities:
                 security.server, security.client = server, client
-            self._renew_at = renew_at(answer.certificate)
+            self._renew_at, self._ends_at = renew_at(answer.certificate), ends_at(answer.certificate)
+
+    @property
+    def ended(self) -> bool:
+        """True when the certificate could not be renewed before its end: nobody believes this node any more."""
+        return self._wall_time() >= self._ends_at
 
     def keys_changed(self, keys: ClusterKeys) -> None:
         """The desk says what the cluster goes by from now on. Raises CredentialError."""
@@ -114,6 +124,7 @@ class NodeCredentials:
         if ring != self._ring or keys.authorities != self._authorities:
             self._authorities = keys.authorities
             self.ring_changed(ring)
+            self._renew_at = self._wall_time()  # What comes under the new secret: the token to join once more.
 
     def ring_changed(self, ring: Keyring) -> None:
         """Use and accept these roots from now on, here and in every process of this host (NC-2)."""
@@ -130,8 +141,7 @@ class NodeCredentials:
         """Begin: renew what is to be renewed, and tell who is registered with `handover`."""
         self._handover = handover
         handover.on_registered, handover.on_gone = self._registered, self._gone
-        if self._tls:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="renew certificates")
+        self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="renew certificates")
 
     def close(self) -> None:
         """Ask for nothing any more."""

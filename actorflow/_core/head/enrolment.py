@@ -42,7 +42,7 @@ class Signer(Protocol):
 class EnrolmentDesk:
     """See the module. On the ports' loop. `signer`: None in a cluster without TLS. `save` writes down what was admitted.
 
-    `node_address`: which node drivers from outside are sent to.
+    `node_address`: which node drivers from outside are sent to. `again` makes the token with which a node may join once more.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class EnrolmentDesk:
         signer: Signer | None,
         save: Callable[[], None],
         node_address: str,
+        again: Callable[[], str],
     ) -> None:
         self._peers = Peers(ports, identity, self)
         self._address = identity.address
@@ -62,6 +63,7 @@ class EnrolmentDesk:
         self._signer = signer
         self._save = save
         self._node_address = node_address
+        self._again = again
         self._here: dict[Peer, KeyKind] = {}
 
     async def start(self) -> None:
@@ -140,7 +142,8 @@ class EnrolmentDesk:
             log.warning("refused to enrol %r: %s", peer, error)
             return Enrolled(message.number, error=str(error))
         keys = self.keys_for(kind, peer.process_id)
-        return Enrolled(message.number, certificate, incarnation, self._node_address, keys)
+        again = self._again() if kind in (KeyKind.JOIN, KeyKind.NODE) and not message.job_id else ""
+        return Enrolled(message.number, certificate, incarnation, self._node_address, keys, again=again)
 
     def sign(self, request: bytes, names: list[str]) -> bytes:
         """A certificate; none in a cluster without TLS. Raises ActorflowError."""

@@ -49,7 +49,7 @@ class Enrolment:
 
     def close(self) -> None:
         """Connect no more, and close what is open."""
-        peers, self._peers = self._peers, None
+        peers, self._peers, self._peer = self._peers, None, None
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -111,6 +111,8 @@ class Enrolment:
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """EN-2."""
+        if peer is not self._peer:
+            return  # It was closed here, and there may be another one by now.
         self.trouble = reason
         if self._peers is not None and self._retry is None:
             self._retry = self._ports.loop.call_later(self._retry_s, self._again)

@@ -46,6 +46,11 @@ def renew_at(certificate: bytes) -> float:
     return begin + (end - begin) * RENEW_AFTER
 
 
+def ends_at(certificate: bytes) -> float:
+    """The wall time at which a certificate (PEM) is no good any more."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+
 @dataclass(frozen=True, slots=True)
 class Authority(NeverPickled):
     """The authority with its key: only the head has one."""

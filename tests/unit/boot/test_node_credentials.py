@@ -41,6 +41,7 @@ class Desk:
         self.open = asyncio.Event()
         self.open.set()
         self.valid_s = 3600.0
+        self.secrets = Secrets(OLD)
 
     async def enrol(self, job_id: str = "", request: bytes = b"") -> Enrolled:
         self.asked.append(job_id)
@@ -49,7 +50,8 @@ class Desk:
             raise ClusterConnectionError("the head is away")
         name = f"job/{job_id}" if job_id else "node/n"
         certificate = AUTHORITY.issue(request, [name], wall_time=time.time(), valid_s=self.valid_s) if request else b""
-        return Enrolled(len(self.asked), certificate, 1, "", keys_of(Secrets(OLD)) if not job_id else None)
+        keys = keys_of(self.secrets) if not job_id else None
+        return Enrolled(len(self.asked), certificate, 1, "", keys, again=f"token {len(self.asked)}")
 
 
 class Handover:
@@ -169,6 +171,22 @@ async def test_nc_3_certificates_are_renewed_and_handed_on(monkeypatch: pytest.M
         assert (name, renewed.job_id) == ("here", "j1")
         assert renewed.certificate not in (b"", used.certificate)
         assert world.security.server not in (None, world.first[0]) and world.head.server is world.security.server
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_the_token_to_join_once_more_is_of_the_secret_in_use(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RENEW_DELAY_S_MIN", "LOOK_S"):
+        monkeypatch.setattr(module, name, 0.02)
+    async with World(tls=tls) as world:
+        await asyncio.sleep(0.1)
+        assert world.credentials.again == "token 1", "and nobody is asked without need"
+        world.desk.secrets = Secrets(NEW, OLD)
+        world.credentials.keys_changed(keys_of(world.desk.secrets))
+        async with asyncio.timeout(20):
+            while world.credentials.again != "token 2":
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert world.desk.asked == ["", ""]
 
 
 async def test_nc_3_what_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,7 +59,7 @@ class World:
         ports: Any = None
         identity = Identity("head", "h", address="tcp:h:1/enrolment")
         ring = Secrets(OLD).keyring()
-        self.desk = EnrolmentDesk(ports, identity, ring, self.fences, signer, self.save, "tcp:h:1/n0")
+        self.desk = EnrolmentDesk(ports, identity, ring, self.fences, signer, self.save, "tcp:h:1/n0", lambda: "a token")
 
     def save(self) -> None:
         if self.full:
@@ -90,6 +90,11 @@ def test_a_node_joins_and_gets_what_nodes_have() -> None:
     assert {Root.load(root).kind for root in answer.keys.roots} == {KeyKind.NODE, KeyKind.JOB}
     assert (answer.keys.authorities, answer.keys.keys) == (b"authority", [])
     assert world.saves[-1] == [("n1", 1)], "ED-1"
+    assert answer.again == "a token"
+    assert "a token" not in repr(answer)
+    node = world.comes(Caller("n1", KeyKind.NODE))
+    assert world.says(node, Enrol(1, "", b"r")).again == "a token"
+    assert world.says(node, Enrol(2, "job", b"r")).again == "", "that is for workers"
 
 
 def test_without_tls_there_is_no_certificate() -> None:
@@ -107,6 +112,7 @@ def test_a_driver_from_outside_gets_the_keys_of_its_job_and_no_root() -> None:
         assert (keys.roots, keys.fences) == ([], [])
         assert keys.keys == [(Root.of(OLD, KeyKind.JOB).secret_id, Root.of(OLD, KeyKind.JOB).key("d1").material)]
     assert world.fences.rows() == [], "a driver is no node"
+    assert answer.again == ""
 
 
 def test_ed_1_what_cannot_be_written_down_is_not_admitted(caplog: pytest.LogCaptureFixture) -> None:

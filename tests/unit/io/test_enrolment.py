@@ -136,6 +136,11 @@ async def test_en_2_a_closed_one_calls_no_more_and_can_begin_again() -> None:
         assert world.desk.callers == []
         world.client.connect()
         assert (await world.client.enrol("", b"r")).certificate == b"for r"
+        world.client.close()
+        world.client.connect()
+        assert (await world.client.enrol("", b"again")).certificate == b"for again"
+        await asyncio.sleep(3 * module.RETRY_FIRST_S)
+        assert len(world.desk.callers) == 2, "the end of the one that was closed is no reason for a third"
 
 
 async def test_a_desk_that_says_something_else_is_left(caplog: pytest.LogCaptureFixture) -> None:

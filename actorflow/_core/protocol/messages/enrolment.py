@@ -37,7 +37,8 @@ class Enrol(Message, tag=101):
 class Enrolled(Message, tag=102):
     """desk -> node or driver: the answer to Enrol of this number; `error` says why not.
 
-    `incarnation`: of a node that has joined. `node_address`: which node a driver is to speak with.
+    `incarnation`: of a node that has joined. `node_address`: which node a driver is to speak with. `again`: the token with which a node may
+    join once more, under another name, when this life of it was given up.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Enrolled(Message, tag=102):
     node_address: str = ""
     keys: ClusterKeys | None = None
     error: str = ""
+    again: str = ""
 
     def __repr__(self) -> str:
         return f"Enrolled({self.number}, {self.error or 'admitted'})"
