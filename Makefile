@@ -5,6 +5,7 @@
 #   make test            the tests, without the slow and the soak ones
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
+#   make bench-cluster   several nodes on this host: objects between them
 #   make sim             the simulated scenarios, SEEDS of them each, FROM on; PART=1/2 and PART=2/2 for two processes
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
@@ -33,7 +34,7 @@ PEERS_STAMP := $(PEERS)/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test check bench bench-core bench-startup bench-objects peers sim mutants kill-test cancel-test fuzz clean
+.PHONY: demo test check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -68,6 +69,10 @@ bench-objects: $(STAMP)
 	@$(PY) -m benchmarks.objects $(BENCH_ARGS)
 	@$(PY) -m benchmarks.spilling --check
 	@$(PY) -m benchmarks.new_memory --check
+
+bench-cluster: $(STAMP)
+	@$(COMPILE)
+	@$(PY) -m benchmarks.transfers --check
 
 peers: $(PEERS_STAMP)
 
