@@ -58,7 +58,8 @@ class Floor:
         self.memory = memoryview(mmap.mmap(-1, size))
         self.memory[:] = bytes(size)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.process = multiprocessing.get_context("spawn").Process(target=send_raw, args=(listener.getsockname()[1], size), daemon=True)
+            arguments = (listener.getsockname()[1], size)
+            self.process = multiprocessing.get_context("spawn").Process(target=send_raw, args=arguments, daemon=True)
             self.process.start()
             self.sock, _ = listener.accept()
 
@@ -154,7 +155,8 @@ def main() -> int:
         for target in TRANSFERS:
             value = figures[target.measure]
             met = value <= target.bound if target.at_most else value >= target.bound
-            print(f"{target.measure} {value:.2f}, {'at most' if target.at_most else 'at least'} {target.bound:g}: {'met' if met else 'NOT MET'}")
+            bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
+            print(f"{target.measure} {value:.2f}, {bound}: {'met' if met else 'NOT MET'}")
     return 0
 
 

@@ -34,7 +34,6 @@ from actorflow._core.protocol.messages import (
     WriterLost,
 )
 
-
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.1

@@ -6,7 +6,10 @@ import sys
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.policy.transfer_records import CHUNK_BYTES
 
-ROOMS = ("node.transfers", "node.pulling", "node.serving", "node.owners", "node.links", "policy.pulls", "policy.uploads", "io.bulk", "worker.copies")
+ROOMS = [
+    *("node.transfers", "node.pulling", "node.serving", "node.owners", "node.links"),
+    *("policy.pulls", "policy.uploads", "io.bulk", "worker.copies"),
+]
 
 
 def test_a_process_that_needs_none_of_it_imports_none_of_it() -> None:
