@@ -42,6 +42,8 @@ log = logging.getLogger("actorflow")
 REMOVED_MAX = 1_000
 ASK_AGAIN_S = 0.05
 """After a node has contradicted the head, the head has this long to say what is new before it is asked."""
+UNANSWERED_S = 1.0
+"""The head says nothing of a group that has no place and no reason yet; it is asked once more after this time."""
 REQUESTS_MAX = 16
 """Requests of one scheduling class for leases in a group, on all of its nodes together."""
 
@@ -49,7 +51,10 @@ REQUESTS_MAX = 16
 class GroupClient:
     """What this process knows of one group."""
 
-    __slots__ = ("addresses", "bundles", "classes", "doubted", "group_id", "infeasible", "nodes", "reason", "refused", "state", "waiters")
+    __slots__ = (
+        "addresses", "asking", "bundles", "classes", "doubted", "group_id", "infeasible", "nodes", "reason", "refused", "state",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(self, group_id: GroupId) -> None:
         self.group_id = group_id
@@ -62,6 +67,8 @@ class GroupClient:
         self.infeasible = False
         self.refused = False
         """It was never created."""
+        self.asking = False
+        """It will be asked of the head, at most once at a time."""
         self.doubted = False
         """A node has contradicted what is known here (GC-1)."""
         self.waiters: list[FutureWaiter] = []
@@ -354,12 +361,18 @@ class GroupCalls:
         client = self._client(group_of(klass.options.placement)[0])
         if not client.doubted and client.state != "removed":
             client.doubted = True
-            self._core.later(ASK_AGAIN_S, partial(self._ask_again, client))
+            self._ask_later(client, ASK_AGAIN_S)
+
+    def _ask_later(self, client: GroupClient, delay_s: float) -> None:
+        if not client.asking:
+            client.asking = True
+            self._core.later(delay_s, partial(self._ask_again, client))
 
     def _ask_again(self, client: GroupClient) -> None:
-        if client.doubted:
+        client.asking = False
+        if client.doubted and client.state != "removed":
             self._core.head.send(words.say(words.WatchGroup(client.group_id)))
-            self._core.later(ASK_AGAIN_S * 20, partial(self._ask_again, client))
+            self._ask_later(client, UNANSWERED_S)
 
 
 def _fits(bundle: dict[str, int], demand: dict[str, int]) -> bool:
