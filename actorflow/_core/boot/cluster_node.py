@@ -148,7 +148,7 @@ class NodeProcess:
             stack.callback(credentials.close)
             ports = replace(self._ports, network=self._network(security))
             processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
-            node = Node(ports, self._settings(), processes, arena, self._end, DirectorySpill(loop, arena, session.spill))
+            node = Node(ports, self._settings(), processes, arena, self._node_ends, DirectorySpill(loop, arena, session.spill))
             server = ArenaServer(loop, session.arena_path, arena)
             stack.callback(server.close)
             desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
@@ -200,6 +200,14 @@ class NodeProcess:
         elif error.code is Code.CLOCK and self._credentials is not None and self._credentials.ended:
             self._give_up(f"the certificate of this node has ended before the head could be reached again: {error}")
 
+    def _node_ends(self, reason: str) -> None:
+        from actorflow._core.node.tenancy import GIVEN_UP as UNHEARD
+
+        if reason == UNHEARD:
+            self._give_up(reason)
+        else:
+            self._end(reason)
+
     def _give_up(self, why: str) -> None:
         if not self._code:
             log.error("%s. It ends with all that it runs", why)
@@ -239,7 +247,7 @@ class NodeProcess:
 
     async def _join(self, stack: contextlib.AsyncExitStack) -> tuple[NodeCredentials, Security]:
         """Be let in by the head."""
-        from actorflow._core.io.enrolment import Enrolment
+        from actorflow._core.io.enrolment import ENROL_TIMEOUT_S, JOIN_AGAIN_TIMEOUT_S, Enrolment
         from actorflow._core.io.tcp_network import ENROLMENT
         from actorflow._core.protocol.session import Identity
         from actorflow._core.security.fences import Fences
@@ -254,7 +262,8 @@ class NodeProcess:
             security.client = client_side(Credentials(ticket.authorities))
         ports = replace(self._ports, network=self._network(security))
         identity = Identity("node", self._node_id, pid=os.getpid())
-        desk = Enrolment(ports, identity, self._at_head(ENROLMENT), credentials.keys_changed)
+        timeout_s = JOIN_AGAIN_TIMEOUT_S if self._config.ready_fd < 0 else ENROL_TIMEOUT_S
+        desk = Enrolment(ports, identity, self._at_head(ENROLMENT), credentials.keys_changed, timeout_s=timeout_s)
         credentials.issuer = self._joining = desk
         stack.callback(desk.close)
         desk.connect()
@@ -263,6 +272,7 @@ class NodeProcess:
         credentials.certified(answer, key)
         # From now on with a key and a certificate of its own.
         self._joining = None
+        desk.timeout_s = ENROL_TIMEOUT_S
         desk.close()
         desk.connect()
         return credentials, security
@@ -283,6 +293,7 @@ class NodeProcess:
         return NodeConfig(
             address=self._node_address(),
             head_address=self._at_head("head") if config.head else self._own_address("head"),
+            has_lease=bool(config.head),
             resources=config.resources,
             worker_address=lambda worker_id: self._address(worker_id, session.worker_address(worker_id)),
             node_id=self._node_id,

@@ -204,7 +204,9 @@ class Head:
         peer = self._nodes.peer(node_id)
         if peer is not None:
             self._node_given_up(peer, reason)
-            peer.close(abort=True)
+            # Whoever is on that machine is as far away as it is.
+            for other in (peer, *self._directory.on_node(node_id)):
+                other.close(abort=True)
 
     def _node_given_up(self, peer: Peer, reason: str) -> None:
         node_id = self._node_lost(peer, reason)
@@ -212,9 +214,6 @@ class Head:
             return
         if self.on_node_lost is not None:
             self.on_node_lost(node_id)
-        # Whoever is on that machine is as far away as it is.
-        for other in self._directory.on_node(node_id):
-            other.close(abort=True)
 
     def _node_lost(self, peer: Peer, reason: str) -> ProcessId | None:
         node_id = self._nodes.lost(peer, reason)

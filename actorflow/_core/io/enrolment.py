@@ -21,6 +21,8 @@ log = logging.getLogger("actorflow")
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 ENROL_TIMEOUT_S = 10.0
+JOIN_AGAIN_TIMEOUT_S = 3600.0
+"""Of a node that was cut off and begins again: nobody waits for it, and the head may stay away for a while."""
 REQUESTS_MAX = 1024
 """Unanswered requests; one more is refused."""
 
@@ -28,7 +30,10 @@ REQUESTS_MAX = 1024
 class Enrolment:
     """See the module. On the ports' loop. `on_keys` gets what the desk says unasked."""
 
-    def __init__(self, ports: Ports, identity: Identity, address: str, on_keys: Callable[[ClusterKeys], None]) -> None:
+    def __init__(
+        self, ports: Ports, identity: Identity, address: str, on_keys: Callable[[ClusterKeys], None], *, timeout_s: float = ENROL_TIMEOUT_S
+    ) -> None:
+        self.timeout_s = timeout_s
         self._ports = ports
         self._identity = identity
         self._address = address
@@ -56,8 +61,9 @@ class Enrolment:
         if peers is not None:
             peers.close()
 
-    async def enrol(self, job_id: str = "", request: bytes = b"", *, timeout_s: float = ENROL_TIMEOUT_S) -> Enrolled:
+    async def enrol(self, job_id: str = "", request: bytes = b"") -> Enrolled:
         """Have the desk sign a request. Raises ClusterConnectionError, with the reason."""
+        timeout_s = self.timeout_s
         if len(self._waiting) >= REQUESTS_MAX:
             raise self._error(f"{REQUESTS_MAX} requests wait for it already")
         self._number += 1

@@ -111,7 +111,8 @@ async def test_en_1_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     async with World() as world:
         world.client.connect()
         with pytest.raises(ClusterConnectionError, match=r"cannot connect to local:desk.*waited 0\.1 s"):
-            await world.client.enrol("", b"r", timeout_s=0.1)
+            world.client.timeout_s = 0.1
+            await world.client.enrol("", b"r")
         monkeypatch.setattr(module, "REQUESTS_MAX", 0)
         with pytest.raises(ClusterConnectionError, match="0 requests wait for it already"):
             await world.client.enrol()
