@@ -149,6 +149,35 @@ def test_large_arguments_and_results_of_actors_cross_nodes(sim_seed: int) -> Non
         assert end(cluster, cluster.driver(main)) == [total(value(seed)) for seed in (3, 3, 4, 5)]
 
 
+@af.remote
+async def several(seeds: list[int]) -> Any:
+    for seed in seeds:
+        yield value(seed)
+
+
+@af.remote
+class Holder:
+    def __init__(self, array: Any, other: Any) -> None:
+        self.sums = [total(array), total(other)]
+
+    async def found(self) -> list[int]:
+        return self.sums
+
+
+def test_items_of_streams_and_arguments_of_constructors_cross_nodes(sim_seed: int) -> None:
+    async def main() -> list[int]:
+        stream = several.options(scheduling_strategy=on(there))([1, 2, 3])
+        found = [total(item) async for item in stream]
+        holder = Holder.options(scheduling_strategy=on(there)).remote(value(4), await af.put(value(5)))  # type: ignore[attr-defined]
+        found += await holder.found()
+        await af.kill(holder)
+        return found
+
+    with World(sim_seed) as world:
+        cluster, [there] = stage(world, nodes=1)
+        assert end(cluster, cluster.driver(main)) == [total(value(seed)) for seed in range(1, 6)]
+
+
 def test_concurrent_readers_share_one_copy(sim_seed: int) -> None:
     async def main() -> list[int]:
         ref = await af.put(value(6))
@@ -325,6 +354,33 @@ def test_what_does_not_fit_says_so_with_the_numbers(sim_seed: int) -> None:
         world.run_for(1.0)
         words = end(cluster, cluster.driver(main))
         assert "3.1 MiB were asked for, and the object store has 2 MiB" in words
+
+
+def test_a_pull_that_waits_for_room_in_vain_is_told_in_time(sim_seed: int) -> None:
+    async def main() -> tuple[str, float]:
+        keeper = Keeper.options(scheduling_strategy=on(there)).remote()  # type: ignore[attr-defined]
+        refs = [await af.put(value(seed)) for seed in range(6)]
+        await keeper.keep(refs[:4])  # 12 of its 16 MiB are being read
+        begun = world.now
+        # One more fits. The second waits for its turn, which comes with a chunk of the first, and then for room; and nothing else happens.
+        task = add.options(scheduling_strategy=on(there))
+        holds = asyncio.ensure_future(task(refs[4], 40.0))
+        await asyncio.sleep(0.001)
+        with pytest.raises(af.ObjectStoreFullError) as caught:
+            await task(refs[5])
+        seconds = world.now - begun
+        assert (await holds)[0] == total(value(4))
+        await af.kill(keeper)
+        return str(caught.value), seconds
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=4, node_options=OPTIONS)
+        there = cluster.add_node(num_cpus=4, object_store_memory="16MiB")
+        world.run_until(lambda: there.node is not None, 10.0)
+        world.run_for(1.0)
+        words, seconds = end(cluster, cluster.driver(main))
+        assert "did not come free within 10 s" in words
+        assert seconds < 20.0
 
 
 def test_a_copy_takes_the_place_of_a_file_that_is_lost(sim_seed: int) -> None:
