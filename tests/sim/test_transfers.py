@@ -91,7 +91,7 @@ def stage(world: World, *, nodes: int, **options: Any) -> tuple[SimCluster, list
 
 
 def end(cluster: SimCluster, driver: SimDriver) -> Any:
-    """The program's result, when nothing is left of it; and then nothing of the cluster. The driver is to `stay`: the cluster ends with it."""
+    """The program's result, when nothing is left of it; and then nothing of the cluster, which ends with its driver: that is to `stay`."""
     cluster.world.run_until(lambda: driver.ended, 300.0)
     result = driver.result()
     driver.forget()
@@ -384,14 +384,14 @@ def test_a_pull_that_waits_for_room_in_vain_is_told_in_time(sim_seed: int) -> No
         refs = [await af.put(value(seed)) for seed in range(6)]
         await keeper.keep(refs[:4])  # 12 of its 16 MiB are being read
         begun = world.now
-        # One more fits. The second waits for its turn, which comes with a chunk of the first, and then for room; and nothing else happens.
+        # One more fits. The other waits for its turn, which comes with a chunk of the first, and then for room; and nothing else happens.
         task = add.options(scheduling_strategy=on(there))
-        holds = asyncio.ensure_future(task(refs[4], 40.0))
-        await asyncio.sleep(0.001)
-        with pytest.raises(af.ObjectStoreFullError) as caught:
-            await task(refs[5])
+        both = [asyncio.ensure_future(task(ref, 40.0)) for ref in refs[4:]]
+        [first], [second] = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         seconds = world.now - begun
-        assert (await holds)[0] == total(value(4))
+        with pytest.raises(af.ObjectStoreFullError) as caught:
+            await first
+        assert (await second)[0] in (total(value(4)), total(value(5)))
         await af.kill(keeper)
         return str(caught.value), seconds
 
@@ -519,8 +519,8 @@ def test_every_end_of_a_storm_is_the_value_or_a_typed_error(sim_seed: int, kills
         world.run_until(lambda: bool(going), 60.0)
         hit = storm(world, cluster, others, kills=kills)
         end(cluster, driver)
-        assert any(hit), "the storm has found something to disturb"
         if kills:
             assert ends["value"] > 12, ends
         else:
+            assert any(hit), "the storm has found something to disturb"
             assert ends.keys() == {"value"}, "connections that are reset cost time, and nothing else"
