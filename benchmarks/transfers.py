@@ -4,10 +4,14 @@
     python -m benchmarks.transfers --check        compares with the targets
 
 Each round measures, one after the other: the floor, in which one process sends bytes through a TCP connection on loopback and another one
-receives them into memory that has been touched; a pull, in which an actor on another node reads an array that a driver has put; and a
-broadcast, in which one actor on each of several nodes reads the same array at the same time. The floor and the pull are timed by the
-receiver, from its first question to its last byte; the broadcast by the driver, until the last actor has answered. Arrays are new in each
-round, and those of the round before are freed, so that the memory they are copied into is as warm as it is in a program that goes on.
+receives them into memory that has been touched; as many plain copies at one time as the broadcast has receivers, each with a sender of its
+own; a pull, in which an actor on another node reads an array that a driver has put; and a broadcast, in which one actor on each of several
+nodes reads the same array at the same time. The floor and the pull are timed by the receiver, from its first question to its last byte; the
+broadcast by the driver, until the last actor has answered. Arrays are new in each round, and those of the round before are freed, so that
+the memory they are copied into is as warm as it is in a program that goes on.
+
+All nodes are on this host, so a broadcast has one copy out and one in for each receiver, on the same cores and the same memory. What that
+costs the plain copies at one time tell: with fewer than two cores for each receiver it is more than two pulls, whoever makes it.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +94,8 @@ class Reader:
 
 async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, float]]:
     """Seconds of each round."""
-    floor = Floor(size)
+    floors = [Floor(size) for _ in nodes[1:]]
+    threads = ThreadPoolExecutor(len(floors))
     rows: list[dict[str, float]] = []
     async with af.init(address=nodes[0].tcp):
         ids = [row["node_id"] for row in await af.state.list_nodes()]
@@ -99,7 +105,10 @@ async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, fl
         await asyncio.gather(*(reader.read([small]) for reader in readers))
         array = np.ones(size, dtype=np.uint8)
         for number in range(rounds + 1):
-            row = {"floor": floor.copy()}
+            row = {"floor": floors[0].copy()}
+            begun = time.perf_counter()
+            list(threads.map(Floor.copy, floors))
+            row["floors at once"] = time.perf_counter() - begun
             ref = await af.put(array)
             row["pull"] = await readers[0].read([ref])
             del ref
@@ -113,7 +122,9 @@ async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, fl
             if number:  # The first round warms the memory up.
                 rows.append(row)
                 print("  ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in row.items()), flush=True)
-    floor.close()
+    for floor in floors:
+        floor.close()
+    threads.shutdown()
     return rows
 
 
@@ -144,11 +155,13 @@ def main() -> int:
     figures = {
         "pull_of_floor": statistics.median(row["floor"] / row["pull"] for row in rows),
         "broadcast_over_pull": statistics.median(row["broadcast"] / row["pull"] for row in rows),
+        "broadcast_over_floors": statistics.median(row["broadcast"] / row["floors at once"] for row in rows),
     }
     rate = statistics.median(size / 1e9 / row["pull"] for row in rows)
     print(f"\n{options.mib} MiB, medians of {options.rounds} rounds on {os.cpu_count()} cores: a pull {rate:.2f} GB/s, "
           f"{figures['pull_of_floor']:.0%} of the floor; a broadcast to {options.nodes} nodes takes "
-          f"{figures['broadcast_over_pull']:.2f} times as long as a pull")  # fmt: skip
+          f"{figures['broadcast_over_pull']:.2f} times as long as a pull, and {figures['broadcast_over_floors']:.2f} times as long as "
+          f"{options.nodes} plain copies at one time")  # fmt: skip
     if options.json:
         Path(options.json).write_text(json.dumps({"rounds": rows, "figures": figures}, indent=1))
     if options.check:

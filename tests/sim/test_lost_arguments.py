@@ -39,7 +39,7 @@ def test_calls_that_wait_get_its_error(sim_seed: int, by: str) -> None:
 
     with World(sim_seed) as world:
         cluster = SimCluster(world, num_cpus=1, object_store_memory="8MiB")
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: driver.ended, 60.0)
         found = driver.result()
         assert [type(one).__mro__ for one in found if not isinstance(one, af.ObjectLostError)] == []

@@ -91,7 +91,7 @@ def stage(world: World, *, nodes: int, **options: Any) -> tuple[SimCluster, list
 
 
 def end(cluster: SimCluster, driver: SimDriver) -> Any:
-    """The program's result, when nothing is left of it; and then nothing of the cluster."""
+    """The program's result, when nothing is left of it; and then nothing of the cluster, which ends with its driver: that is to `stay`."""
     cluster.world.run_until(lambda: driver.ended, 300.0)
     result = driver.result()
     driver.forget()
@@ -114,7 +114,7 @@ def test_a_value_is_read_on_another_node(sim_seed: int) -> None:
 
     with World(sim_seed) as world:
         cluster, [there] = stage(world, nodes=1)
-        found, place = end(cluster, cluster.driver(main))
+        found, place = end(cluster, cluster.driver(main, stay=True))
         assert found == total(value(1))
         assert there.node is not None
         assert place == there.node.node_id
@@ -131,7 +131,7 @@ def test_a_large_result_stays_where_it_was_made_and_is_read_everywhere(sim_seed:
 
     with World(sim_seed) as world:
         cluster, [there, _] = stage(world, nodes=2)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         assert end(cluster, driver) == [True, *[total(value(2))] * 4]
 
 
@@ -146,7 +146,36 @@ def test_large_arguments_and_results_of_actors_cross_nodes(sim_seed: int) -> Non
 
     with World(sim_seed) as world:
         cluster, [a, b] = stage(world, nodes=2)
-        assert end(cluster, cluster.driver(main)) == [total(value(seed)) for seed in (3, 3, 4, 5)]
+        assert end(cluster, cluster.driver(main, stay=True)) == [total(value(seed)) for seed in (3, 3, 4, 5)]
+
+
+@af.remote
+async def several(seeds: list[int]) -> Any:
+    for seed in seeds:
+        yield value(seed)
+
+
+@af.remote
+class Holder:
+    def __init__(self, array: Any, other: Any) -> None:
+        self.sums = [total(array), total(other)]
+
+    async def found(self) -> list[int]:
+        return self.sums
+
+
+def test_items_of_streams_and_arguments_of_constructors_cross_nodes(sim_seed: int) -> None:
+    async def main() -> list[int]:
+        stream = several.options(scheduling_strategy=on(there))([1, 2, 3])
+        found = [total(item) async for item in stream]
+        holder = Holder.options(scheduling_strategy=on(there)).remote(value(4), await af.put(value(5)))  # type: ignore[attr-defined]
+        found += await holder.found()
+        await af.kill(holder)
+        return found
+
+    with World(sim_seed) as world:
+        cluster, [there] = stage(world, nodes=1)
+        assert end(cluster, cluster.driver(main, stay=True)) == [total(value(seed)) for seed in range(1, 6)]
 
 
 def test_concurrent_readers_share_one_copy(sim_seed: int) -> None:
@@ -212,7 +241,7 @@ def test_a_source_that_dies_in_the_middle_is_replaced_by_a_copy(sim_seed: int) -
     with World(sim_seed) as world:
         begun: list[float] = []
         cluster, [home, second, third] = stage(world, nodes=3)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: bool(begun) and third.node is not None and third.node._transfers is not None, 60.0)
         world.run_for(world.rng("the moment").uniform(0.0, 0.01))
         kill_node(cluster, home)
@@ -230,7 +259,7 @@ def test_what_is_lost_with_its_node_is_made_again(sim_seed: int) -> None:
     with World(sim_seed) as world:
         made: list[float] = []
         cluster, [home, reader] = stage(world, nodes=2)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: bool(made), 60.0)
         kill_node(cluster, home)
         assert end(cluster, driver) == total(value(9))
@@ -251,7 +280,7 @@ def test_what_cannot_be_had_is_an_error_within_a_bound(sim_seed: int) -> None:
     with World(sim_seed) as world:
         made: list[float] = []
         cluster, [home, reader] = stage(world, nodes=2)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: bool(made), 60.0)
         kill_node(cluster, home)
         words, seconds = end(cluster, driver)
@@ -275,7 +304,7 @@ def test_readers_that_die_or_are_cancelled_leave_nothing(sim_seed: int) -> None:
     with World(sim_seed) as world:
         going: list[float] = []
         cluster, [there] = stage(world, nodes=1)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: bool(going), 60.0)
         world.run_for(world.rng("the kill").uniform(0.0, 0.05))
         assert there.node is not None
@@ -302,7 +331,29 @@ def test_the_death_of_an_owner_frees_the_copies(sim_seed: int) -> None:
 
     with World(sim_seed) as world:
         cluster, [a, b] = stage(world, nodes=2)
-        assert end(cluster, cluster.driver(main)) is True
+        assert end(cluster, cluster.driver(main, stay=True)) is True
+
+
+def test_on_3_that_an_object_is_freed_is_heard_though_the_connection_is_lost_meanwhile(sim_seed: int) -> None:
+    async def main() -> None:
+        ref = make.options(scheduling_strategy=on(there)).remote(14)
+        assert total(await ref) == total(value(14))
+        dropped.append(world.now)
+        del ref
+        await asyncio.sleep(5.0)
+
+    with World(sim_seed) as world:
+        dropped: list[float] = []
+        cluster, [there] = stage(world, nodes=1)
+        world.fabric.delay(cluster.node_host, there.host, 0.05)
+        driver = cluster.driver(main, stay=True)
+        world.run_until(lambda: bool(dropped), 60.0)
+        for _ in range(16):  # The reference is counted within 0.1 s, and what is said of it takes 0.05 s.
+            world.run_for(0.02)
+            for stream in there.host.network.streams():
+                if type(stream._handler) is BulkReader:
+                    world.fabric.reset(stream)
+        end(cluster, driver)
 
 
 def test_a_full_store_spills_and_serves_from_disk(sim_seed: int) -> None:
@@ -317,7 +368,7 @@ def test_a_full_store_spills_and_serves_from_disk(sim_seed: int) -> None:
 
     with World(sim_seed) as world:
         cluster, [there] = stage(world, nodes=1, object_store_memory="16MiB")
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: driver.ended, 300.0)
         assert cluster.nodes[0].spill.writes
         assert end(cluster, driver) == [total(value(seed)) for seed in range(12)] * 2
@@ -335,8 +386,35 @@ def test_what_does_not_fit_says_so_with_the_numbers(sim_seed: int) -> None:
         there = cluster.add_node(num_cpus=4, object_store_memory="2MiB")
         world.run_until(lambda: there.node is not None, 10.0)
         world.run_for(1.0)
-        words = end(cluster, cluster.driver(main))
+        words = end(cluster, cluster.driver(main, stay=True))
         assert "3.1 MiB were asked for, and the object store has 2 MiB" in words
+
+
+def test_a_pull_that_waits_for_room_in_vain_is_told_in_time(sim_seed: int) -> None:
+    async def main() -> tuple[str, float]:
+        keeper = Keeper.options(scheduling_strategy=on(there)).remote()  # type: ignore[attr-defined]
+        refs = [await af.put(value(seed)) for seed in range(6)]
+        await keeper.keep(refs[:4])  # 12 of its 16 MiB are being read
+        begun = world.now
+        # One more fits. The other waits for its turn, which comes with a chunk of the first, and then for room; and nothing else happens.
+        task = add.options(scheduling_strategy=on(there))
+        both = [asyncio.ensure_future(task(ref, 40.0)) for ref in refs[4:]]
+        [first], [second] = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        seconds = world.now - begun
+        with pytest.raises(af.ObjectStoreFullError) as caught:
+            await first
+        assert (await second)[0] in (total(value(4)), total(value(5)))
+        await af.kill(keeper)
+        return str(caught.value), seconds
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=4, node_options=OPTIONS)
+        there = cluster.add_node(num_cpus=4, object_store_memory="16MiB")
+        world.run_until(lambda: there.node is not None, 10.0)
+        world.run_for(1.0)
+        words, seconds = end(cluster, cluster.driver(main, stay=True))
+        assert "did not come free within 10 s" in words
+        assert seconds < 20.0
 
 
 def test_a_copy_takes_the_place_of_a_file_that_is_lost(sim_seed: int) -> None:
@@ -358,7 +436,7 @@ def test_a_copy_takes_the_place_of_a_file_that_is_lost(sim_seed: int) -> None:
         there = cluster.add_node(num_cpus=4, object_store_memory="64MiB")
         world.run_until(lambda: there.node is not None, 10.0)
         world.run_for(1.0)
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         assert end(cluster, driver) == [total(value(0)), total(value(1))]
         assert lost, "it was about files"
 
@@ -453,7 +531,7 @@ def test_every_end_of_a_storm_is_the_value_or_a_typed_error(sim_seed: int, kills
     with World(sim_seed) as world:
         going: list[float] = []
         cluster, others = stage(world, nodes=3, object_store_memory="3MiB")
-        driver = cluster.driver(main)
+        driver = cluster.driver(main, stay=True)
         world.run_until(lambda: bool(going), 60.0)
         hit = storm(world, cluster, others, kills=kills)
         end(cluster, driver)

@@ -139,7 +139,3 @@ class Links:
             log.warning("the connection to node %s is cut: %s", node_id, reason)
         for peer in list(found):
             peer.close(abort=True)
-
-    def linked(self) -> list[ProcessId]:
-        """The nodes that there is a connection with, or soon is."""
-        return list(self._links)

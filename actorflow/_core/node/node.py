@@ -173,7 +173,8 @@ class Node:
         if self._transfers is None:
             from actorflow._core.node.transfers import Transfers
 
-            self._transfers = Transfers(self._context, self._peers, self._store, self._clients.get, self._elsewhere.address_of)
+            find, address_of = self._clients.get, self._elsewhere.address_of
+            self._transfers = Transfers(self._context, self._peers, self._store, find, address_of, self._arm)
             self._handlers.update(self._transfers.handlers())
         return self._transfers
 

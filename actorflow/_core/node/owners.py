@@ -98,9 +98,9 @@ class Owners:
         return owner in self._abroad
 
     def know(self, owner: ProcessId, node_id: ProcessId) -> bool:
-        """Something of this owner is here, or is fetched. False when it is on a node that is gone."""
+        """Something of this owner is here, or is fetched. False when it is gone, or its node."""
         if node_id == self._context.node_id:
-            return True
+            return self._find(owner) is not None
         if not self._address_of(node_id):
             return False
         self._abroad[owner] = node_id

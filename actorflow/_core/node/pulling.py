@@ -10,6 +10,7 @@ from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.node.links import Links
 from actorflow._core.node.owners import Owners
+from actorflow._core.node.store import COPY, Store
 from actorflow._core.policy.extent_records import Denied, Granted
 from actorflow._core.policy.pulls import PullBook, PullLimits
 from actorflow._core.policy.transfer_records import (
@@ -45,11 +46,7 @@ from actorflow._core.protocol.messages import (
 
 if TYPE_CHECKING:
     from actorflow._core.node.serving import Serving
-    from actorflow._core.node.store import Store
     from actorflow._core.policy.object_store import ExtentBook
-
-COPY = "copy-"
-"""Each pull asks for room as a client of its own: this, and its number. No process has such an id."""
 
 HEARD_S = 1.0
 """So often what comes of a chunk counts as a word of its source."""
@@ -103,7 +100,7 @@ class Pulling:
         owner_node = message.owner_node or message.home
         name = ObjectName(message.home, message.extent)
         if not self._owners.know(message.owner, owner_node):
-            self._refuse(peer, message.token, f"the node {owner_node} of the process that owned it is gone")
+            self._refuse(peer, message.token, f"the process that owned it, {message.owner} on node {owner_node}, is gone")
             return
         now = self._context.now()
         self._obey(self.book.want(peer.process_id, message.token, name, message.size, message.owner, (), now))

@@ -12,6 +12,7 @@ from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.node.links import Links
+from actorflow._core.node.store import PEER, Store
 from actorflow._core.policy.transfer_records import (
     Again,
     Cut,
@@ -31,7 +32,6 @@ from actorflow._core.protocol.messages import Chunk, LeaveSource, RefuseChunks, 
 
 if TYPE_CHECKING:
     from actorflow._core.io.ports import SpilledFile
-    from actorflow._core.node.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -230,4 +230,4 @@ class Serving:
 
 def _reader(peer: ProcessId) -> str:
     """The client that pins what a peer is sent."""
-    return f"node-{peer}"
+    return f"{PEER}{peer}"

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+COPY = "copy-"
+"""Each pull asks for room as a client of its own: this, and its number. No process has such an id."""
+PEER = "node-"
+"""What is sent to another node is pinned by this client, and its id."""
+
 Directory = Callable[[str], Peer | None]
 """The connected process with this id."""
 
@@ -381,7 +386,7 @@ class Store:
             self._read_or_deny(answer)
             return
         peer = self._find(answer.client)
-        if peer is None and self.abroad is not None and answer.client.startswith("copy-"):
+        if peer is None and self.abroad is not None and answer.client.startswith(COPY):
             self.abroad.allocated(answer)
             return
         if peer is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer, Peers
@@ -16,6 +16,7 @@ from actorflow._core.node.links import Links
 from actorflow._core.node.owners import Owners
 from actorflow._core.node.pulling import Pulling
 from actorflow._core.node.serving import Serving
+from actorflow._core.node.store import COPY, PEER, Store
 from actorflow._core.policy.extent_records import Denied, Granted
 from actorflow._core.policy.transfer_records import Held, ObjectName, chunks_of
 from actorflow._core.protocol.messages import (
@@ -36,9 +37,6 @@ from actorflow._core.protocol.messages import (
     WriterLost,
 )
 
-if TYPE_CHECKING:
-    from actorflow._core.node.store import Store
-
 Handlers = dict[type[Message], tuple[frozenset[str], Callable[[Peer, Any], None]]]
 
 LOOK_S = 0.01
@@ -49,7 +47,11 @@ PROCESS = frozenset({"driver", "worker"})
 
 
 class Transfers:
-    """See the module. `find`: a connected process of this machine; `address_of`: where another node listens, empty for unknown ones."""
+    """See the module.
+
+    `find`: a connected process of this machine; `address_of`: where another node listens, empty for unknown ones; `arm`: have the
+    node look at the clock, as what is done here may wait for room in the store.
+    """
 
     def __init__(
         self,
@@ -58,8 +60,10 @@ class Transfers:
         store: Store,
         find: Callable[[ProcessId], Peer | None],
         address_of: Callable[[ProcessId], str],
+        arm: Callable[[], None],
     ) -> None:
         self._context = context
+        self._arm_node = arm
         self._store = store
         self.links = Links(context, peers, address_of, self)
         self.owners = Owners(context, self.links, find, address_of, self)
@@ -200,6 +204,7 @@ class Transfers:
     def _look(self) -> None:
         """Have the next deadline kept."""
         self._looking = None
+        self._arm_node()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -222,8 +227,8 @@ class Transfers:
 
     def describe_client(self, client: str) -> str:
         """Clients of the store that are no processes, as errors call them; empty for others."""
-        if client.startswith("copy-"):
+        if client.startswith(COPY):
             return "a copy of an object of another node"
-        return f"node {client[5:]}, which is sent a copy" if client.startswith("node-") else ""
+        return f"node {client.removeprefix(PEER)}, which is sent a copy" if client.startswith(PEER) else ""
 
 

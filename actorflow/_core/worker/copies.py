@@ -40,10 +40,6 @@ class Copies:
         nodes = list(self._holders.pop((stored.node, stored.extent), ()))
         return nodes if stored.node == self._core.node_id else [stored.node, *nodes]
 
-    def holders(self, home: str, extent: int) -> list[str]:
-        """Who has copies of it."""
-        return list(self._holders.get((home, extent), ()))
-
     def on_copy(self, peer: Peer, message: CopyHere) -> None:
         """A node has a copy, or no longer."""
         key = message.home, message.extent
