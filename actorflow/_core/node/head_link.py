@@ -78,6 +78,11 @@ class HeadLink:
         else:
             log.error("the head is away and %d messages wait for it; dropped: %s", UNSENT_MAX, message)
 
+    def flush(self) -> None:
+        """Write what was said, instead of at the end of this turn of the loop."""
+        if self._peer is not None:
+            self._peer.flush()
+
     def close(self) -> None:
         """Connect no more."""
         self._peers = None
