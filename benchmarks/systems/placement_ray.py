@@ -38,6 +38,7 @@ def concurrent(bundles: int, seconds: float, together: int) -> float:
 
 def main() -> None:
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    sequential(1, 0.1)
     tell(ready=1)
     while line := sys.stdin.readline():
         ask = json.loads(line)

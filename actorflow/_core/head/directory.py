@@ -39,3 +39,9 @@ class Directory:
         peer = self._peers.get(process_id)
         if peer is not None:
             peer.send(message)
+
+    def flush(self, process_id: ProcessId) -> None:
+        """Write what was said to a process, instead of at the end of this turn of the loop."""
+        peer = self._peers.get(process_id)
+        if peer is not None:
+            peer.flush()

@@ -74,6 +74,8 @@ class Groups:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._soon: asyncio.Handle | None = None
+        self._spoken_to: dict[ProcessId, None] = {}
+        """Who is to hear at the end of the turn what was said in it."""
         self._in_turn = False
         """More words may follow before the turn is over."""
         self._inside: dict[GroupId, dict[ActorId, int]] = {}
@@ -131,6 +133,9 @@ class Groups:
                 self._look()
             else:
                 self._set_alarm()
+            spoken_to, self._spoken_to = self._spoken_to, {}
+            for process_id in spoken_to:
+                self._directory.flush(process_id)
 
     # -- from drivers and workers
 
@@ -319,6 +324,8 @@ class Groups:
     def _perform(self, decisions: list[Decision]) -> None:
         """Do what was decided, in order, and look at those who wait before this turn of the loop ends."""
         for decision in decisions:
+            if isinstance(decision, Prepare | Commit | Cancel | Return):
+                self._spoken_to[decision.node_id] = None
             if isinstance(decision, Ready | Waiting | Rescheduling | Removed):
                 self._tell(decision)
             elif isinstance(decision, Answer):
@@ -342,6 +349,7 @@ class Groups:
         message = words.say(self._state(decision))
         for watcher in decision.watchers:
             if watcher != self._head_id:
+                self._spoken_to[watcher] = None
                 self._directory.send(watcher, message)
         if group_id in self._waiting and (isinstance(decision, Ready) or (isinstance(decision, Waiting) and decision.infeasible)):
             self._look_again(group_id)

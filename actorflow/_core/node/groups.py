@@ -47,6 +47,7 @@ class Groups:
         self._deadline_at = 0.0
         self._report: asyncio.TimerHandle | None = None
         self._told: dict[str, int] = {}
+        self._spoke = False
         self.bundles = Bundles(context.book.pool)
         """To be read by others, written here."""
 
@@ -96,7 +97,10 @@ class Groups:
         self.looked_at()
 
     def looked_at(self) -> None:
-        """Something may have changed here: tell the head soon what is used outside bundles."""
+        """Something may have changed here: tell the head soon what is used outside bundles. The turn is over: what was said goes."""
+        if self._spoke:
+            self._spoke = False
+            self._context.head.flush()
         if self._report is None and self._outside() != self._told:
             self._report = self._context.ports.loop.call_later(REPORT_S, self._tell)
 
@@ -177,6 +181,7 @@ class Groups:
             self._context.book.touch()
 
     def _carry_out_one(self, decision: NodeDecision) -> None:
+        self._spoke = True
         send = self._context.head.send
         if isinstance(decision, KillLease):
             ticket = cast(Ticket, decision.lease.holder)

@@ -83,6 +83,11 @@ class HeadLink:
         if self._peer is not None and not self._peer.lost and self._peer.role:
             self._peer.send(message)
 
+    def flush(self) -> None:
+        """Write what was said, instead of at the end of this turn of the loop."""
+        if self._peer is not None:
+            self._peer.flush()
+
     def close(self) -> None:
         """Connect no more."""
         self._peers = None
