@@ -37,11 +37,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
 
 
 def traces() -> set[str]:
-    """Namespaces and devices of ours."""
+    """Namespaces and devices that this process has made: others on this machine may have some too."""
+    ours = f"af{os.getpid() % 1_000_000:x}"
     devices = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
     spaces = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
     names = [line.split(":")[1].strip() for line in devices.splitlines()]
-    return {name for name in [*spaces, *names] if name.startswith("af")}
+    return {name for name in [*spaces, *names] if name.startswith(ours)}
 
 
 @pytest.fixture
