@@ -39,8 +39,8 @@ export PIP_NO_INPUT := 1
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
 
-# Two runners: one for what looks at the machine's processes and clocks, one for the simulation and the policies. RUNNERS=1 for a machine that
-# is busy with other things.
+# Two runners, each of which gets the next test when it is free (without groups, that is what loadgroup does); so tests must bear others
+# beside them. RUNNERS=1 for a machine that is busy with other things.
 # The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
 test: $(STAMP)
 	@$(PY) -m pytest $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS) --dist loadgroup) -m "not slow and not soak"

@@ -27,19 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds-from", type=int, default=0, help="the first of them: those before have passed")
 
 
-PURE = ("tests/sim/", "tests/unit/policy/", "tests/unit/node/", "tests/unit/head/", "tests/typing/")
-"""Tests that start no processes and measure no time: they may run beside the others."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several runners (`-n 2 --dist loadgroup`), all that looks at processes and clocks of the machine stays with one."""
-    if getattr(config.option, "dist", "no") != "loadgroup":
-        return
-    for item in items:
-        if not item.nodeid.startswith(PURE):
-            item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "sim_seed" in metafunc.fixturenames:
         seeds = range(metafunc.config.getoption("--seeds-from"), metafunc.config.getoption("--seeds"))

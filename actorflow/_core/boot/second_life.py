@@ -1,8 +1,9 @@
 """A node that the head has given up begins again as another one: in the same process, after everything of its first life has ended.
 
-The connection between a node and its head may break for a moment. The head cannot know that it was only a moment: it gives the node up, and
-what ran there runs elsewhere. The node hears of it when it comes back. Its workers have ended then, its memory is gone, and its name is
-fenced; but the machine is as good as it was, and it joins anew, with a token that the head gave it for this when it joined.
+A node may be cut off from its head for longer than its lease lasts. The head cannot know for how long it will be: it gives the node up, and
+what ran there runs elsewhere. The node finds out by its lease, or hears of it when it comes back. Its workers have ended then, its memory
+is gone, and its name is fenced; but the machine is as good as it was, and it joins anew, with a token that the head gave it for this when
+it joined.
 
     BA-1  Nothing of the first life is left: the second begins with a new image of the process, another session and another name.
     BA-2  The token is for a single use, ends when a certificate would, and is in no file, argument or variable.
