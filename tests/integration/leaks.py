@@ -53,6 +53,13 @@ def processes(directory: str | Path) -> dict[int, str]:
     return found
 
 
+def parent(pid: int) -> int | None:
+    """Whose child this process is; None when it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
 def files(directory: str | Path) -> list[str]:
     """The session directories under this ACTORFLOW_TMPDIR, with their sockets and logs."""
     return sorted(str(path) for path in Path(directory).glob("actorflow-*/*"))

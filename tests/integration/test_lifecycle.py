@@ -645,14 +645,10 @@ def test_kill_9_of_the_node_ends_workers_and_every_call(programs: Programs, home
         """
     )
     program.says("busy")
-    [node] = [pid for pid, command in leaks.processes(home).items() if "node_main" in command and _parent(pid) == program.pid]
+    [node] = [pid for pid, command in leaks.processes(home).items() if "node_main" in command and leaks.parent(pid) == program.pid]
     os.kill(node, signal.SIGKILL)
     assert program.ends(15) == 0, program.told()
     assert program.out().count("ClusterConnectionError") == 8, program.told()
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_an_exception_in_main_leaves_nothing_and_shows_its_traceback(programs: Programs) -> None:
