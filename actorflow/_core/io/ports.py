@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from actorflow._core.io.busy_poll import BusyPoll
 
 
 class Proof(NamedTuple):
@@ -310,3 +313,5 @@ class Ports:
     """True when the caller is on the protocol's thread."""
     reads: Reads | None = None
     """How a loop of the user's reads; None where the protocol's loop is the only one that does."""
+    busy_poll: Callable[[asyncio.AbstractEventLoop], BusyPoll] | None = None
+    """Makes what keeps a loop awake for an answer; None where that does not pay."""

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 
+from actorflow._core.io import busy_poll
 from actorflow._core.io.ports import Ports
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.sockets import UnixNetwork
@@ -32,4 +33,5 @@ def real_ports(loop: asyncio.AbstractEventLoop, *, lock: bool, share_reads: bool
         lock=guard if guard is not None else contextlib.nullcontext(),
         in_loop_thread=lambda: threading.get_ident() == loop_thread,
         reads=reads,
+        busy_poll=busy_poll.BusyPoll if busy_poll.pays() else None,
     )

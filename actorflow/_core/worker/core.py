@@ -247,6 +247,8 @@ class Core:
 
     def _new_waiting_loop(self, gate: LoopGate) -> None:
         reads = self.ports.reads
+        if self.ports.busy_poll is not None:
+            gate.busy_poll = self.ports.busy_poll(gate.loop)
         if gate.loop is self.ports.loop:
             return
         if reads is not None:

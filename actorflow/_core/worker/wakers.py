@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from actorflow._core.io.busy_poll import BusyPoll
 from actorflow._core.io.notebook import Ticker
 
 _running_loop = asyncio._get_running_loop
@@ -23,7 +24,7 @@ class Waiter(Protocol):
 class LoopGate:
     """Carries wake-ups to one event loop, many in one go (SEMANTICS 9); on that loop itself there is nothing to carry."""
 
-    __slots__ = ("_lock", "_scheduled", "_woken", "loop", "ticker")
+    __slots__ = ("_lock", "_scheduled", "_woken", "busy_poll", "loop", "ticker")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lock: AbstractContextManager[Any]) -> None:
         self.loop = loop
@@ -32,6 +33,8 @@ class LoopGate:
         self._scheduled = False
         self.ticker: Ticker | None = None
         """In a notebook: what keeps the loop able to notice an interrupt while something is awaited (SEMANTICS 28)."""
+        self.busy_poll: BusyPoll | None = None
+        """Keeps the loop awake for an answer that comes at once, where that pays."""
 
     def wake(self, future: asyncio.Future[None]) -> None:
         """Set `future` on its own loop. The lock is held."""
@@ -96,9 +99,13 @@ class FutureWaiter:
         self.future: asyncio.Future[None] = gate.loop.create_future()
         if gate.ticker is not None:
             gate.ticker.watch(self.future)
+        if gate.busy_poll is not None:
+            gate.busy_poll.begin(self.future)
 
     def settled(self, entry: Any) -> None:
         """See Waiter."""
+        if self.gate.busy_poll is not None:
+            self.gate.busy_poll.end(self.future)
         self.gate.wake(self.future)
 
 
