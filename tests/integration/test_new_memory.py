@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import actorflow as af
-from actorflow._core.worker.store import SLAB_SHARE, WARM_BYTES_MAX
+from actorflow._core.worker import store
+from actorflow._core.worker.store import SLAB_BYTES_MAX, SLAB_SHARE, StoreClient
 from tests.integration.leaks import until
 
 MIB = 1024 * 1024
+
+
+def client(session: Any) -> StoreClient:
+    found: StoreClient = session._driver.core.store
+    return found
 
 
 def shared_bytes() -> int:
@@ -22,11 +30,36 @@ def shared_bytes() -> int:
 def test_a_driver_finds_the_first_pages_of_its_cluster_resident_after_a_while() -> None:
     before = shared_bytes()
     with af.init(num_cpus=1, object_store_memory=8 * 1024 * MIB):
-        assert until(lambda: shared_bytes() - before >= WARM_BYTES_MAX)
-        data = np.arange(WARM_BYTES_MAX // 16, dtype=np.int64)
+        assert until(lambda: shared_bytes() - before >= SLAB_BYTES_MAX)
+        data = np.arange(SLAB_BYTES_MAX // 16, dtype=np.int64)
         ref = af.sync(af.put(data))
-        assert shared_bytes() - before <= WARM_BYTES_MAX + MIB, "it lies in what was made resident"
+        assert shared_bytes() - before <= SLAB_BYTES_MAX + MIB, "it lies in what was made resident"
         assert np.array_equal(af.sync(ref), data)
+
+
+def test_a_large_put_into_resident_memory_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(StoreClient, "allocate", lambda self, size, then: asked.append(size))
+    with af.init(num_cpus=1, object_store_memory=8 * 1024 * MIB) as session:
+        assert until(lambda: client(session)._next_slab is not None)
+        refs = [af.sync(af.put(np.full(24 * MIB, number, dtype=np.uint8))) for number in range(2)]
+        assert asked == []
+        assert [int(af.sync(ref).sum()) for ref in refs] == [0, 24 * MIB]
+        slab = client(session)._slab
+        assert slab is not None
+        assert slab.left < 24 * MIB, "the third does not fit, and the slab is kept for what does"
+        with pytest.raises(TimeoutError):
+            af.sync(af.put(np.zeros(24 * MIB, dtype=np.uint8)), timeout=0.1)
+        assert len(asked) == 1
+        assert client(session)._slab is slab
+
+
+def test_what_nobody_has_put_anything_into_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "WARM_FOR_S", 0.2)
+    with af.init(num_cpus=1, object_store_memory=512 * MIB) as session:
+        assert until(lambda: client(session)._next_slab is not None)
+        assert until(lambda: client(session)._next_slab is None)
+        assert not client(session)._asked
 
 
 def test_a_small_arena_is_not_filled_with_pages_that_nobody_asked_for() -> None:

@@ -314,8 +314,6 @@ class Node:
             self._clients[peer.process_id] = peer
         if guest and peer.role == "worker":
             self._jobs.guest_ready(peer)
-        if peer.process_id == self.config.owner:
-            self._store.owner_ready()
         if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart and not guest:
             self._pool.prestart(WorkerKey(peer.job_id), self.config.prestart)
         self._pump()

@@ -357,10 +357,6 @@ class Store:
         if not self._keep_warm(now):
             self._arena.release(freed.offset, freed.size)
 
-    def owner_ready(self) -> None:
-        """The driver whose cluster this is makes its first pages warm (see StoreClient.warm_up): they go back when nobody uses them."""
-        self._keep_warm(self._context.now())
-
     def _keep_warm(self, now: float) -> bool:
         keep_s = self._context.config.warm_pages_s
         if keep_s:

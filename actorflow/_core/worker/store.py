@@ -83,16 +83,17 @@ SLAB_OBJECT_SHARE = 8
 """Objects over this part of a slab have an extent of their own."""
 PREFAULT_AHEAD_BYTES = 16 * 1024 * 1024
 """So much of a slab is made resident before it is written."""
-WARM_BYTES_MAX = 64 * 1024 * 1024
 WARM_AFTER_S = 0.5
-"""A driver that has its own cluster for so long gets the first pages of the arena made resident, whether or not it will need them: a first
-copy into new shared memory is ten times slower. A short script is over before that, and the node takes back what nobody uses."""
+"""A driver that has its own cluster for so long gets a slab with all of its pages resident, whether or not it will need it: a first copy
+into new shared memory is ten times slower. A short script is over before that."""
+WARM_FOR_S = 10.0
+"""After so long such a slab is given back, if nothing lies in it, and some time later its pages."""
 
 
 class Slab:
     """An extent of ours that we carve into objects without asking, from its front (ST-5)."""
 
-    __slots__ = ("index", "left", "number", "offset", "prefaulted")
+    __slots__ = ("index", "left", "number", "offset", "prefaulted", "warm")
 
     def __init__(self, number: int, offset: int, size: int) -> None:
         self.number = number
@@ -101,6 +102,8 @@ class Slab:
         self.index = 0
         self.prefaulted = offset
         """Up to here its pages are resident, or on their way."""
+        self.warm = False
+        """All of them are, so objects of any size that fit are best placed here."""
 
 
 class StoreClient:
@@ -116,6 +119,7 @@ class StoreClient:
         self._slab: Slab | None = None
         self._next_slab: Slab | None = None
         self._asked = False
+        self._next_is_warm = False
         self._slab_bytes = min(SLAB_BYTES_MAX, arena.size // SLAB_SHARE) // PAGE_BYTES * PAGE_BYTES if arena is not None else 0
         self._viewed: dict[int, int] = {}
         """Views of our own objects, by extent."""
@@ -141,9 +145,28 @@ class StoreClient:
     # -- writing
 
     def warm_up(self) -> None:
-        """Make what the first objects of a new arena will lie in resident, in the background, within some tenths of a second."""
-        if self.arena is not None and self._core.closed is None:
-            self.arena.prefault(0, min(WARM_BYTES_MAX, self._slab_bytes))
+        """Get a slab that is resident, for the first objects of a new arena: in the background, within some tenths of a second."""
+        if self.arena is None or self._core.closed is not None:
+            return
+        with self._core.batch():
+            slab = self._slab or self._next_slab
+            if slab is not None:
+                self._warm(slab)
+            else:
+                self._next_is_warm = True
+                self._ask_for_slab()
+
+    def _warm(self, slab: Slab) -> None:
+        assert self.arena is not None
+        end = slab.offset + slab.left
+        self.arena.prefault(slab.prefaulted, end - slab.prefaulted)
+        slab.prefaulted, slab.warm = end, True
+        self._core.later(WARM_FOR_S, lambda: self._return_unused(slab))
+
+    def _return_unused(self, slab: Slab) -> None:
+        if self._next_slab is slab:
+            self._core.node.send(FreeExtent(slab.number))
+            self._next_slab = None
 
     def write_now(self, pickled: Pickled) -> Stored | None:
         """Write a pickle into our slab; None when there is no room in it. Any thread, not under the lock: the copy may take long."""
@@ -163,16 +186,19 @@ class StoreClient:
 
     def _carve(self, size: int) -> Allocated | None:
         """Take an object from our slab, and see to the next slab."""
-        if size > self._slab_bytes // SLAB_OBJECT_SHARE:
-            return None
         taken = (size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
+        large = size > self._slab_bytes // SLAB_OBJECT_SHARE
+        if large:
+            first = self._slab or self._next_slab
+            if first is None or not first.warm or taken > first.left:
+                return None
         if self._slab is not None and taken > self._slab.left:
             self._core.node.send(FreeExtent(self._slab.number))
             self._slab = None
         if self._slab is None:
             self._slab, self._next_slab = self._next_slab, None
         slab = self._slab
-        if slab is None or slab.left < self._slab_bytes // 2:
+        if (slab is None or slab.left < self._slab_bytes // 2) and not large:
             self._ask_for_slab()
         if slab is None:
             return None
@@ -195,7 +221,11 @@ class StoreClient:
             self._asked = False
             if message.extent:
                 self._next_slab = Slab(message.extent, message.offset, self._slab_bytes)
-                self._prefault(self._next_slab)
+                if self._next_is_warm:
+                    self._next_is_warm = False
+                    self._warm(self._next_slab)
+                else:
+                    self._prefault(self._next_slab)
 
         self._token += 1
         self._waiting[self._token] = answered

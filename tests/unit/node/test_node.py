@@ -966,19 +966,6 @@ def test_the_owner_ends_its_cluster_and_nobody_else_does(world: World) -> None:
     assert cluster.gone == ["done"]
 
 
-def test_pages_made_warm_for_the_owner_go_back_when_nobody_takes_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(world, owner="driver", warm_pages_s=10.0)
-    released: list[tuple[int, int]] = []
-    monkeypatch.setattr(cluster.arena, "release", lambda offset, size: released.append((offset, size)))
-    cluster.driver("driver")
-    world.run_for(9.9)
-    assert released == []
-    world.run_for(0.3)
-    assert released == [(0, cluster.arena.size)]
-    world.run_for(30.0)
-    assert len(released) == 1
-
-
 def test_a_cluster_whose_owner_never_comes_ends(world: World) -> None:
     cluster = Cluster(world, owner="driver", owner_timeout_s=5.0)
     cluster.settle(6.0)
