@@ -66,10 +66,15 @@ def files(directory: str | Path) -> list[str]:
 
 
 def shared_memory(directory: str | Path) -> set[str]:
-    """The names in /dev/shm, those aside that clusters under another ACTORFLOW_TMPDIR have there."""
+    """The names in /dev/shm, those aside that clusters under another ACTORFLOW_TMPDIR, and programs beside, have there."""
+    names = set()
     with contextlib.suppress(FileNotFoundError):
-        return {name for name in os.listdir("/dev/shm") if not _is_foreign(name, str(directory))}
-    return set()
+        names = {name for name in os.listdir("/dev/shm") if not _is_foreign(name, str(directory))}
+    semaphores = {name for name in names if name.startswith("sem.")}
+    if semaphores:
+        mapped = _mapped_elsewhere(str(directory))
+        names -= {name for name in semaphores if _inode(f"/dev/shm/{name}") in mapped}
+    return names
 
 
 def _is_foreign(name: str, directory: str) -> bool:
@@ -77,6 +82,24 @@ def _is_foreign(name: str, directory: str) -> bool:
         return not os.readlink(f"/dev/shm/{name}/session").startswith(f"{directory}/")
     except OSError:
         return False
+
+
+def _inode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_ino
+    return 0
+
+
+def _mapped_elsewhere(directory: str) -> set[int]:
+    """The inodes of /dev/shm that living processes which are not ours have mapped. By number: a semaphore is mapped under another name."""
+    ours = processes(directory).keys() | {os.getpid()}
+    found = set()
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) not in ours:
+            with contextlib.suppress(OSError):
+                lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+                found.update(int(line.split()[4]) for line in lines if "/dev/shm/" in line)
+    return found
 
 
 def open_fds() -> dict[int, str]:
