@@ -13,6 +13,8 @@ from tests.sim.scenarios.stage import LIMIT_S, Main, Stage
 
 FAULTS_PER_SEED = 4
 """Steps that are tried with each seed: together the seeds cover them all."""
+limits = {"faults per seed": FAULTS_PER_SEED}
+"""How many of them: thousands of seeds need one each (`tests/sim/seeds.py`), as another seed shows more than another step of this one."""
 Prepare = Callable[[Stage], Main]
 OPTIONS: dict[Prepare, dict[str, Any]] = {memory.prepare: memory.OPTIONS, losses.prepare: losses.OPTIONS}
 """What a scenario needs to be what it is."""
@@ -30,7 +32,7 @@ def steps_of(seed: int, prepare: Prepare) -> int:
 def some_steps(seed: int, steps: int) -> list[int]:
     """A few of the steps, drawn from the seed."""
     rng = random.Random(f"steps {seed}")
-    return sorted(rng.sample(range(steps), min(FAULTS_PER_SEED, steps)))
+    return sorted(rng.sample(range(steps), min(FAULTS_PER_SEED, steps))[: limits["faults per seed"]])
 
 
 # -- without faults

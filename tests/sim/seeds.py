@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.sim import judged
+
 BLOCK = 10
 """Seeds of one test that are run one after the other, before anybody asks for news."""
 HUNG_S = 600
@@ -85,9 +87,10 @@ def seeded_tests() -> dict[str, Callable[[int], None]]:
 _tests: dict[str, Callable[[int], None]] = {}
 
 
-def begin() -> None:
+def begin(faults: int) -> None:
     """Once in each of them."""
     _tests.update(seeded_tests())
+    judged.limits["faults per seed"] = faults
     warnings.simplefilter("error")
     # What dies there dies on purpose; of a seed that is run again pytest shows what was logged.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -121,14 +124,14 @@ def again(name: str, seed: int) -> str:
     return f"python -m pytest '{name.format(f'{seed}')}' --seeds-from {seed} --seeds {seed + 1}"
 
 
-def run(names: list[str], seeds: range, jobs: int) -> int:
+def run(names: list[str], seeds: range, jobs: int, faults: int) -> int:
     """Run them all, tell how it goes, and return how many failed."""
     started = last_news = time.monotonic()
     failed: Counter[str] = Counter()
     done = 0
     todo = blocks(names, seeds)
     running: dict[Future[list[Failure]], tuple[str, range]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin, initargs=(faults,)) as pool:
         while True:
             while len(running) < 2 * jobs and (block := next(todo, None)) is not None:
                 if failed[block[0]] < FAILURES_MAX:
@@ -156,11 +159,12 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", default="", help="tests whose name contains this")
+    parser.add_argument("--faults", type=int, default=1, help="steps of each seed at which the fault is tried, of the four that pytest tries")
     options = parser.parse_args()
     names = [name for name in seeded_tests() if options.only in name]
     if not names:
         parser.error(f"no test has {options.only!r} in its name")
-    return min(run(names, range(options.first, options.seeds), options.jobs), 1)
+    return min(run(names, range(options.first, options.seeds), options.jobs, options.faults), 1)
 
 
 if __name__ == "__main__":
