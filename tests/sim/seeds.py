@@ -159,7 +159,7 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", default="", help="tests whose name contains this")
-    parser.add_argument("--faults", type=int, default=1, help="steps of each seed at which the fault is tried, of the four that pytest tries")
+    parser.add_argument("--faults", type=int, default=1, help="steps of each seed with the fault, of the four that pytest tries")
     options = parser.parse_args()
     names = [name for name in seeded_tests() if options.only in name]
     if not names:
