@@ -54,10 +54,12 @@ BUSY_S = 0.05
 BUSY_S_MAX = 1.0
 BUSY_ROUNDS = 5
 """After so many times the owner is asked, too, for others that have it."""
-ASKS_MAX = 3
-"""An owner is asked so often without a chunk coming of it, then the object is lost."""
+ASKS_MAX = 5
+"""An owner is asked so often without a chunk coming of it, then the object is lost: connections may break several times in a row."""
+NO_COPY_MAX = 3
+"""When it knows of no copy, so often."""
 ASK_AGAIN_S = 0.2
-"""The owner may hear of a death later than we do: so long, then twice that, before it is asked again."""
+"""The owner may hear of a death, or of a copy, later than we do: so long, then twice that, before it is asked again."""
 REASONS_MAX = 3
 """Sources that the error of a lost object names."""
 
@@ -348,7 +350,10 @@ class PullBook:
             return []
         pull.asked_at = None
         if not pull.fresh and not pull.busy:
-            return self._lose(pull, "its owner knows of no copy")
+            if pull.asks >= NO_COPY_MAX:
+                return self._lose(pull, "its owner knows of no copy")
+            # Word of a copy that was made in the last moments may still be on its way to the owner.
+            return self._ask_owner(pull, now)
         return self._next_source(pull, now)
 
     def freed(self, name: ObjectName) -> list[PullDecision]:

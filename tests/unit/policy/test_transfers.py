@@ -97,7 +97,7 @@ def test_without_any_source_the_reader_hears_that_it_is_lost_and_why() -> None:
     assert b.arena.used_bytes() == 0
 
 
-def test_an_owner_that_knows_better_is_believed_three_times() -> None:
+def test_an_owner_that_knows_better_is_believed_five_times() -> None:
     """The source says that it is gone, and the owner goes on naming it."""
     world, a, b = pair()
     name = a.put(5 * CHUNK)
@@ -106,7 +106,7 @@ def test_an_owner_that_knows_better_is_believed_three_times() -> None:
     world.run()
     lost = answer(b)
     assert isinstance(lost, NotComing)
-    assert "asked 3 times" in lost.reason
+    assert "asked 5 times" in lost.reason
     assert "a does not have it" in lost.reason
 
 
