@@ -44,7 +44,7 @@ CPUS = 2
 
 
 class Round(NamedTuple):
-    """`driver`: on the host of the head, on the `other` that stays, or on the `cut` one. `way`: which packets of the cut node are dropped."""
+    """`driver`: on the host of the head, on the `other` one that stays, or on the `cut` one. `way`: which packets are dropped."""
 
     driver: str
     way: str

@@ -3,9 +3,10 @@
     python -m tests.soak.partition_driver work REGISTER ROUND VICTIM [--detached]
     python -m tests.soak.partition_driver watch VICTIM
 
-`work` says `ready` when its actors have answered, and from then on makes calls until a line comes on its standard input; then it waits for
-those under way. For each call it prints a line of JSON: what it was, when it began and ended, and its value or its error. It judges nothing.
-`watch` prints the nodes of the cluster whenever they change; on the line `end NAMES` it calls these detached actors once more and kills them.
+`work` says `ready` when its actors have answered, and from then on makes calls until a line comes on its standard input; then it waits
+for those under way. For each call it prints a line of JSON: what it was, when it began and ended, and its value or its error. It judges
+nothing. `watch` prints the nodes of the cluster whenever they change; on the line `end NAMES` it calls these detached actors once more and
+kills them.
 Times are of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
@@ -36,6 +37,9 @@ END_S = 60.0
 """A call that has not ended so long after the last one was made has hung."""
 LOOK_S = 0.2
 FACTOR = 7
+
+Start = Callable[[int, str], Awaitable[Any]]
+"""Makes the call with this number and name."""
 
 
 class Acting(af.Actor, max_restarts=-1, num_cpus=0):
@@ -106,7 +110,7 @@ class Work:
             ).remote(self.register, name)
         return found
 
-    async def stream(self, kind: str, pause_s: float, start: Callable[[int, str], Awaitable[Any]]) -> None:
+    async def stream(self, kind: str, pause_s: float, start: Start) -> None:
         """Calls of one kind, one after the other, whether or not those before have ended."""
         room = asyncio.Semaphore(UNDER_WAY_MAX)
         for number in itertools.count():
@@ -120,7 +124,7 @@ class Work:
             task.add_done_callback(self._waiting.discard)
             await asyncio.sleep(pause_s)
 
-    async def _follow(self, kind: str, call: str, number: int, start: Callable[[int, str], Awaitable[Any]], room: asyncio.Semaphore) -> None:
+    async def _follow(self, kind: str, call: str, number: int, start: Start, room: asyncio.Semaphore) -> None:
         began = time.monotonic()
         told: dict[str, Any]
         try:
@@ -189,6 +193,7 @@ async def come_back(doing: Work) -> None:
                 await af.init(log_to_driver=False)
                 await multiply.options(max_retries=-1)(doing.register, 1, "back")
             say(back=time.monotonic())
+            await doing.ended.wait()
             return
         except (af.ActorflowError, OSError, TimeoutError):
             await asyncio.sleep(0.5)

@@ -14,6 +14,7 @@ from actorflow._core.base.errors import (
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
+    ClusterConnectionError,
     PendingCallsLimitExceeded,
     RuntimeEnvError,
 )
@@ -421,6 +422,9 @@ class ActorCalls:
         if died is not None and died.kind == "group_removed":
             facts = {"actor": repr(client), "actor_id": client.actor_id, "reason": died.reason}
             return ActorPlacementGroupRemoved(f"{client!r} is dead: {died.reason}", **facts)
+        if died is not None and died.kind == "cluster_ended":
+            # The actor may well live: a detached one does, on the nodes that this process is cut off from.
+            return ClusterConnectionError(f"{client!r} cannot be reached any more: {died.reason}", reason=died.reason)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 
