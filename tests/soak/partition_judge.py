@@ -15,11 +15,17 @@ UNHEARD_OF = frozenset({"InternalError", "SerializationError", "DeserializationE
 
 
 class Cut(NamedTuple):
-    """What was done: when the cables were cut and mended, and whether the driver was on the host that was cut off."""
+    """What was done: when the cables were cut and mended, and whether the driver was on the host that was cut off.
+
+    `from_head`: the node is cut off from the head too, and so given up; otherwise everything has to stay where it is. `detached`: so many
+    actors must be alive in the end, though the driver that made them has lost its cluster.
+    """
 
     cut_at: float
     healed_at: float
     driver_cut: bool
+    from_head: bool = True
+    detached: int = 0
 
 
 @dataclass
@@ -79,11 +85,11 @@ def judge(told: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]], writes
     if not any("done" in line for line in told):
         verdict.hung.append("the driver did not come to its end")
     _judge_nodes([line for line in seen if "nodes" in line], cut, verdict)
-    for line in seen:
-        if "actor" in line and line["value"] != 3 * FACTOR:
-            verdict.wrong.append(f"{line['actor']} answered {line['value']} in the end")
     if cut.driver_cut:
         back = [line["back"] for line in told if "back" in line]
+        alive = [line["actor"] for line in seen if line.get("alive")]
+        if len(alive) != cut.detached:
+            verdict.wrong.append(f"of {cut.detached} detached actors these lived in the end: {alive}")
         if not any("lost" in line for line in told):
             verdict.wrong.append("the driver on the host that was cut off was not told that its cluster is gone")
         elif not back:
@@ -160,6 +166,9 @@ def _judge_order(numbers: dict[str, int], writes: Sequence[Write], verdict: Verd
 
 
 def _judge_nodes(seen: Sequence[dict[str, Any]], cut: Cut, verdict: Verdict) -> None:
+    if not cut.from_head:
+        verdict.wrong += [f"nodes came or went: {line['nodes']}" for line in seen[1:]]
+        return
     first = {node_id for node_id, there, state in (seen[0]["nodes"] if seen else ()) if there and state == "alive"}
     for line in seen:
         fresh = [node_id for node_id, there, state in line["nodes"] if there and state == "alive" and node_id not in first]

@@ -51,7 +51,7 @@ class ActorClient:
 
     __slots__ = (
         "__weakref__", "actor_id", "class_blob", "class_name", "died", "incarnation", "inflight", "lifetime", "max_pending_calls",
-        "max_task_retries", "peer", "queue", "same_as", "state", "waiters", "worker_id",
+        "max_task_retries", "peer", "queue", "same_as", "state", "trouble", "waiters", "worker_id",
     )  # fmt: skip
 
     def __init__(self, actor_id: str, class_name: str) -> None:
@@ -65,6 +65,8 @@ class ActorClient:
         self.queue = NO_CALLS
         self.inflight: dict[int, Call] = {}
         self.died: ActorDied | None = None
+        self.trouble = ""
+        """Why it is unreachable, or was the last time."""
         self.lifetime: Any = None
         self.waiters: list[tuple[Waiter, str]] = []
         self.max_task_retries = 0
@@ -280,11 +282,15 @@ class ActorCalls:
         if message.state == "alive":
             if client.state == "alive" and client.incarnation == message.incarnation and client.peer and not client.peer.lost:
                 return
-            self._lose_inflight(client, "it was restarted")
+            same_life = client.state == "unreachable" and client.incarnation == message.incarnation
+            if same_life:
+                self._lose_inflight(client, f"the connection with it has ended: {client.trouble}", restarts=False)
+            else:
+                self._lose_inflight(client, "it was restarted")
             client.state, client.incarnation, client.worker_id = "alive", message.incarnation, message.worker_id
             client.peer = self._core.peer(message.worker_id, message.address)
             if client.peer.lost:
-                self.peer_lost(client.peer)
+                self.peer_lost(client.peer, "it ended at once")
                 return
             self._wake(client, "alive")
             self.pump(client)
@@ -330,13 +336,13 @@ class ActorCalls:
             if not self.wait(other, what, waiter):
                 waiter.settled(other)
 
-    def peer_lost(self, peer: Peer) -> None:
+    def peer_lost(self, peer: Peer, reason: str) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
         for client in self.every():
             if client.peer is peer and client.state == "dead":
                 self._fail_inflight(client)
             elif client.peer is peer and client.state == "alive":
-                client.state = "unreachable"
+                client.state, client.trouble = "unreachable", reason
                 client.peer = None
                 self._core.later(NEWS_S, partial(self._ask, client))
 
@@ -344,7 +350,7 @@ class ActorCalls:
         if client.state == "unreachable":
             self._core.head.send(WatchActor(client.actor_id))
 
-    def _lose_inflight(self, client: ActorClient, reason: str) -> None:
+    def _lose_inflight(self, client: ActorClient, reason: str, *, restarts: bool = True) -> None:
         again = []
         # What waits for these calls may make new ones at once: they are not among the lost.
         lost, client.inflight = client.inflight, {}
@@ -356,7 +362,7 @@ class ActorCalls:
                     call,
                     ActorUnavailableError(
                         f"{client!r}.{call.target.name}: the call was under way when the actor was lost ({reason}); it may or may not "
-                        "have run. The actor restarts: call again, or set max_task_retries to have it tried again"
+                        f"have run. The actor {'restarts' if restarts else 'lives on'}: call again, or set max_task_retries to have it tried again"
                     ),
                 )
             else:
