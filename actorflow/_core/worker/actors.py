@@ -284,7 +284,7 @@ class ActorCalls:
                 return
             same_life = client.state == "unreachable" and client.incarnation == message.incarnation
             if same_life:
-                self._lose_inflight(client, f"the connection with it has ended: {client.trouble}", restarts=False)
+                self._lose_inflight(client, client.trouble, restarts=False)
             else:
                 self._lose_inflight(client, "it was restarted")
             client.state, client.incarnation, client.worker_id = "alive", message.incarnation, message.worker_id
@@ -352,6 +352,7 @@ class ActorCalls:
 
     def _lose_inflight(self, client: ActorClient, reason: str, *, restarts: bool = True) -> None:
         again = []
+        what, goes_on = ("the actor was lost", "restarts") if restarts else ("the connection with it ended", "lives on")
         # What waits for these calls may make new ones at once: they are not among the lost.
         lost, client.inflight = client.inflight, {}
         for call in lost.values():
@@ -361,8 +362,8 @@ class ActorCalls:
                 self._core.caller.settle_error(
                     call,
                     ActorUnavailableError(
-                        f"{client!r}.{call.target.name}: the call was under way when the actor was lost ({reason}); it may or may not "
-                        f"have run. The actor {'restarts' if restarts else 'lives on'}: call again, or set max_task_retries to have it tried again"
+                        f"{client!r}.{call.target.name}: the call was under way when {what} ({reason}); it may or may not have run. "
+                        f"The actor {goes_on}: call again, or set max_task_retries to have it tried again"
                     ),
                 )
             else:
