@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import actorflow as af
+from actorflow._core.boot.session_dir import sweep_stale
 from actorflow.testing import Cluster, InvariantBroken, SimulationMisuse
 from actorflow.testing import nodes as nodes_module
 from tests.integration import leaks
@@ -134,6 +135,31 @@ def test_tc_2_nodes_end_with_the_process_that_has_started_them(how: str, program
     finally:
         for pid in forked:
             os.kill(pid, signal.SIGKILL)
+
+
+def test_tc_2_a_node_that_waits_for_its_head_ends_with_its_starter_too(programs: Programs, own_home: str) -> None:
+    """In its second life, which may take an hour to begin, it still watches the process that has started the first one."""
+    program = programs.start(
+        """
+        from actorflow import _nodes
+        from actorflow.testing import Cluster
+
+        cluster = Cluster(2)
+        node = cluster.nodes[1]
+        cluster.kill(cluster.head)
+        while [found.path for found in _nodes.find([node.pid])] in ([], [node.path]):
+            time.sleep(0.05)
+        print("ready", flush=True)
+        time.sleep(600)
+        """,
+        env={"ACTORFLOW_TMPDIR": own_home},
+    )
+    program.says("ready", 40.0)
+    assert len(leaks.processes(own_home)) == 3, "the program, a node and its zygote"
+    program.signal(signal.SIGKILL)
+    program.ends()
+    assert leaks.until(lambda: not leaks.processes(own_home), GONE_S), leaks.leftovers(own_home)
+    sweep_stale([own_home], age_s=0)  # Its first life ended with an error: its log stays for whoever looks for that.
 
 
 def test_a_node_that_has_begun_again_is_still_one_of_the_cluster(own_home: str) -> None:
