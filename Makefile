@@ -9,6 +9,7 @@
 #   make sim             the simulated scenarios, those of every fault at every step too, then SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
+#   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
 #   make cancel-test     CANCELS cancels at random moments
 #   make fuzz            the fuzz targets, at length, and STRANGERS connections to the port of a running cluster
 #   make clean           caches and build outputs; the environments stay
@@ -19,6 +20,7 @@ RUNNERS ?= 2
 FROM ?= 0
 RUNS ?= 200
 CANCELS ?= 10000
+ROUNDS ?= 6
 STRANGERS ?= 1000000
 BENCH_ARGS ?=
 
@@ -34,7 +36,7 @@ PEERS_STAMP := $(PEERS)/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test cancel-test fuzz clean
+.PHONY: demo test check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -89,6 +91,11 @@ mutants: $(STAMP)
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+# Cuts both ways, then in one direction at a time.
+partition-test: $(STAMP)
+	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS)
+	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS) --one-way
 
 cancel-test: $(STAMP)
 	@$(PY) -m tests.soak.random_cancels --cancels $(CANCELS)

@@ -6,13 +6,13 @@ import os
 from collections.abc import Collection, Mapping
 
 from actorflow._core.base.resources import parse_bytes, parse_resources
-from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, start_node, stop_nodes
+from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, local_resources
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
 from actorflow._core.policy.label_selectors import check_labels
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
-__all__ = ["DEFAULT_PORT", "StartedNode", "forget", "start", "stop"]
+__all__ = ["DEFAULT_PORT", "StartedNode", "find", "forget", "start", "stop"]
 
 
 def start(
@@ -31,10 +31,11 @@ def start(
     credentials: str = "",
     token_file: str = "",
     certificate_valid_s: float = CERTIFICATE_VALID_S,
+    life_fd: int = -1,
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
 
-    The options are those of `actorflow start`.
+    The options are those of `actorflow start`. `life_fd`: the node ends when the other end of this pipe is closed.
 
     Raises ClusterStartError, CredentialError, OptionError.
     """
@@ -57,13 +58,19 @@ def start(
         token_file=token_file,
         certificate_valid_s=certificate_valid_s,
         labels=checked,
+        life_fd=life_fd,
     )
     return start_node(plan)
 
 
-def stop(paths: Collection[str] | None = None) -> list[SessionInfo]:
-    """End the nodes that this user has started on this host, or those with these session directories, and return them."""
-    return stop_nodes(paths)
+def stop(pids: Collection[int] | None = None) -> list[SessionInfo]:
+    """End the nodes that this user has started on this host, or those with these processes, and return them."""
+    return stop_nodes(pids)
+
+
+def find(pids: Collection[int]) -> list[SessionInfo]:
+    """The nodes with these processes, also those that wait to be let in again."""
+    return find_nodes(pids)
 
 
 def forget(path: str) -> None:

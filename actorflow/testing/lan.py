@@ -84,7 +84,8 @@ class LanHost:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait(END_TIMEOUT_S)
             for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # What it has not read any more.
+                    pipe.close()
         self._processes.clear()
 
 

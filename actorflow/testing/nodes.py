@@ -14,6 +14,7 @@ The nodes are what `actorflow start` starts. Clusters that others of this user r
 faults at exact steps: SimCluster.
 
     TC-1  `close` ends every node, also after an error, and raises InvariantBroken with what one of them has left behind.
+    TC-2  A process that ends without `close`, by SIGKILL too, takes its nodes along: they watch it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 from actorflow import _nodes
 from actorflow.testing.errors import InvariantBroken, SimulationMisuse
@@ -42,7 +45,7 @@ class Node:
     """HOST:PORT, for af.init and for nodes that join."""
     pid: int
     path: str
-    """Its session directory, with its logs."""
+    """Its session directory, with its logs. One that was given up and begins again as another node has a new one."""
     ended: bool = False
     known: dict[int, str] = field(default_factory=dict)
     """Its processes, as they were when it was last looked at: pid -> time of birth."""
@@ -64,6 +67,33 @@ class Node:
         return (Path(self.path) / "logs" / "node.log").read_text(errors="replace")
 
 
+class Life:
+    """A pipe that nobody writes to: it is at its end when this process is."""
+
+    def __init__(self) -> None:
+        self.read_fd, self._write_fd = os.pipe()
+        _lives.add(self)
+
+    def end(self) -> None:
+        """Close it."""
+        for fd in (self.read_fd, self._write_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.read_fd = self._write_fd = -1
+
+
+_lives: WeakSet[Life] = WeakSet()
+
+
+def _end_lives() -> None:
+    """In a fork of this process, which may outlive it: the nodes would not see that it is gone."""
+    for life in list(_lives):
+        life.end()
+
+
+os.register_at_fork(after_in_child=_end_lives)
+
+
 class Cluster:
     """See the module. `options` are those of `add_node` for the first `nodes`; the first one has the head.
 
@@ -77,6 +107,7 @@ class Cluster:
         """Those that have not been ended."""
         self._all: list[Node] = []
         self._tls = tls
+        self._life = Life()
         try:
             for _ in range(nodes):
                 self.add_node(**options)
@@ -115,6 +146,7 @@ class Cluster:
             object_store_memory=object_store_memory,
             resources=resources,
             labels=labels,
+            life_fd=self._life.read_fd,
         )
         node = Node(started.tcp, started.pid, started.path)
         self.nodes.append(node)
@@ -124,7 +156,7 @@ class Cluster:
     def remove(self, node: Node) -> None:
         """End a node in order, and wait for it. Raises InvariantBroken with what it leaves behind."""
         self._take_out(node)
-        _nodes.stop([node.path])
+        self._stop([node])
         self._require_gone([node])
 
     def kill(self, node: Node) -> None:
@@ -146,8 +178,10 @@ class Cluster:
         nodes, self.nodes = self.nodes, []
         for node in nodes:
             self._signal(node, signal.SIGCONT)
+            self._look_up(node)
             node.ended = True
-        _nodes.stop([node.path for node in reversed(nodes)])
+        self._stop(nodes[::-1])
+        self._life.end()  # One that is between two lives hears no signal, and this in the next one.
         self._require_gone(self._all)
 
     def __enter__(self) -> Self:
@@ -160,8 +194,19 @@ class Cluster:
         if node not in self.nodes:
             raise SimulationMisuse(f"the node at {node.address} is not one of this cluster, or has been ended already")
         self._signal(node, signal.SIGCONT)
+        self._look_up(node)
         self.nodes.remove(node)
         node.ended = True
+
+    def _look_up(self, node: Node) -> None:
+        """Where it is by now: it may have begun again."""
+        for found in _nodes.find([node.pid]) if node.alive else ():
+            if found.path != node.path:
+                _nodes.forget(node.path)
+                node.path = found.path
+
+    def _stop(self, nodes: Sequence[Node]) -> None:
+        _nodes.stop([node.pid for node in nodes if _birth(node.pid)])
 
     def _signal(self, node: Node, number: int) -> None:
         for pid in node.processes():

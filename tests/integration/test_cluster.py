@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ import pytest
 import actorflow as af
 from actorflow import _nodes
 from actorflow._core.boot.session_dir import sweep_stale
+from tests.integration import leaks
+from tests.integration.leaks import until
 
 OPTIONS: dict[str, Any] = {"memory": "1GiB", "object_store_memory": "64MiB"}
 
@@ -160,3 +163,21 @@ def test_the_commands() -> None:
         ended = actorflow("stop")
     assert ended.count("has ended") == 2
     assert actorflow("stop").strip() == "no node of this user runs here"
+
+
+def test_a_node_whose_head_is_gone_can_be_ended_while_it_waits_for_it(home: Path) -> None:
+    """It has given itself up and would begin again when the head is back: `actorflow stop` finds it all the same."""
+    head = _nodes.start(port=0, num_cpus=1, **OPTIONS)
+    try:
+        joined = _nodes.start(address=head.tcp, num_cpus=1, **OPTIONS)
+        os.kill(head.pid, signal.SIGKILL)
+        os.waitpid(head.pid, 0)
+        _nodes.forget(head.path)
+        assert until(lambda: [node.path for node in _nodes.find([joined.pid])] not in ([], [joined.path]), 30.0), "in its second life"
+        assert [node.pid for node in _nodes.stop()] == [joined.pid]
+        # The test is its parent.
+        assert os.waitpid(joined.pid, 0)[1] == 0, "in order"
+        assert not leaks.processes(home)
+    finally:
+        _nodes.stop()
+        sweep_stale(age_s=0)

@@ -101,6 +101,16 @@ def test_what_was_started_ends_with_the_hosts() -> None:
     assert process.returncode is not None
 
 
+def test_what_a_process_has_not_read_when_it_ended_keeps_no_host() -> None:
+    before = traces()
+    with Lan(1) as lan:
+        process = lan.hosts[0].start(["true"], stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.wait(10) == 0
+        process.stdin.write(b"a line that waits in the buffer of the pipe\n")
+    assert traces() == before
+
+
 @pytest.mark.parametrize("number", [0, 101])
 def test_too_many_or_none(number: int) -> None:
     before = traces()

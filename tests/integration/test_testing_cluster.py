@@ -10,8 +10,14 @@ import subprocess
 import pytest
 
 import actorflow as af
+from actorflow._core.boot.session_dir import sweep_stale
 from actorflow.testing import Cluster, InvariantBroken, SimulationMisuse
 from actorflow.testing import nodes as nodes_module
+from tests.integration import leaks
+from tests.integration.programs import Programs
+
+GONE_S = 8.0
+"""After the end of their starter all nodes are gone within this time, on a busy machine too."""
 
 
 @af.remote
@@ -76,3 +82,100 @@ def test_tc_1_what_a_node_leaves_behind_is_named(monkeypatch: pytest.MonkeyPatch
         cluster.close()
     assert sleeper.wait(10) == -signal.SIGKILL
     assert not os.path.exists(cluster.head.path)
+
+
+STARTER = """
+    from actorflow.testing import Cluster
+
+    @af.remote
+    async def work() -> None:
+        await asyncio.sleep(600)
+
+    def main() -> None:
+        cluster = Cluster(2)
+        removed, killed, paused = (cluster.add_node() for _ in range(3))
+        cluster.remove(removed)
+        cluster.kill(killed)
+        with af.init(address=cluster.address):
+            refs = [work.options(scheduling_strategy="spread").remote() for _ in range(3)]
+            while sum(len(node.processes()) for node in cluster.nodes) < 9:
+                time.sleep(0.05)
+            if "paused" in sys.argv:
+                cluster.pause(paused)
+            if "forked" in sys.argv and os.fork() == 0:
+                time.sleep(30)
+                os._exit(0)
+            print("ready", *(node.path for node in cluster.nodes), flush=True)
+            time.sleep(600)
+            del refs
+
+    main()
+"""
+
+
+@pytest.mark.parametrize("how", ["running", "paused", "forked"])
+def test_tc_2_nodes_end_with_the_process_that_has_started_them(how: str, programs: Programs, own_home: str) -> None:
+    """Killed: nobody has told them. Workers, sockets and shared memory go too, and a fork of it that lives on does not keep them."""
+    memory = leaks.shared_memory(own_home)
+    program = programs.start(STARTER, how, env={"ACTORFLOW_TMPDIR": own_home})
+    program.says("ready", 60.0)
+    paths = program.out().split()[1:]
+    assert len(paths) == 3
+    # Three nodes with a zygote and a worker each, and the program.
+    assert len(leaks.processes(own_home)) >= 10
+    assert leaks.shared_memory(own_home) > memory, "sockets of the workers are there"
+    program.signal(signal.SIGKILL)
+    program.ends()
+    forked = {pid for pid, command in leaks.processes(own_home).items() if "program" in command}
+    assert len(forked) == (how == "forked")
+    try:
+        gone = leaks.until(lambda: set(leaks.processes(own_home)) == forked and not leaks.files(own_home), GONE_S)
+        assert gone, leaks.leftovers(own_home)
+        assert leaks.shared_memory(own_home) <= memory
+    finally:
+        for pid in forked:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_tc_2_a_node_that_waits_for_its_head_ends_with_its_starter_too(programs: Programs, own_home: str) -> None:
+    """In its second life, which may take an hour to begin, it still watches the process that has started the first one."""
+    program = programs.start(
+        """
+        from actorflow import _nodes
+        from actorflow.testing import Cluster
+
+        cluster = Cluster(2)
+        node = cluster.nodes[1]
+        cluster.kill(cluster.head)
+        while [found.path for found in _nodes.find([node.pid])] in ([], [node.path]):
+            time.sleep(0.05)
+        print("ready", flush=True)
+        time.sleep(600)
+        """,
+        env={"ACTORFLOW_TMPDIR": own_home},
+    )
+    program.says("ready", 40.0)
+    assert len(leaks.processes(own_home)) == 3, "the program, a node and its zygote"
+    program.signal(signal.SIGKILL)
+    program.ends()
+    assert leaks.until(lambda: not leaks.processes(own_home), GONE_S), leaks.leftovers(own_home)
+    sweep_stale([own_home], age_s=0)  # Its first life ended with an error: its log stays for whoever looks for that.
+
+
+def test_a_node_that_has_begun_again_is_still_one_of_the_cluster(own_home: str) -> None:
+    """It stood still for longer than its lease: another node by now, in the same process, and in a new directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTORFLOW_TMPDIR", own_home)
+        with Cluster(2) as cluster, af.init(address=cluster.address):
+            node = cluster.nodes[1]
+            cluster.pause(node)
+            assert leaks.until(lambda: states().count("alive") == 1, 30.0)
+            cluster.resume(node)
+            assert leaks.until(lambda: states().count("alive") == 2, 30.0)
+            cluster.remove(node)
+            assert not node.alive
+        assert not leaks.leftovers(own_home)
+
+
+def states() -> list[str]:
+    return [row["state"] for row in af.sync(af.state.list_nodes())]

@@ -75,7 +75,7 @@ def test_use_after_shutdown_says_what_to_do(programs: Programs) -> None:
     )
     lines = program.out().split("\n")
     assert lines[0] == "NotInitializedError", program.told()
-    assert set(lines[1:4]) <= {"ClusterConnectionError", "NotInitializedError", "ActorDiedError"}, program.told()
+    assert set(lines[1:4]) <= {"ClusterConnectionError", "NotInitializedError"}, program.told()
     assert "no error" not in "".join(lines[1:4]), program.told()
 
 

@@ -117,6 +117,37 @@ def test_a_driver_whose_cluster_cannot_start_says_so() -> None:
             driver.result()
 
 
+class Sleeper(af.Actor, max_restarts=-1, max_task_retries=-1):
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def test_a_driver_that_loses_its_cluster_is_told_that_and_not_that_its_actors_are_dead() -> None:
+    """On a node that was cut off it may live on, or begin again elsewhere: nobody here can know."""
+    asleep = []
+
+    async def main() -> list[str]:
+        sleeper = await Sleeper.options(lifetime="detached", name="sleeper").remote()
+        under_way = sleeper.sleep.remote(600)
+        await sleeper.sleep(0)
+        asleep.append(True)
+        told = []
+        for call in (lambda: under_way, lambda: sleeper.sleep(0), lambda: sleeper.sleep.remote(0)):
+            with pytest.raises(af.ClusterConnectionError) as found:
+                await call()
+            assert not isinstance(found.value, af.ActorError)
+            told.append(str(found.value))
+        return told
+
+    with World(0) as world:
+        cluster = SimCluster(world)
+        driver = cluster.driver(main)
+        world.run_until(lambda: bool(asleep))
+        world.kill(cluster.node_host)
+        world.run_until(lambda: driver.ended)
+        assert all("the connection to the cluster is lost" in text for text in driver.result())
+
+
 @af.remote
 async def own(number: int) -> list[object]:
     return [await af.put(number)]

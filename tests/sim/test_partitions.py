@@ -136,3 +136,59 @@ def test_a_node_that_stands_still_does_not_act_when_it_goes_on(sim_seed: int) ->
         assert echoes == list(range(200))
         assert squares == [number * number for number in range(120)]
         finish(cluster, driver)
+
+
+class Held(af.Actor, max_restarts=-1, resources={"far": 1}, num_cpus=0):
+    """Its calls are under way for long."""
+
+    def __init__(self) -> None:
+        self.life = register.born()
+
+    @af.method
+    async def hold(self, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return self.life
+
+
+def test_a_driver_that_is_cut_off_from_an_actor_whose_node_lives(sim_seed: int) -> None:
+    """The head reaches both, so nobody is given up: what is under way is unsure, or tried again, and the actor is not said to restart."""
+    global register
+    begun = []
+
+    async def main() -> tuple[str, int]:
+        once, again = await Held.remote(), await Held.options(max_task_retries=-1).remote()
+        held, tried = once.hold.remote(1000.0), again.hold.remote(5.0)
+        await asyncio.sleep(0.5)
+        begun.append(True)
+        try:
+            await held
+        except af.ActorUnavailableError as error:
+            return str(error), await tried
+        raise AssertionError("it has ended")
+
+    with World(sim_seed) as world:
+        register = Register(world)
+        cluster = SimCluster(world, num_cpus=1, scheme="tcp")
+        far = cluster.add_node(num_cpus=1, resources={"far": 2})
+        world.run_until(lambda: far.node is not None)
+        world.run_for(1.0)
+        driver = cluster.driver(main)
+        world.run_until(lambda: bool(begun))
+        # TCP gives up some time after the cut; how long that takes is not what this is about, so it comes first.
+        ends = [end for both in world.fabric.connections() for end in both if end.host is driver.host]
+        broken = [end for end in ends if end.peer.host.machine == far.host.machine]
+        assert broken
+        for end in broken:
+            world.fabric.half_open(end)
+        world.run_until(lambda: all(end.closed for end in broken))
+        world.fabric.partition([driver.host], [far.host.machine])
+        world.run_for(20.0)
+        world.fabric.heal()
+        world.run_until(lambda: driver.ended, 60.0)
+        said, life = driver.result()
+        assert "the connection with it ended" in said
+        assert "The actor lives on" in said
+        assert life in (1, 2)
+        assert register.lives == 2, "one for each: none has begun again"
+        assert far.host.alive
+        finish(cluster, driver)

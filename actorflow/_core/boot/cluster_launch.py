@@ -54,6 +54,8 @@ class NodePlan:
     the head on this host."""
     certificate_valid_s: float = CERTIFICATE_VALID_S
     labels: Mapping[str, str] = field(default_factory=dict)
+    life_fd: int = -1
+    """The reading end of a pipe whose other end its starter holds: when that one is gone the node ends. -1: it lives until it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         ready_fd=write_fd,
         ticket_fd=ticket_fd,
         labels=dict(plan.labels),
+        life_fd=plan.life_fd,
     )
     log_path = f"{session.logs}/node.log"
     try:
@@ -115,7 +118,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                pass_fds=[write_fd, ticket_fd],
+                pass_fds=[write_fd, ticket_fd, *([plan.life_fd] if plan.life_fd >= 0 else [])],
                 start_new_session=True,
                 # Workers have the environment of the node: no secret in it.
                 env={**without_secrets(os.environ), "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
@@ -191,12 +194,17 @@ def _to_join(plan: NodePlan, place: Place) -> _Keys:
     )
 
 
-def stop_nodes(paths: Collection[str] | None = None) -> list[SessionInfo]:
-    """End the nodes that this user has started on this host with `start_node`, and wait for it. Returns them.
+def find_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
+    """The nodes that this user has started on this host with `start_node`, also those that wait to be let in again.
 
-    `paths`: only those with these session directories.
+    `pids`: only those with these processes. A node that begins again has another directory, and is the same process.
     """
-    nodes = [node for node in find_all() if node.tcp and (paths is None or node.path in paths)]
+    return [node for node in find_all(joining=True) if node.tcp and (pids is None or node.pid in pids)]
+
+
+def stop_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
+    """End nodes as `find_nodes` has them, and wait for it. Returns them."""
+    nodes = find_nodes(pids)
     for node in nodes:
         _signal(node.pid, signal.SIGTERM)
     give_up_at = time.monotonic() + STOP_TIMEOUT_S

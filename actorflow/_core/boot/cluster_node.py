@@ -1,8 +1,8 @@
 """A node process of a cluster of several nodes: the node role, with the head beside it in the first of them.
 
-It lives until it is told to end (SIGTERM), whatever drivers come and go. When the head says that it was given up, it ends with all that it
-runs, and begins again as another node (`second_life`). Whoever speaks with it over TCP proves a key of the cluster first; beyond loopback
-that is under TLS.
+It lives until it is told to end (SIGTERM), whatever drivers come and go; one that a test has started ends with that at the latest. When the
+head says that it was given up, it ends with all that it runs, and begins again as another node (`second_life`). Whoever speaks with it over
+TCP proves a key of the cluster first; beyond loopback that is under TLS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actorflow._core.boot.session_dir import SessionDir
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actorflow._core.io.tcp_handshake import Security
     from actorflow._core.io.zygote_link import ZygoteHandle
     from actorflow._core.node.config import NodeConfig
+    from actorflow._core.node.node import Node
     from actorflow._core.security.errors import HandshakeRefused
     from actorflow._core.security.fences import Fences
 
@@ -35,6 +36,7 @@ log = logging.getLogger("actorflow")
 
 WORKERS_TOO = ("actorflow._core.io.cluster_access",)
 """What this process and its workers need, besides what those of a local cluster do."""
+_PR_SET_PDEATHSIG = 1
 GIVEN_UP = 3
 """The exit code of a node that the head has given up and that cannot begin again: started anew it is another node."""
 
@@ -59,6 +61,8 @@ class ClusterNodeConfig(NamedTuple):
     ready_fd: int
     ticket_fd: int
     labels: dict[str, str]
+    life_fd: int = -1
+    """At its end when whoever has started this node is gone, and this node is to end then; -1: it lives on."""
 
     def to_json(self) -> str:
         """For the command line."""
@@ -95,6 +99,13 @@ def run(config: ClusterNodeConfig) -> int:
     return code
 
 
+def continue_without_parent() -> None:
+    """Should this process stand still (SIGSTOP) when its parent dies, it goes on, and sees that. Otherwise this does nothing."""
+    from actorflow._core.boot.process_title import prctl
+
+    prctl()(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+
+
 class NodeProcess:
     """What is wired together in this process. On its loop."""
 
@@ -109,6 +120,8 @@ class NodeProcess:
         self._loop = loop = asyncio.get_event_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         self._code = 0
+        self._awaited = config.ready_fd >= 0
+        """Somebody waits to hear that this node is ready, or why not."""
         self.again = ""
         """What it may join once more with."""
         self._ports = real_ports(loop, lock=False)
@@ -123,8 +136,41 @@ class NodeProcess:
         if not self._ended.done():
             self._ended.set_result(reason)
 
+    def _starter_gone(self, zygote: ZygoteHandle) -> None:
+        self._loop.remove_reader(self._config.life_fd)
+        os.close(self._config.life_fd)
+        self._awaited = False
+        self._end("the process that has started this node is gone")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(zygote.pid, signal.SIGCONT)  # As for this process: it may stand still, and it is to end the workers.
+
     async def serve(self, arena: MemfdArena, zygote: ZygoteHandle) -> int:
-        """Open the port, get keys, start the roles, say that they are ready, and wait until this node is to end. Returns the exit code."""
+        """Start, and wait until this node is to end. Returns the exit code."""
+        self._loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
+        if self._config.life_fd >= 0:
+            continue_without_parent()
+            self._loop.add_reader(self._config.life_fd, self._starter_gone, zygote)
+        if not self._awaited:
+            self.port = self._config.port  # As in its first life.
+            self._session.publish("", tcp=self._tcp(), head=self._config.head)
+        async with contextlib.AsyncExitStack() as stack:
+            starting = self._loop.create_task(self._start(stack, arena, zygote), name="start this node")
+            either: list[asyncio.Future[Any]] = [starting, self._ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not (starting.done() or self._awaited or self._code):
+                # To be let in again may take an hour: nobody is to wait for that who wants it to end.
+                starting.cancel()
+                await asyncio.wait([starting])
+                if starting.cancelled():
+                    return self._code
+            node, credentials = await starting
+            reason = await self._ended
+            self.again = credentials.again
+            await node.stop(reason)
+        return self._code
+
+    async def _start(self, stack: contextlib.AsyncExitStack, arena: MemfdArena, zygote: ZygoteHandle) -> tuple[Node, NodeCredentials]:
+        """Open the port, get keys, start the roles, and say that they are ready."""
         from actorflow._core.boot.enrolled_processes import EnrolledProcesses
         from actorflow._core.io.access_desk import AccessDesk, access_path
         from actorflow._core.io.arena import ArenaServer
@@ -136,35 +182,30 @@ class NodeProcess:
         from actorflow._core.security.roles import Role
 
         config, session, loop = self._config, self._session, self._loop
-        loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._gateway.close)
-            self.port = await self._gateway.listen(config.host, config.port)
-            handover = HandoverServer(loop, handover_path(session.path), self._gateway)
-            stack.callback(handover.close)
-            credentials, security = await (self._join(stack) if config.head else self._lead(stack))
-            self._credentials = credentials
-            credentials.serve(handover)
-            stack.callback(credentials.close)
-            ports = replace(self._ports, network=self._network(security))
-            processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
-            node = Node(ports, self._settings(), processes, arena, self._node_ends, DirectorySpill(loop, arena, session.spill))
-            server = ArenaServer(loop, session.arena_path, arena)
-            stack.callback(server.close)
-            desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
-            stack.callback(desk.close)
-            await node.start()
-            if config.head:
-                await node.others_know()
-            tls = "yes" if config.tls else ""
-            session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
-            if config.ready_fd >= 0:  # In a second life nobody waits.
-                os.write(config.ready_fd, f"{self.port}".encode())
-                os.close(config.ready_fd)
-            reason = await self._ended
-            self.again = credentials.again
-            await node.stop(reason)
-        return self._code
+        stack.callback(self._gateway.close)
+        self.port = await self._gateway.listen(config.host, config.port)
+        handover = HandoverServer(loop, handover_path(session.path), self._gateway)
+        stack.callback(handover.close)
+        credentials, security = await (self._join(stack) if config.head else self._lead(stack))
+        self._credentials = credentials
+        credentials.serve(handover)
+        stack.callback(credentials.close)
+        ports = replace(self._ports, network=self._network(security))
+        processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
+        node = Node(ports, self._settings(), processes, arena, self._node_ends, DirectorySpill(loop, arena, session.spill))
+        server = ArenaServer(loop, session.arena_path, arena)
+        stack.callback(server.close)
+        desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
+        stack.callback(desk.close)
+        await node.start()
+        if config.head:
+            await node.others_know()
+        tls = "yes" if config.tls else ""
+        session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
+        if config.ready_fd >= 0:  # In a second life nobody waits.
+            os.write(config.ready_fd, f"{self.port}".encode())
+            os.close(config.ready_fd)
+        return node, credentials
 
     # -- addresses and networks
 

@@ -37,6 +37,8 @@ def begin_again(config: ClusterNodeConfig, port: int, token: str) -> NoReturn:
     ticket_fd, write_fd = os.pipe()
     os.write(write_fd, ticket)
     os.close(write_fd)
-    os.set_inheritable(ticket_fd, True)  # All others close with this image.
+    for fd in (ticket_fd, config.life_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, True)  # All others close with this image.
     again = config._replace(session_dir=session.path, port=port, ready_fd=NOBODY, ticket_fd=ticket_fd)
     os.execv(sys.executable, [sys.executable, "-P", "-m", "actorflow._core.boot.node_main", "cluster", again.to_json()])

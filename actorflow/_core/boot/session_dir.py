@@ -64,7 +64,7 @@ def _system_temp_dir(environ: Mapping[str, str]) -> str:
 
 
 class SessionInfo(NamedTuple):
-    """What `session.json` says of a live cluster."""
+    """What `session.json` says of a live cluster. `address`: empty for a node that waits to be let in again."""
 
     session_id: str
     path: str
@@ -135,7 +135,10 @@ class SessionDir:
             os.close(fd)
 
     def publish(self, address: str, **more: str) -> None:
-        """Say that the cluster can be reached: from now on `find_current` finds it. `more`: fields of SessionInfo."""
+        """Say that the cluster can be reached: from now on `find_current` finds it. `more`: fields of SessionInfo.
+
+        Without an address it says only which process is here: who ends nodes finds it, and nobody else.
+        """
         info = {"pid": os.getpid(), "address": address, "created": time.time(), **more}
         new = f"{self.path}/session.json.new"
         with _explained(self.path):
@@ -191,9 +194,12 @@ def find_current(directories: Sequence[str] | None = None) -> SessionInfo | None
     return next(iter(find_all(directories)), None)
 
 
-def find_all(directories: Sequence[str] | None = None) -> list[SessionInfo]:
-    """All live clusters and nodes of this user that can be reached, the newest first."""
-    live = [info for path in _sessions(directories) if _is_locked(path) and (info := _read_info(path))]
+def find_all(directories: Sequence[str] | None = None, *, joining: bool = False) -> list[SessionInfo]:
+    """All live clusters and nodes of this user that can be reached, the newest first.
+
+    `joining`: also nodes that wait to be let in again.
+    """
+    live = [info for path in _sessions(directories) if _is_locked(path) and (info := _read_info(path)) and (info.address or joining)]
     return sorted(live, key=lambda info: info.created, reverse=True)
 
 

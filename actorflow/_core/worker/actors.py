@@ -14,6 +14,7 @@ from actorflow._core.base.errors import (
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
+    ClusterConnectionError,
     PendingCallsLimitExceeded,
     RuntimeEnvError,
 )
@@ -50,7 +51,7 @@ class ActorClient:
 
     __slots__ = (
         "__weakref__", "actor_id", "class_blob", "class_name", "died", "incarnation", "inflight", "lifetime", "max_pending_calls",
-        "max_task_retries", "peer", "queue", "same_as", "state", "waiters", "worker_id",
+        "max_task_retries", "peer", "queue", "same_as", "state", "trouble", "waiters", "worker_id",
     )  # fmt: skip
 
     def __init__(self, actor_id: str, class_name: str) -> None:
@@ -64,6 +65,8 @@ class ActorClient:
         self.queue = NO_CALLS
         self.inflight: dict[int, Call] = {}
         self.died: ActorDied | None = None
+        self.trouble = ""
+        """Why it is unreachable, or was the last time."""
         self.lifetime: Any = None
         self.waiters: list[tuple[Waiter, str]] = []
         self.max_task_retries = 0
@@ -279,11 +282,15 @@ class ActorCalls:
         if message.state == "alive":
             if client.state == "alive" and client.incarnation == message.incarnation and client.peer and not client.peer.lost:
                 return
-            self._lose_inflight(client, "it was restarted")
+            same_life = client.state == "unreachable" and client.incarnation == message.incarnation
+            if same_life:
+                self._lose_inflight(client, client.trouble, restarts=False)
+            else:
+                self._lose_inflight(client, "it was restarted")
             client.state, client.incarnation, client.worker_id = "alive", message.incarnation, message.worker_id
             client.peer = self._core.peer(message.worker_id, message.address)
             if client.peer.lost:
-                self.peer_lost(client.peer)
+                self.peer_lost(client.peer, "it ended at once")
                 return
             self._wake(client, "alive")
             self.pump(client)
@@ -329,13 +336,13 @@ class ActorCalls:
             if not self.wait(other, what, waiter):
                 waiter.settled(other)
 
-    def peer_lost(self, peer: Peer) -> None:
+    def peer_lost(self, peer: Peer, reason: str) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
         for client in self.every():
             if client.peer is peer and client.state == "dead":
                 self._fail_inflight(client)
             elif client.peer is peer and client.state == "alive":
-                client.state = "unreachable"
+                client.state, client.trouble = "unreachable", reason
                 client.peer = None
                 self._core.later(NEWS_S, partial(self._ask, client))
 
@@ -343,8 +350,9 @@ class ActorCalls:
         if client.state == "unreachable":
             self._core.head.send(WatchActor(client.actor_id))
 
-    def _lose_inflight(self, client: ActorClient, reason: str) -> None:
+    def _lose_inflight(self, client: ActorClient, reason: str, *, restarts: bool = True) -> None:
         again = []
+        what, goes_on = ("the actor was lost", "restarts") if restarts else ("the connection with it ended", "lives on")
         # What waits for these calls may make new ones at once: they are not among the lost.
         lost, client.inflight = client.inflight, {}
         for call in lost.values():
@@ -354,8 +362,8 @@ class ActorCalls:
                 self._core.caller.settle_error(
                     call,
                     ActorUnavailableError(
-                        f"{client!r}.{call.target.name}: the call was under way when the actor was lost ({reason}); it may or may not "
-                        "have run. The actor restarts: call again, or set max_task_retries to have it tried again"
+                        f"{client!r}.{call.target.name}: the call was under way when {what} ({reason}); it may or may not have run. "
+                        f"The actor {goes_on}: call again, or set max_task_retries to have it tried again"
                     ),
                 )
             else:
@@ -421,6 +429,9 @@ class ActorCalls:
         if died is not None and died.kind == "group_removed":
             facts = {"actor": repr(client), "actor_id": client.actor_id, "reason": died.reason}
             return ActorPlacementGroupRemoved(f"{client!r} is dead: {died.reason}", **facts)
+        if died is not None and died.kind == "cluster_ended":
+            # The actor may well live: a detached one does, on the nodes that this process is cut off from.
+            return ClusterConnectionError(f"{client!r} cannot be reached any more: {died.reason}", reason=died.reason)
         reason = died.reason if died else "the head does not know it (any more)"
         return ActorDiedError(f"{client!r} is dead: {reason}", actor=repr(client), actor_id=client.actor_id, reason=reason)
 

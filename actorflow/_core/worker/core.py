@@ -388,7 +388,7 @@ class Core:
                 self._cluster_lost(reason)
                 return
             self.tasks.peer_lost(peer)
-            self.actors.peer_lost(peer)
+            self.actors.peer_lost(peer, reason)
             self.store.peer_lost(peer.process_id)
             if self.host is not None:
                 self.host.peer_lost(peer)
