@@ -21,6 +21,9 @@ def add_commands(commands: Any) -> None:
         "Beyond loopback there is always TLS",
     )
     start.add_argument("--advertise-host", default="", metavar="HOST", help="where others reach this node, if that is not --host")
+    start.add_argument(
+        "--advertise-port", type=int, default=0, metavar="PORT", help="the port there, if that is not --port: behind NAT, or a proxy"
+    )
     start.add_argument("--tls", action="store_true", help="TLS on loopback too")
     start.add_argument("--port", type=int, help=f"the one port of the node (default: {_nodes.DEFAULT_PORT} with --head, else any)")
     start.add_argument("--num-cpus", type=float, help="default: the CPUs of this host")
@@ -46,6 +49,7 @@ def _start(options: argparse.Namespace) -> str:
         address=options.address or "",
         host=options.host,
         advertise_host=options.advertise_host,
+        advertise_port=options.advertise_port,
         port=options.port,
         tls=options.tls,
         num_cpus=options.num_cpus,

@@ -45,6 +45,8 @@ class NodePlan:
     advertised: str = ""
     """Where other nodes reach it; empty: `host`, or if that is any address, the one that leads to the others."""
     port: int = 0
+    advertised_port: int = 0
+    """The port that other nodes reach it at, which leads to `port`; 0: `port` itself."""
     tls: bool = False
     """TLS on loopback too. Between hosts there always is."""
     credentials: str = ""
@@ -95,6 +97,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         host=place.host,
         advertised=place.advertised,
         port=plan.port,
+        advertised_port=plan.advertised_port,
         head=plan.head,
         tls=keys.tls,
         credentials=keys.directory,
@@ -129,7 +132,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         os.close(ready_fd)
     if port:
         process.returncode = 0  # It lives on without us: no warning that it was not waited for.
-        return StartedNode(session.path, process.pid, f"{_bracketed(place.advertised)}:{port}", keys.directory, keys.tls)
+        return StartedNode(session.path, process.pid, f"{_bracketed(place.advertised)}:{plan.advertised_port or port}", keys.directory, keys.tls)
     process.kill()
     process.wait()
     with open(log_path, errors="replace") as log_file:

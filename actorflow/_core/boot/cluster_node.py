@@ -42,7 +42,7 @@ GIVEN_UP = 3
 class ClusterNodeConfig(NamedTuple):
     """One argument, as JSON. `head`: host:port of the head, empty for the node that has it. `ready_fd` is told the port.
 
-    `host` is listened on, `advertised` is where others reach it. Nothing here is secret: what a node joins with comes through `ticket_fd`.
+    `host` is listened on, `advertised` is where others reach it, at `advertised_port` unless that is 0 and the same as `port`. Nothing here is secret: what a node joins with comes through `ticket_fd`.
     """
 
     session_dir: str
@@ -59,6 +59,7 @@ class ClusterNodeConfig(NamedTuple):
     ready_fd: int
     ticket_fd: int
     labels: dict[str, str]
+    advertised_port: int = 0
 
     def to_json(self) -> str:
         """For the command line."""
@@ -178,11 +179,15 @@ class NodeProcess:
     def _address(self, name: str, path: str) -> str:
         from actorflow._core.base.addresses import TcpAddress
 
-        return f"{TcpAddress(self._config.advertised, self.port, name)},{path}"
+        return f"{TcpAddress(self._config.advertised, self._advertised_port, name)},{path}"
 
     def _tcp(self) -> str:
-        host = self._config.advertised
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        host, port = self._config.advertised, self._advertised_port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def _advertised_port(self) -> int:
+        return self._config.advertised_port or self.port
 
     def _own_address(self, name: str) -> str:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")
