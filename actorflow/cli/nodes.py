@@ -39,6 +39,13 @@ def add_commands(commands: Any) -> None:
         help="with the cluster's secret: made by --head if it is not there, and read by a node that joins (default: that of the head here)",
     )
     start.add_argument("--token-file", default="", metavar="FILE", help="a join token, instead of the secret; or in ACTORFLOW_TOKEN")
+    start.add_argument(
+        "--cancel-grace",
+        type=float,
+        default=_nodes.CANCEL_GRACE_S,
+        metavar="SECONDS",
+        help="how long cancelled code on this node, and what drivers here have cancelled, may go on (default: %(default)g)",
+    )
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
     stop.set_defaults(run=_stop)
@@ -60,6 +67,7 @@ def _start(options: argparse.Namespace) -> str:
         labels=_labels(options.label),
         credentials=options.credentials,
         token_file=options.token_file,
+        cancel_grace=options.cancel_grace,
     )
     head = options.address or node.tcp
     return (

@@ -4,9 +4,9 @@
     python -m tests.integration.on_hosts --driver 3             # one run
     python -m tests.integration.on_hosts --driver 2 --proxy tests/integration/test_tasks.py -x
 
-The hosts are network namespaces, so this needs root (actorflow.testing.lan says what else). Pytest, which is the driver, runs in that of its
-host. With --proxy each node listens on one port and gives the others that of a proxy beside it (actorflow.testing.fault_proxy): whatever goes
-to a node, and to workers and drivers there, takes 1 to 2 ms more, and so does the answer. What these tests are told is in three_hosts.py.
+The hosts are network namespaces, so this needs root (actorflow.testing.lan says what else). Pytest, which is the driver, runs in that of
+its host. With --proxy each node listens on one port and gives the others that of a proxy beside it (actorflow.testing.fault_proxy):
+whatever goes to a node, and to workers and drivers there, takes 1 to 2 ms more, and so does the answer. What pytest is told is in three_hosts.py.
 """
 
 from __future__ import annotations

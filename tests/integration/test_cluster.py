@@ -18,6 +18,8 @@ import actorflow as af
 from actorflow import _nodes
 from actorflow._core.boot.session_dir import sweep_stale
 
+pytestmark = pytest.mark.local_only("nodes of its own on one host that are killed, cut off or refused")
+
 OPTIONS: dict[str, Any] = {"memory": "1GiB", "object_store_memory": "64MiB"}
 
 

@@ -13,6 +13,8 @@ import actorflow as af
 from actorflow.testing import Cluster, InvariantBroken, SimulationMisuse
 from actorflow.testing import nodes as nodes_module
 
+pytestmark = pytest.mark.local_only("actorflow.testing.Cluster, on one host")
+
 
 @af.remote
 async def pid_of(seconds: float = 0.0) -> int:

@@ -1,9 +1,9 @@
 """The integration tests against three nodes on three hosts, as one host sees it. `python -m tests.integration.on_hosts` runs them.
 
-The hosts are there for the whole run, and each module has a cluster of its own on them, with the resources it asks for: they are shared out
-over the three nodes, so that the sums are those of the local cluster. A module whose calls need more than the share of one node, such as those
-that fill a cluster with one task of 4 CPUs, says so with `ON_ONE_NODE = "why"`. Its resources are whole then, on the second host; the head is on
-the first one, and the driver on any. A test that cannot have sense here is marked `local_only("why")` and deselected.
+The hosts are there for the whole run, and each module has a cluster of its own on them, with the resources it asks for: they are shared
+out over the three nodes, so that the sums are those of the local cluster. A module whose calls need more than the share of one node, such
+as a task of 4 CPUs that fills the cluster, says so with `ON_ONE_NODE = "why"`. Its resources are whole then, on the second host; the head
+is on the first one, and the driver on any. A test that cannot have sense here is marked `local_only("why")` and deselected.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ PROXY_PORT = PORT + 1
 NUMBER = 3
 WHOLE_AT = 1
 """The host with all resources of a module that needs them on one node: not that of the head."""
-OF_NODES = ("num_cpus", "num_gpus", "resources", "memory", "object_store_memory")
-"""The options of `af.init` that say what a node has; the others are of the driver."""
+OF_EACH_NODE = ("cancel_grace", "object_store_memory")
+OF_NODES = ("num_cpus", "num_gpus", "resources", "memory", *OF_EACH_NODE)
+"""The options of `af.init` that a cluster of nodes is started with; the others are of the driver."""
 STORE = "1GiB"
 
 
@@ -104,6 +105,7 @@ def _share(name: str, amount: Any, index: int) -> int:
 def _arguments(host: Host, share: dict[str, Any], plan: Layout) -> list[str]:
     found = ["--host", host.address, "--port", str(PORT), "--num-cpus", str(share["num_cpus"]), "--num-gpus", str(share["num_gpus"])]
     found += ["--memory", str(share["memory"]), "--object-store-memory", str(share.get("object_store_memory", STORE))]
+    found += ["--cancel-grace", str(share["cancel_grace"])] if "cancel_grace" in share else []
     found += [word for name, amount in share["resources"].items() if amount for word in ("--resource", f"{name}={amount}")]
     # The secret of all clusters of the run: made by the first one.
     found += ["--credentials", str(plan.hosts[0].home / "credentials")]
@@ -114,6 +116,8 @@ def _arguments(host: Host, share: dict[str, Any], plan: Layout) -> list[str]:
 def cluster(plan: Layout, options: dict[str, Any], why_whole: str) -> Iterator[Any]:
     """Three nodes, and a session of the driver that has joined through the node of its host."""
     ours = shares(options, why_whole)
+    for share in ours:
+        share.update({name: options[name] for name in OF_EACH_NODE if name in options})
     head, *others = plan.hosts
 
     def start(index: int) -> None:

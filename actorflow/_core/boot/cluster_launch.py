@@ -31,6 +31,7 @@ from actorflow._core.security.roles import KeyKind
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 DEFAULT_PORT = 6380
+CANCEL_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class NodePlan:
     the head on this host."""
     certificate_valid_s: float = CERTIFICATE_VALID_S
     labels: Mapping[str, str] = field(default_factory=dict)
+    cancel_grace_s: float = CANCEL_GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         ready_fd=write_fd,
         ticket_fd=ticket_fd,
         labels=dict(plan.labels),
+        cancel_grace_s=plan.cancel_grace_s,
     )
     log_path = f"{session.logs}/node.log"
     try:
@@ -132,7 +135,8 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         os.close(ready_fd)
     if port:
         process.returncode = 0  # It lives on without us: no warning that it was not waited for.
-        return StartedNode(session.path, process.pid, f"{_bracketed(place.advertised)}:{plan.advertised_port or port}", keys.directory, keys.tls)
+        tcp = f"{_bracketed(place.advertised)}:{plan.advertised_port or port}"
+        return StartedNode(session.path, process.pid, tcp, keys.directory, keys.tls)
     process.kill()
     process.wait()
     with open(log_path, errors="replace") as log_file:

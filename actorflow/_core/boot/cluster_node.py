@@ -42,7 +42,8 @@ GIVEN_UP = 3
 class ClusterNodeConfig(NamedTuple):
     """One argument, as JSON. `head`: host:port of the head, empty for the node that has it. `ready_fd` is told the port.
 
-    `host` is listened on, `advertised` is where others reach it, at `advertised_port` unless that is 0 and the same as `port`. Nothing here is secret: what a node joins with comes through `ticket_fd`.
+    `host` is listened on, `advertised` is where others reach it: at `advertised_port`, or at `port` where that is 0. Nothing here is
+    secret: what a node joins with comes through `ticket_fd`.
     """
 
     session_dir: str
@@ -60,6 +61,7 @@ class ClusterNodeConfig(NamedTuple):
     ticket_fd: int
     labels: dict[str, str]
     advertised_port: int = 0
+    cancel_grace_s: float = 5.0
 
     def to_json(self) -> str:
         """For the command line."""
@@ -304,5 +306,6 @@ class NodeProcess:
             node_id=self._node_id,
             pid=os.getpid(),
             labels=config.labels,
+            cancel_grace_s=config.cancel_grace_s,
             log_dir=session.logs,
         )
