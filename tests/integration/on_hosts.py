@@ -6,7 +6,8 @@
 
 The hosts are network namespaces, so this needs root (actorflow.testing.lan says what else). Pytest, which is the driver, runs in that of
 its host. With --proxy each node listens on one port and gives the others that of a proxy beside it (actorflow.testing.fault_proxy):
-whatever goes to a node, and to workers and drivers there, takes 1 to 2 ms more, and so does the answer. What pytest is told is in three_hosts.py.
+whatever goes to a node, and to workers and drivers there, takes 1 to 2 ms more, and so does the answer; the port behind the proxy is closed
+to other hosts, so nothing goes around it. What pytest is told is in three_hosts.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actorflow.testing.fault_proxy import FaultProxy
-from actorflow.testing.lan import problem
+from actorflow.testing.lan import CUTS, problem
 from tests.integration.three_hosts import NUMBER, PROXY_PORT, VARIABLE, Layout
 from tests.security.hosts import PORT, ROOT, Host, hosts
 
@@ -88,6 +89,8 @@ def _start_proxy(host: Host, number: int) -> None:
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         raise RuntimeError(f"the proxy on {host.address} did not start: what it said is above")
+    around = f"ip saddr != {host.address} tcp dport {PORT} drop"
+    host.lan.run(["nft", f"add rule ip {CUTS} in {around}"])
 
 
 def serve(address: str, seed: int) -> None:
