@@ -134,7 +134,7 @@ async def test_nodes_advertise_a_port_that_leads_to_theirs() -> None:
         try:
             head = await asyncio.to_thread(_nodes.start, port=ports[0], advertise_port=to_head.port, num_cpus=1, **OPTIONS)
             assert head.tcp == f"127.0.0.1:{to_head.port}"
-            join = {"address": head.tcp, "port": ports[1], "advertise_port": to_other.port}
+            join: dict[str, Any] = {"address": head.tcp, "port": ports[1], "advertise_port": to_other.port}
             other = await asyncio.to_thread(lambda: _nodes.start(**join, num_cpus=1, **OPTIONS))
             assert to_head.connections, "it has joined through the port that was advertised"
             async with af.init(address=head.tcp):

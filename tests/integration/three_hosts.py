@@ -86,7 +86,7 @@ def shares(options: dict[str, Any], why_whole: str) -> list[dict[str, Any]]:
         return [dict(options) if index == WHOLE_AT else {**none} for index in range(NUMBER)]
     found: list[dict[str, Any]] = []
     for index in range(NUMBER):
-        own = {name: _share(name, options[name], index) for name in ("num_cpus", "num_gpus", "memory")}
+        own: dict[str, Any] = {name: _share(name, options[name], index) for name in ("num_cpus", "num_gpus", "memory")}
         own["resources"] = {name: _share(name, amount, (index + 1) % NUMBER) for name, amount in options["resources"].items()}
         found.append(own)
     return found
