@@ -3,6 +3,7 @@
 #
 #   make demo            a real program on a local cluster of worker processes
 #   make test            the tests, without the slow and the soak ones
+#   make test-hosts      the integration tests on three hosts, the driver on each, then through slow proxies; or DRIVER=1..3, PROXY=1. Root
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
 #   make bench-cluster   calls and transfers between nodes, joins, placement groups
@@ -23,6 +24,8 @@ CANCELS ?= 10000
 ROUNDS ?= 6
 STRANGERS ?= 1000000
 BENCH_ARGS ?=
+DRIVER ?=
+PROXY ?=
 
 VENV := .venv
 PEERS := .venv-peers
@@ -36,7 +39,7 @@ PEERS_STAMP := $(PEERS)/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test cancel-test fuzz clean
+.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -46,6 +49,10 @@ export PIP_NO_INPUT := 1
 # The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
 test: $(STAMP)
 	@$(PY) -m pytest $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS) --dist loadgroup) -m "not slow and not soak"
+
+# Six minutes a run: network namespaces, so it needs root, ip and nft.
+test-hosts: $(STAMP)
+	@$(PY) -m tests.integration.on_hosts $(if $(DRIVER),--driver $(DRIVER)) $(if $(PROXY),--proxy)
 
 demo: $(STAMP)
 	@$(COMPILE)

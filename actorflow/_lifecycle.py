@@ -116,7 +116,8 @@ def init(
     `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's.
     `namespace`: where the names of this program's actors live. `inline`: carry the protocol on the running loop and not in a thread of
     its own: faster by some microseconds a call, but code that blocks the loop then blocks the protocol too.
-    `cancel_grace`: seconds that a cancelled task of this cluster has to end before its worker is killed.
+    `cancel_grace`: seconds that a cancelled task of the local cluster has to end before its worker is killed. Where a program joins, that
+    is for the nodes to say (`actorflow start --cancel-grace`), as their resources are.
     `mode="in_process"`: workers are threads of this process, for pdb and coverage.
 
     The same options twice give the same session. Raises AlreadyInitializedError for others, ClusterStartError, ClusterConnectionError,

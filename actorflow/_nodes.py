@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
+from actorflow._core.base.errors import OptionError
 from actorflow._core.base.resources import parse_bytes, parse_resources
-from actorflow._core.boot.cluster_launch import DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
+from actorflow._core.boot.cluster_launch import CANCEL_GRACE_S, DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, local_resources
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
 from actorflow._core.policy.label_selectors import check_labels
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
-__all__ = ["DEFAULT_PORT", "StartedNode", "find", "forget", "start", "stop"]
+__all__ = ["CANCEL_GRACE_S", "DEFAULT_PORT", "StartedNode", "find", "forget", "start", "stop"]
 
 
 def start(
@@ -20,6 +21,7 @@ def start(
     address: str = "",
     host: str = "",
     advertise_host: str = "",
+    advertise_port: int = 0,
     port: int | None = None,
     tls: bool = False,
     num_cpus: float | None = None,
@@ -32,6 +34,7 @@ def start(
     token_file: str = "",
     certificate_valid_s: float = CERTIFICATE_VALID_S,
     life_fd: int = -1,
+    cancel_grace: float = CANCEL_GRACE_S,
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
 
@@ -39,6 +42,10 @@ def start(
 
     Raises ClusterStartError, CredentialError, OptionError.
     """
+    if not 0 <= cancel_grace < float("inf"):
+        raise OptionError(f"cancel_grace={cancel_grace!r}: seconds are needed, 0 or more; 0 kills what does not end at once")
+    if not 0 <= advertise_port < 1 << 16:
+        raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
     own = local_resources(num_cpus, num_gpus, parse_bytes("memory", memory) if memory is not None else None)
     totals = parse_resources(num_cpus=own["CPU"], num_gpus=own["GPU"], memory=int(own["memory"]), resources=dict(resources or {}))
     size = parse_bytes("object_store_memory", object_store_memory) if object_store_memory is not None else None
@@ -52,11 +59,13 @@ def start(
         head=address,
         host=host,
         advertised=advertise_host,
+        advertised_port=advertise_port,
         port=port,
         tls=tls,
         credentials=credentials,
         token_file=token_file,
         certificate_valid_s=certificate_valid_s,
+        cancel_grace_s=cancel_grace,
         labels=checked,
         life_fd=life_fd,
     )

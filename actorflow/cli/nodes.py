@@ -21,6 +21,9 @@ def add_commands(commands: Any) -> None:
         "Beyond loopback there is always TLS",
     )
     start.add_argument("--advertise-host", default="", metavar="HOST", help="where others reach this node, if that is not --host")
+    start.add_argument(
+        "--advertise-port", type=int, default=0, metavar="PORT", help="the port there, if that is not --port: behind NAT, or a proxy"
+    )
     start.add_argument("--tls", action="store_true", help="TLS on loopback too")
     start.add_argument("--port", type=int, help=f"the one port of the node (default: {_nodes.DEFAULT_PORT} with --head, else any)")
     start.add_argument("--num-cpus", type=float, help="default: the CPUs of this host")
@@ -36,6 +39,13 @@ def add_commands(commands: Any) -> None:
         help="with the cluster's secret: made by --head if it is not there, and read by a node that joins (default: that of the head here)",
     )
     start.add_argument("--token-file", default="", metavar="FILE", help="a join token, instead of the secret; or in ACTORFLOW_TOKEN")
+    start.add_argument(
+        "--cancel-grace",
+        type=float,
+        default=_nodes.CANCEL_GRACE_S,
+        metavar="SECONDS",
+        help="how long cancelled code on this node, and what drivers here have cancelled, may go on (default: %(default)g)",
+    )
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
     stop.set_defaults(run=_stop)
@@ -46,6 +56,7 @@ def _start(options: argparse.Namespace) -> str:
         address=options.address or "",
         host=options.host,
         advertise_host=options.advertise_host,
+        advertise_port=options.advertise_port,
         port=options.port,
         tls=options.tls,
         num_cpus=options.num_cpus,
@@ -56,6 +67,7 @@ def _start(options: argparse.Namespace) -> str:
         labels=_labels(options.label),
         credentials=options.credentials,
         token_file=options.token_file,
+        cancel_grace=options.cancel_grace,
     )
     head = options.address or node.tcp
     return (

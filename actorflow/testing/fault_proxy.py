@@ -135,6 +135,9 @@ class FaultProxy:
                 await self._carry(task, reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # The target is not there, or `reset` has ended it: both sides see that.
+        except BaseExceptionGroup as group:
+            if unexpected := group.split(OSError)[1]:  # An end of either side that is none in order: the other one sees a reset.
+                raise unexpected from None
         finally:
             for each in self._links.pop(task):
                 _reset(each)

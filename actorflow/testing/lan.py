@@ -30,7 +30,8 @@ from actorflow.testing.errors import SimulationMisuse
 HOSTS_MAX = 100
 COMMAND_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
-_TABLE = "actorflow_cuts"
+CUTS = "actorflow_cuts"
+"""The table of nftables on each host that drops what is cut, in its chain `in`."""
 
 _numbers = iter(range(1, 1 << 20))
 
@@ -121,13 +122,13 @@ class Lan:
         for device in ("eth0", "lo"):
             _run("ip", "-n", namespace, "link", "set", device, "up")
         chain = "chain in { type filter hook input priority 0; ip saddr @cut drop; }"
-        _run(*host.command(["nft", f"table ip {_TABLE} {{ set cut {{ type ipv4_addr; }}; {chain}; }}"]))
+        _run(*host.command(["nft", f"table ip {CUTS} {{ set cut {{ type ipv4_addr; }}; {chain}; }}"]))
 
     # -- cuts
 
     def cut(self, sender: LanHost, receiver: LanHost) -> None:
         """What `sender` sends does not reach `receiver` any more; the other way is as it was."""
-        _run(*receiver.command(["nft", f"add element ip {_TABLE} cut {{ {sender.address} }}"]))
+        _run(*receiver.command(["nft", f"add element ip {CUTS} cut {{ {sender.address} }}"]))
 
     def part(self, some: Iterable[LanHost]) -> None:
         """Those and all others do not hear each other any more."""
@@ -141,7 +142,7 @@ class Lan:
     def heal(self) -> None:
         """All cables are whole again."""
         for host in self.hosts:
-            _run(*host.command(["nft", f"flush set ip {_TABLE} cut"]))
+            _run(*host.command(["nft", f"flush set ip {CUTS} cut"]))
 
     # -- the end
 

@@ -16,17 +16,20 @@ from typing import Any
 import pytest
 
 import actorflow as af
-from tests.integration import leaks
+from tests.integration import leaks, three_hosts
 from tests.integration.programs import Programs
 
 CLUSTER: dict[str, Any] = {"num_cpus": 4, "num_gpus": 2, "resources": {"special": 2.0}, "memory": "8GiB"}
 REST_S = 8.0
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", autouse=True)
 def home() -> Iterator[Path]:
     """The temporary directory of this run's clusters, for this process and all that it starts."""
+    plan = three_hosts.layout()
     with tempfile.TemporaryDirectory(prefix="aft-") as directory, pytest.MonkeyPatch.context() as patch:
+        directory = directory if plan is None else str(plan.home)
         patch.setenv("ACTORFLOW_TMPDIR", directory)
         patch.delenv("ACTORFLOW_ADDRESS", raising=False)
         patch.setenv("ACTORFLOW_SIMULATED_DEVICES", "")  # What this machine has is not what the tests are about.
@@ -38,6 +41,11 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def module_cluster(home: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     options = {**CLUSTER, **getattr(request.module, "CLUSTER_OPTIONS", {})}
+    if (plan := three_hosts.layout()) is not None:
+        with leaks.nothing_is_left(home):
+            with three_hosts.cluster(plan, options, getattr(request.module, "ON_ONE_NODE", "")) as session:
+                yield session
+        return
     with leaks.nothing_is_left(home):
         with af.init(**options, log_to_driver=False) as session:
             yield session
@@ -68,6 +76,16 @@ async def rows(kind: str) -> list[dict[str, Any]]:
 
     found: list[Any] = await _runtime.current().state(kind, limit=10_000, timeout_s=5.0)
     return found
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a run against three hosts, what cannot have sense there is left out."""
+    three_hosts.deselect(config, items, lambda item: HERE in item.path.parents)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """In such a run, say so."""
+    three_hosts.summary(terminalreporter)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -13,6 +13,7 @@ import actorflow as af
 from tests.integration import leaks
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 
 @af.remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,8 +19,11 @@ import pytest
 import actorflow as af
 from actorflow import _nodes
 from actorflow._core.boot.session_dir import sweep_stale
+from actorflow.testing.fault_proxy import FaultProxy
 from tests.integration import leaks
 from tests.integration.leaks import until
+
+pytestmark = pytest.mark.local_only("nodes of its own on one host that are killed, cut off or refused")
 
 OPTIONS: dict[str, Any] = {"memory": "1GiB", "object_store_memory": "64MiB"}
 
@@ -118,6 +122,61 @@ async def test_the_death_of_a_node_costs_attempts_and_no_calls() -> None:
             os.killpg(nodes[1].pid, signal.SIGKILL)
             assert len(await af.get(refs)) == 9
     sweep_stale(age_s=0)  # As the next start does.
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def test_nodes_advertise_a_port_that_leads_to_theirs() -> None:
+    ports = [free_port(), free_port()]
+    async with FaultProxy("127.0.0.1", ports[0]) as to_head, FaultProxy("127.0.0.1", ports[1]) as to_other:
+        try:
+            head = await asyncio.to_thread(_nodes.start, port=ports[0], advertise_port=to_head.port, num_cpus=1, **OPTIONS)
+            assert head.tcp == f"127.0.0.1:{to_head.port}"
+            join: dict[str, Any] = {"address": head.tcp, "port": ports[1], "advertise_port": to_other.port}
+            other = await asyncio.to_thread(lambda: _nodes.start(**join, num_cpus=1, **OPTIONS))
+            assert to_head.connections, "it has joined through the port that was advertised"
+            async with af.init(address=head.tcp):
+                assert {node["address"].split("/")[0] for node in await af.nodes()} == {f"tcp:{head.tcp}", f"tcp:{other.tcp}"}
+                assert len(set(await asyncio.gather(where(1.0), where(1.0)))) == 2
+                counters = [await Counter.remote() for _ in range(2)]
+                assert len({home for _, home in await asyncio.gather(*(counter.add() for counter in counters))}) == 2
+                assert to_other.connections
+        finally:
+            await asyncio.to_thread(_nodes.stop)
+
+
+@af.remote
+async def deaf(path: str) -> None:
+    Path(path).touch()
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+
+async def test_the_grace_of_a_cancel_is_that_of_the_nodes(tmp_path: Path) -> None:
+    node = _nodes.start(port=0, num_cpus=1, cancel_grace=0.3, **OPTIONS)
+    try:
+        async with af.init(address=node.tcp):
+            ref = deaf.remote(str(tmp_path / "runs"))
+            while not (tmp_path / "runs").exists():
+                await asyncio.sleep(0.01)
+            ref.cancel()
+            with pytest.raises(af.TaskCancelledError, match="did not end within 0.3 s of its cancel"):
+                await ref
+    finally:
+        _nodes.stop()
+
+
+@pytest.mark.parametrize(
+    "given", [{"cancel_grace": -1.0}, {"cancel_grace": float("nan")}, {"advertise_port": -1}, {"advertise_port": 65_536}]
+)
+def test_options_of_a_node_are_checked_before_it_is_started(given: dict[str, Any]) -> None:
+    with pytest.raises(af.OptionError, match=next(iter(given))):
+        _nodes.start(port=0, num_cpus=1, **given, **OPTIONS)
 
 
 def test_what_cannot_be_joined_or_listened_on() -> None:

@@ -15,6 +15,7 @@ import pytest
 import actorflow as af
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 Values = dict[str, str]
 PLAIN: contextvars.ContextVar[str] = contextvars.ContextVar("plain", default="unset")

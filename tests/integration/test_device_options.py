@@ -10,6 +10,8 @@ import pytest
 
 import actorflow as af
 
+pytestmark = pytest.mark.local_only("what a local cluster takes for its devices")
+
 SIMULATED = "ACTORFLOW_SIMULATED_DEVICES"
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 

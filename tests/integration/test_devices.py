@@ -11,7 +11,10 @@ import pytest
 
 import actorflow as af
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.local_only("a local cluster finds its devices itself; `actorflow start` is told how many there are"),
+]
 CLUSTER_OPTIONS: dict[str, Any] = {"num_cpus": 8, "num_gpus": None}
 GPUS, CHIPS = 3, 4
 

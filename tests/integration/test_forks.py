@@ -17,6 +17,8 @@ import pytest
 from tests.integration import leaks
 from tests.integration.programs import ROOT, Programs
 
+pytestmark = pytest.mark.local_only("programs with local clusters of their own that fork")
+
 PRELUDE = """
 import contextlib, gc, multiprocessing, threading, warnings
 import numpy as np

@@ -16,6 +16,7 @@ from tests.integration.test_cancel import said
 GRACE_S = 0.5
 CLUSTER_OPTIONS = {"cancel_grace": GRACE_S}
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 
 @af.remote

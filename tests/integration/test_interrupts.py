@@ -19,6 +19,7 @@ from tests.integration import leaks
 from tests.integration.test_cancel import said
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 SOON_S = 5.0
 """Far less than what is interrupted would take, and enough on a busy machine."""

@@ -12,7 +12,10 @@ import pytest
 from actorflow.testing.errors import SimulationMisuse
 from actorflow.testing.lan import Lan, LanHost, problem
 
-pytestmark = pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts")
+pytestmark = [
+    pytest.mark.skipif(bool(problem()), reason=problem() or "there can be hosts"),
+    pytest.mark.local_only("it makes hosts of its own"),
+]
 
 ECHO = """
 import socket, sys

@@ -12,6 +12,8 @@ import pytest
 
 import actorflow as af
 
+pytestmark = pytest.mark.local_only("the bounds of one small store")
+
 ITEMS = 1_000_000  # int64: 8 MB each
 STORE = 64_000_000
 

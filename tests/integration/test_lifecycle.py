@@ -18,6 +18,8 @@ import actorflow as af
 from tests.integration import leaks
 from tests.integration.programs import Program, Programs
 
+pytestmark = pytest.mark.local_only("how local clusters start and end")
+
 OPTIONS: dict[str, Any] = {"num_cpus": 2, "log_to_driver": False}
 
 

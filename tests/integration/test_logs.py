@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.integration.leaks import until
 from tests.integration.programs import Programs
+
+pytestmark = pytest.mark.local_only("programs with local clusters of their own, whose output is looked at")
 
 
 def test_worker_output_reaches_the_driver_with_a_prefix(programs: Programs) -> None:

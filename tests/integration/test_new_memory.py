@@ -13,6 +13,8 @@ from actorflow._core.worker import store
 from actorflow._core.worker.store import SLAB_BYTES_MAX, SLAB_SHARE, StoreClient
 from tests.integration.leaks import until
 
+pytestmark = pytest.mark.local_only("the memory of a local cluster, page by page")
+
 MIB = 1024 * 1024
 
 

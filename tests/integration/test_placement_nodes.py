@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 import actorflow as af
 from actorflow._core.boot.session_dir import sweep_stale
 from tests.integration.programs import Programs
 from tests.integration.test_cluster import cluster as nodes_of
 from tests.integration.test_placement_groups import Place, comes_back, free, node, where
+
+pytestmark = pytest.mark.local_only("nodes of its own on one host, of which one dies")
 
 
 def test_a_group_ends_with_its_program_and_the_status_shows_those_that_do_not(programs: Programs, own_home: str) -> None:

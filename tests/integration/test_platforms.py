@@ -6,6 +6,8 @@ import pytest
 
 from tests.integration.programs import ROOT, Programs
 
+pytestmark = pytest.mark.local_only("what works without Linux, where there are no nodes")
+
 PRETEND = f"""
 sys.path.insert(0, {str(ROOT)!r})
 del sys.modules["actorflow"], af

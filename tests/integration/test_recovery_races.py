@@ -14,6 +14,8 @@ import pytest
 
 import actorflow as af
 
+pytestmark = pytest.mark.local_only("the files of one small store are deleted")
+
 ITEMS = 1_000_000  # int64: 8 MB each
 STORE = 64_000_000
 PATIENCE_S = 30.0

@@ -18,6 +18,7 @@ from tests.integration import leaks
 from tests.integration.conftest import at_work
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 LARGE = 300_000
 """Items of eight bytes: far above what travels inline."""

@@ -14,6 +14,7 @@ import actorflow as af
 from tests.integration import leaks
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls take all 4 CPUs, or both GPUs"
 
 
 @af.remote

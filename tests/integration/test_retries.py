@@ -12,6 +12,7 @@ import pytest
 import actorflow as af
 
 pytestmark = pytest.mark.usefixtures("cluster")
+ON_ONE_NODE = "calls that take all 4 CPUs make others wait"
 
 
 def tick(path: str) -> int:

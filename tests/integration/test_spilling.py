@@ -14,6 +14,8 @@ import pytest
 import actorflow as af
 from tests.integration.leaks import until
 
+pytestmark = pytest.mark.local_only("one small store, and its files on the disk of this host")
+
 MB = 1_000_000
 STORE = 64 * MB
 ITEMS = 1_000_000  # int64: 8 MB each

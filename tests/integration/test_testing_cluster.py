@@ -19,6 +19,8 @@ from tests.integration.programs import Programs
 GONE_S = 8.0
 """After the end of their starter all nodes are gone within this time, on a busy machine too."""
 
+pytestmark = pytest.mark.local_only("actorflow.testing.Cluster, on one host")
+
 
 @af.remote
 async def pid_of(seconds: float = 0.0) -> int:

@@ -15,6 +15,8 @@ import actorflow as af
 from actorflow._core.boot.session_dir import sweep_stale
 from tests.integration.test_cluster import cluster, here
 
+pytestmark = pytest.mark.local_only("nodes of its own on one host that are killed")
+
 MIB = 1024 * 1024
 
 

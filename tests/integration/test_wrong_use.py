@@ -7,6 +7,8 @@ import pytest
 import actorflow as af
 from tests.integration.programs import Programs
 
+pytestmark = pytest.mark.local_only("there is no cluster")
+
 
 def test_options_are_checked_where_they_are_written() -> None:
     with pytest.raises(af.OptionError, match="num_cpus"):

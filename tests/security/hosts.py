@@ -34,7 +34,7 @@ class Host:
         self.lan = lan_host
         self.home = home
         self.address = lan_host.address
-        home.mkdir(mode=0o700)
+        home.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def place(self) -> str:

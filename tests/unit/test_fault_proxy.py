@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -177,3 +179,17 @@ async def test_it_can_refuse() -> None:
 async def test_what_no_line_is(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="delays are 0 or more|'there'"):
         FaultProxy("127.0.0.1", 1).shape(**wrong)  # type: ignore[arg-type]
+
+
+async def test_a_side_that_ends_with_a_reset_is_no_error_of_the_proxy() -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    async with behind() as (proxy, _), connected(proxy) as (reader, writer):
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            while proxy.connections:
+                await asyncio.sleep(0.01)
+    assert not told

@@ -31,6 +31,7 @@ from actorflow._core.security.roles import KeyKind
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 DEFAULT_PORT = 6380
+CANCEL_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class NodePlan:
     advertised: str = ""
     """Where other nodes reach it; empty: `host`, or if that is any address, the one that leads to the others."""
     port: int = 0
+    advertised_port: int = 0
+    """The port that other nodes reach it at, which leads to `port`; 0: `port` itself."""
     tls: bool = False
     """TLS on loopback too. Between hosts there always is."""
     credentials: str = ""
@@ -56,6 +59,7 @@ class NodePlan:
     labels: Mapping[str, str] = field(default_factory=dict)
     life_fd: int = -1
     """The reading end of a pipe whose other end its starter holds: when that one is gone the node ends. -1: it lives until it is told."""
+    cancel_grace_s: float = CANCEL_GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         host=place.host,
         advertised=place.advertised,
         port=plan.port,
+        advertised_port=plan.advertised_port,
         head=plan.head,
         tls=keys.tls,
         credentials=keys.directory,
@@ -107,6 +112,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         ticket_fd=ticket_fd,
         labels=dict(plan.labels),
         life_fd=plan.life_fd,
+        cancel_grace_s=plan.cancel_grace_s,
     )
     log_path = f"{session.logs}/node.log"
     try:
@@ -132,7 +138,8 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         os.close(ready_fd)
     if port:
         process.returncode = 0  # It lives on without us: no warning that it was not waited for.
-        return StartedNode(session.path, process.pid, f"{_bracketed(place.advertised)}:{port}", keys.directory, keys.tls)
+        tcp = f"{_bracketed(place.advertised)}:{plan.advertised_port or port}"
+        return StartedNode(session.path, process.pid, tcp, keys.directory, keys.tls)
     process.kill()
     process.wait()
     with open(log_path, errors="replace") as log_file:

@@ -44,7 +44,8 @@ GIVEN_UP = 3
 class ClusterNodeConfig(NamedTuple):
     """One argument, as JSON. `head`: host:port of the head, empty for the node that has it. `ready_fd` is told the port.
 
-    `host` is listened on, `advertised` is where others reach it. Nothing here is secret: what a node joins with comes through `ticket_fd`.
+    `host` is listened on, `advertised` is where others reach it: at `advertised_port`, or at `port` where that is 0. Nothing here is
+    secret: what a node joins with comes through `ticket_fd`.
     """
 
     session_dir: str
@@ -63,6 +64,8 @@ class ClusterNodeConfig(NamedTuple):
     labels: dict[str, str]
     life_fd: int = -1
     """At its end when whoever has started this node is gone, and this node is to end then; -1: it lives on."""
+    advertised_port: int = 0
+    cancel_grace_s: float = 5.0
 
     def to_json(self) -> str:
         """For the command line."""
@@ -219,11 +222,15 @@ class NodeProcess:
     def _address(self, name: str, path: str) -> str:
         from actorflow._core.base.addresses import TcpAddress
 
-        return f"{TcpAddress(self._config.advertised, self.port, name)},{path}"
+        return f"{TcpAddress(self._config.advertised, self._advertised_port, name)},{path}"
 
     def _tcp(self) -> str:
-        host = self._config.advertised
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        host, port = self._config.advertised, self._advertised_port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def _advertised_port(self) -> int:
+        return self._config.advertised_port or self.port
 
     def _own_address(self, name: str) -> str:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")
@@ -340,5 +347,6 @@ class NodeProcess:
             node_id=self._node_id,
             pid=os.getpid(),
             labels=config.labels,
+            cancel_grace_s=config.cancel_grace_s,
             log_dir=session.logs,
         )
