@@ -92,7 +92,9 @@ def run(config: ClusterNodeConfig) -> int:
         node = NodeProcess(config, session)
         code = loop.run_until_complete(node.serve(arena, zygote))
         if not code:
-            session.remove()  # After a failure it stays: whoever has started us reads there why, and removes it.
+            session.remove()
+        else:
+            session.remove_sockets()  # The log stays: whoever has started us, or looks for our first life, reads there why.
     finally:
         loop.close()
     if code == GIVEN_UP and node.again:

@@ -145,6 +145,14 @@ class SessionDir:
             _write(new, json.dumps(info))
             os.replace(new, f"{self.path}/session.json")
 
+    def remove_sockets(self) -> None:
+        """Delete the sockets of workers. What else is in the directory stays for whoever reads it, and is swept later."""
+        import shutil
+
+        if os.path.islink(f"{self.path}/w"):  # Else it is a directory, which goes with the rest.
+            shutil.rmtree(_in_memory(self.path), ignore_errors=True)
+            os.unlink(f"{self.path}/w")
+
     def remove(self) -> None:
         """Delete the directory with all that is in it, and give the lock back."""
         _remove_tree(self.path)

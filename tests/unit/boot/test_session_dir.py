@@ -237,6 +237,17 @@ def test_the_lock_goes_with_its_process(short_dir: Path) -> None:
     session.remove()
 
 
+def test_what_stays_to_be_read_keeps_nothing_in_memory(short_dir: Path) -> None:
+    session = create_session_dir("0123456789ab", [str(short_dir)])
+    in_memory = os.readlink(f"{session.path}/w")
+    Path(in_memory, "worker.sock").touch()
+    session.remove_sockets()
+    assert not os.path.lexists(in_memory)
+    assert os.path.isdir(session.logs)
+    assert sweep_stale([str(short_dir)], age_s=0) == [session.path]
+    assert not os.path.lexists(session.path)
+
+
 def test_the_lock_of_a_removed_session_is_no_lock(short_dir: Path) -> None:
     session = create(short_dir)
     session.remove()
