@@ -97,6 +97,7 @@ def run(config: ClusterNodeConfig) -> int:
             session.remove_sockets()  # The log stays: whoever has started us, or looks for our first life, reads there why.
     finally:
         loop.close()
+        zygote.end()  # A node that was not let in has not started, and so not stopped it.
     if code == GIVEN_UP and node.again:
         from actorflow._core.boot.second_life import begin_again
 

@@ -50,6 +50,7 @@ def run(config: LocalClusterConfig) -> int:
     finally:
         session.remove()
         loop.close()
+        zygote.end()  # A node that has not started has not stopped it.
     return 0
 
 

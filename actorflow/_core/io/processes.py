@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.zygote_link import (
+    EXIT_TIMEOUT_S,
     REPORT_BYTES_MAX,
     Exited,
     Fork,
@@ -45,7 +46,6 @@ LAST_CHUNKS_MAX = 16
 OUTPUT_TIMEOUT_S = 0.1
 REAP_TIMEOUT_S = 5.0
 """How long `stop` waits for killed workers: only one stuck inside the kernel takes any time."""
-ZYGOTE_EXIT_TIMEOUT_S = 6.0
 
 
 class _Worker:
@@ -275,7 +275,7 @@ class ZygoteProcesses:
         with contextlib.suppress(ProcessLookupError, ChildProcessError), self._watched_zygote() as pidfd:
             self._loop.add_reader(pidfd, gone.set)
             try:
-                async with asyncio.timeout(ZYGOTE_EXIT_TIMEOUT_S):
+                async with asyncio.timeout(EXIT_TIMEOUT_S):
                     await gone.wait()
             except TimeoutError:
                 logger.error("the zygote (pid %d) does not end: killed", self._zygote.pid)

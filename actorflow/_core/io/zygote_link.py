@@ -11,6 +11,10 @@ Either side takes the end of the link for the death of the other.
 
 from __future__ import annotations
 
+import logging
+import os
+import select
+import signal
 import socket
 from dataclasses import dataclass
 
@@ -19,11 +23,15 @@ import msgspec
 from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.io.sockets import receive_fds
 
+logger = logging.getLogger(__name__)
+
 PACKET_BYTES_MAX = 192 * 1024
 """A packet is never cut, so it must fit into the send buffer of a socket: 208 KiB where nobody changed it."""
 REPORT_BYTES_MAX = 64 * 1024
 REASON_CHARS_MAX = 8 * 1024
 FDS_MAX = 2
+EXIT_TIMEOUT_S = 6.0
+"""How long a zygote may take to end: it kills its workers first, or is in the middle of its imports."""
 
 
 class Fork(msgspec.Struct, tag=True, frozen=True):
@@ -80,6 +88,26 @@ class ZygoteHandle:
     def fileno(self) -> int:
         """The descriptor of the link."""
         return self.link.fileno()
+
+    def end(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
+        """Close the link and wait for its end, SIGKILL after `timeout_s`: blocks. Does nothing when it has been reaped."""
+        self.link.close()
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if os.waitpid(self.pid, os.WNOHANG)[0]:
+                return
+            ended, _, _ = select.select([pidfd], [], [], timeout_s)
+            if not ended:
+                logger.error("the zygote (pid %d) does not end: killed", self.pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # Reaped, and the number may be another process's by now.
+        finally:
+            os.close(pidfd)
 
 
 def link_pair() -> tuple[socket.socket, socket.socket]:

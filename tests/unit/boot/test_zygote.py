@@ -349,3 +349,24 @@ def test_a_process_with_threads_may_not_fork_a_zygote() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, env=environ)
     assert run.returncode == 1
     assert "has 2 threads and must have one" in run.stderr
+
+
+@pytest.mark.parametrize("before", ["", "os.kill(zygote.pid, signal.SIGSTOP)", "zygote.end()"])
+def test_a_node_waits_for_the_end_of_its_zygote(before: str) -> None:
+    """Also one that has never served: it leaves no process that ends a moment later. Twice is as good as once."""
+    code = f"""
+import logging, os, signal
+from actorflow._core.boot.zygote import start_zygote
+logging.basicConfig(format="%(message)s")
+zygote = start_zygote(())
+{before}
+zygote.end(0.2 if {"SIGSTOP" in before} else 30.0)
+try:
+    os.kill(zygote.pid, 0)
+except ProcessLookupError:
+    print("ended")
+"""
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, env=environ)
+    assert run.stdout == "ended\n", run.stderr
+    assert ("killed" in run.stderr) == ("SIGSTOP" in before)
