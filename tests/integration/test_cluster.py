@@ -240,3 +240,26 @@ def test_a_node_whose_head_is_gone_can_be_ended_while_it_waits_for_it(home: Path
     finally:
         _nodes.stop()
         sweep_stale(age_s=0)
+
+
+def test_a_node_that_is_told_to_end_while_it_gives_itself_up_does_not_begin_again(home: Path) -> None:
+    """Its zygote stands still, so that its end takes the time to be told."""
+    head = _nodes.start(port=0, num_cpus=1, **OPTIONS)
+    try:
+        joined = _nodes.start(address=head.tcp, num_cpus=1, **OPTIONS)
+        zygote = next(pid for pid in leaks.processes(home) if leaks.parent(pid) == joined.pid)
+        os.kill(zygote, signal.SIGSTOP)
+        os.kill(head.pid, signal.SIGKILL)
+        os.waitpid(head.pid, 0)
+        _nodes.forget(head.path)
+        log = Path(joined.path, "logs", "node.log")
+        assert until(lambda: "It ends with all that it runs" in log.read_text(), 30.0)
+        os.kill(joined.pid, signal.SIGTERM)
+        os.kill(zygote, signal.SIGCONT)
+        assert os.waitpid(joined.pid, 0)[1] == 0, "in order, and in its first life"
+        assert not leaks.processes(home)
+        assert not leaks.files(home)
+        assert not leaks.shared_memory(home)
+    finally:
+        _nodes.stop()
+        sweep_stale(age_s=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -212,19 +213,30 @@ def find_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
 def stop_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
     """End nodes as `find_nodes` has them, and wait for it. Returns them."""
     nodes = find_nodes(pids)
-    for node in nodes:
-        _signal(node.pid, signal.SIGTERM)
-    give_up_at = time.monotonic() + STOP_TIMEOUT_S
-    for node in nodes:
-        while os.path.exists(node.path) and time.monotonic() < give_up_at:
-            time.sleep(0.02)
-        if os.path.exists(node.path):
-            _signal(node.pid, signal.SIGKILL)
+    with contextlib.ExitStack() as stack:
+        ends = [(node, pidfd) for node in nodes if (pidfd := _watched(node.pid, stack)) is not None]
+        for _, pidfd in ends:
+            _signal(pidfd, signal.SIGTERM)
+        give_up_at = time.monotonic() + STOP_TIMEOUT_S
+        for node, pidfd in ends:
+            if not select.select([pidfd], [], [], max(0.0, give_up_at - time.monotonic()))[0]:
+                _signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [])
+            if os.path.exists(node.path):
+                SessionDir(node.path).remove()  # It was killed, or had begun to end for another reason.
     return nodes
 
 
-def _signal(pid: int, number: int) -> None:
+def _watched(pid: int, stack: contextlib.ExitStack) -> int | None:
+    """A descriptor of this process, readable at its end: the number alone may be another process's by then. None: it is gone."""
     try:
-        os.kill(pid, number)
+        pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return None
+    stack.callback(os.close, pidfd)
+    return pidfd
+
+
+def _signal(pidfd: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # It has ended, and whoever started it knows.
+        signal.pidfd_send_signal(pidfd, number)

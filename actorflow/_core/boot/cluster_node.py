@@ -90,7 +90,11 @@ def run(config: ClusterNodeConfig) -> int:
     asyncio.set_event_loop(loop)
     try:
         node = NodeProcess(config, session)
-        code = loop.run_until_complete(node.serve(arena, zygote))
+        try:
+            code = loop.run_until_complete(node.serve(arena, zygote))
+        except BaseException:
+            session.remove_sockets()  # In a second life nobody else knows of them.
+            raise
         if not code:
             session.remove()
         else:
@@ -126,6 +130,7 @@ class NodeProcess:
         self._loop = loop = asyncio.get_event_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         self._code = 0
+        self._for_good = False
         self._awaited = config.ready_fd >= 0
         """Somebody waits to hear that this node is ready, or why not."""
         self.again = ""
@@ -142,17 +147,22 @@ class NodeProcess:
         if not self._ended.done():
             self._ended.set_result(reason)
 
+    def _end_for_good(self, reason: str) -> None:
+        """Somebody wants it so, also where it is about to end because the head has given it up: it does not begin again."""
+        self._for_good = True
+        self._end(reason)
+
     def _starter_gone(self, zygote: ZygoteHandle) -> None:
         self._loop.remove_reader(self._config.life_fd)
         os.close(self._config.life_fd)
         self._awaited = False
-        self._end("the process that has started this node is gone")
+        self._end_for_good("the process that has started this node is gone")
         with contextlib.suppress(ProcessLookupError):
             os.kill(zygote.pid, signal.SIGCONT)  # As for this process: it may stand still, and it is to end the workers.
 
     async def serve(self, arena: MemfdArena, zygote: ZygoteHandle) -> int:
         """Start, and wait until this node is to end. Returns the exit code."""
-        self._loop.add_signal_handler(signal.SIGTERM, self._end, "this node was asked to end (SIGTERM)")
+        self._loop.add_signal_handler(signal.SIGTERM, self._end_for_good, "this node was asked to end (SIGTERM)")
         if self._config.life_fd >= 0:
             continue_without_parent()
             self._loop.add_reader(self._config.life_fd, self._starter_gone, zygote)
@@ -173,7 +183,7 @@ class NodeProcess:
             reason = await self._ended
             self.again = credentials.again
             await node.stop(reason)
-        return self._code
+        return 0 if self._for_good else self._code
 
     async def _start(self, stack: contextlib.AsyncExitStack, arena: MemfdArena, zygote: ZygoteHandle) -> tuple[Node, NodeCredentials]:
         """Open the port, get keys, start the roles, and say that they are ready."""

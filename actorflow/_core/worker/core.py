@@ -406,10 +406,10 @@ class Core:
             self.on_lost(reason)
 
     def _on_node_gone(self, peer: Peer, message: m.NodeGone) -> None:
-        """Calls to processes there end now, and not when TCP finds out."""
+        """What was asked of the node, and calls to processes there, end now, and not when TCP finds out."""
         if peer is self.node:
-            for other in self.all_peers():
-                if other.node_id == message.node_id:
+            for process_id, other in list(self._by_process.items()):
+                if message.node_id in (other.node_id, process_id):
                     other.close(abort=True)
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:

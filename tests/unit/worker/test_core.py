@@ -1,4 +1,4 @@
-"""Messages that come before this process knows its cluster."""
+"""Messages that come before this process knows its cluster, and the end of connections to a node that is gone."""
 
 from __future__ import annotations
 
@@ -55,5 +55,22 @@ def test_pe_1_early_messages_of_a_peer_are_not_overtaken_by_its_later_ones(runne
             core._know_cluster("node")
             await asyncio.to_thread(reader.join)
             assert handled == list(range(early + later))
+
+    runner.run(scenario())
+
+
+def test_what_was_asked_of_a_node_that_is_gone_ends_and_so_do_calls_to_its_workers(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        ports = real_ports(asyncio.get_running_loop(), lock=True)
+        core = Core(ports, Identity("driver", "d" * 16, "job", "", 0))
+        core.node = Peer(ports, core.identity, core, lambda peer: None, acceptor=False)
+        for process_id, node_id in (("gone", ""), ("worker-there", "gone"), ("other", ""), ("worker-here", "other")):
+            peer = core._by_process[process_id] = Peer(ports, core.identity, core, lambda peer: None, acceptor=False)
+            peer.process_id, peer.node_id = process_id, node_id
+        peers = dict(core._by_process)
+        core._on_node_gone(peers["other"], m.NodeGone("gone", "no beat"))
+        assert not any(peer.lost for peer in peers.values()), "only the node of this process says so"
+        core._on_node_gone(core.node, m.NodeGone("gone", "no beat"))
+        assert [process_id for process_id, peer in peers.items() if peer.lost] == ["gone", "worker-there"]
 
     runner.run(scenario())
