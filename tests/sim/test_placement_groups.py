@@ -264,6 +264,60 @@ def test_bundles_of_a_node_that_dies_get_another_place(sim_seed: int, strategy: 
             assert len(set(state["then"])) == 1
 
 
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_work_for_any_bundle_waits_while_the_one_that_could_hold_it_has_no_place(sim_seed: int, kind: str) -> None:
+    state: dict[str, Any] = {}
+
+    async def main() -> tuple[list[str], list[str]]:
+        async with af.placement_group([{"CPU": 4}, {"CPU": 1}], strategy="STRICT_SPREAD") as group:
+            state["nodes"] = (await af.state.list_placement_groups())[0]["nodes"]
+            while (await af.state.list_placement_groups())[0]["state"] != "rescheduling":
+                await asyncio.sleep(0.1)
+            if kind == "actor":
+                actor = Place.options(placement_group=group, num_cpus=4).remote()  # type: ignore[attr-defined]
+                large = actor.node.remote()
+            else:
+                large = where.options(placement_group=group, num_cpus=4).remote()
+            small = await where.options(placement_group=group, num_cpus=1)()
+            await af.wait([large], timeout=3.0)
+            state["waited"] = not large.done()
+            return [await large, small], (await af.state.list_placement_groups())[0]["nodes"]
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=1)
+        cluster.add_node(num_cpus=4)
+        nodes_are_there(world, cluster)
+        watch(world, cluster)
+        driver = start(cluster, main)
+        world.run_until(lambda: "nodes" in state, 60.0)
+        kill_machine(world, cluster, next(node for node in cluster.nodes if node.node and node.node.node_id == state["nodes"][0]))
+        world.run_until(lambda: "waited" in state, 60.0)
+        cluster.add_node(num_cpus=4)
+        [(found, nodes)] = run(world, cluster, driver)
+        assert state["waited"], "no bundle that has a place could hold it, and one that has none could"
+        assert found == nodes
+        assert nodes[0] not in state["nodes"]
+
+
+def test_a_captured_child_that_no_bundle_could_hold_fails_in_words(sim_seed: int) -> None:
+    async def main() -> list[BaseException | None]:
+        async with af.placement_group([{"CPU": 1}, {"CPU": 1}]) as group:
+            return [await _outcome(too_large.options(placement_group=group, capture_child_tasks=True)()) for _ in range(2)]
+
+    with World(sim_seed) as world:
+        cluster = cluster_of(world, 2)
+        [errors] = run(world, cluster, start(cluster, main))
+        for error in errors:
+            assert isinstance(error, af.TaskUnschedulableError)
+            text = "2 CPU is asked for in one bundle, and bundle 0 has 1 CPU, bundle 1 has 1 CPU. Ask for less, or make the bundle larger"
+            assert text in str(error)
+
+
+@af.remote
+async def too_large() -> str:
+    return await where.options(num_cpus=2)()
+
+
 def test_a_group_ends_with_its_job_and_a_detached_one_does_not(sim_seed: int) -> None:
     async def first() -> None:
         await af.placement_group([{"CPU": 1}], name="mine").ready()

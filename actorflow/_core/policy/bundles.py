@@ -27,6 +27,7 @@ from heapq import heappop, heappush
 
 from actorflow._core.base.ids import GroupId
 from actorflow._core.base.resources import CPU, ResourceSet, format_resources
+from actorflow._core.policy.bundle_fit import why_in_none
 from actorflow._core.policy.placement_decisions import (
     BundleLease,
     BundlesLost,
@@ -290,13 +291,11 @@ class Bundles:
         ]
         if not here:
             return f"placement group {group_id}: {of_bundle} on this node; ask the head where it is"
-        if any(ResourcePool(resources).fits(demand) for _, resources in here):
-            return ""
-        shown = ", ".join(f"bundle {number} has {format_resources(resources)}" for number, resources in here[:4])
-        return (
-            f"placement group {group_id}: {format_resources(demand)} is asked for in one bundle, and {shown}"
-            f"{' ...' if len(here) > 4 else ''}. Ask for less, or make the bundle larger"
-        )
+        why = why_in_none(group_id, demand, here)
+        if why and index < 0:
+            shown = format_resources(demand)
+            return f"placement group {group_id}: none of its bundles on this node can hold {shown}; ask the head for others"
+        return why
 
     # -- looking
 

@@ -70,7 +70,7 @@ class GroupBook(LeaseBook):
     def request_in(
         self, index: int, kind: TicketKind, client: str, demand: Demand, now: float, *, priority: int = 0, name: str = ""
     ) -> Ticket | Refused:
-        """Queue a request; or refuse what is not on this node (`moved`) or can never be granted (`infeasible`)."""
+        """Queue a request; or refuse what is not on this node (`moved`) or does not fit in the bundle it names (`infeasible`)."""
         if refused := self._why_not(index, demand):
             return refused
         if self.waiting >= self.waiting_max:
@@ -93,7 +93,9 @@ class GroupBook(LeaseBook):
         reason = self._bundles.why_never(self.group_id, index, demand)
         if not reason:
             return None
-        return Refused("infeasible" if self._bundles.has(self.group_id, index) else "moved", reason)
+        # Of any bundle (-1) a node never has the last word: another one of the group, which it does not know, may hold that.
+        final = index >= 0 and self._bundles.has(self.group_id, index)
+        return Refused("infeasible" if final else "moved", reason)
 
     def idle(self) -> bool:
         """True when there is no ticket."""

@@ -152,6 +152,40 @@ def test_actors_wait_for_their_group_and_end_with_it() -> None:
         assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
 
 
+def test_an_actor_for_any_bundle_waits_for_the_one_that_could_hold_it() -> None:
+    two = {"CPU": 2 * UNIT}
+    with Cluster() as cluster:
+        small, large, driver = cluster.node("node-1", 1), cluster.node("node-2", 2), cluster.driver()
+        create(cluster, driver, two, CPU)
+        for node in (small, large):
+            say(cluster, node, words.BundlesPrepared(G, 1))
+        cluster.kill(large)
+        assert states(driver)[-1] == "rescheduling"
+        driver.send(CreateActor(spec("actor-a", driver.name, placement=in_group(G, -1), resources=two)))
+        driver.send(CreateActor(spec("actor-b", driver.name, placement=in_group(G, -1), resources=CPU)))
+        cluster.run()
+        assert [place.spec.actor_id for place in small.take(PlaceActor)] == ["actor-b"]
+        again = cluster.node("node-3", 2)
+        say(cluster, again, words.BundlesPrepared(G, 2))
+        assert [place.spec.actor_id for place in again.take(PlaceActor)] == ["actor-a"]
+        assert [state.state for state in driver.take(ActorState) if state.actor_id == "actor-a"] == []
+
+
+def test_an_actor_that_no_bundle_could_hold_ends_in_words() -> None:
+    with Cluster() as cluster:
+        node, driver = cluster.node("node-1", 4), cluster.driver()
+        made(cluster, driver, node, CPU, CPU)
+        driver.send(CreateActor(spec("actor-a", driver.name, placement=in_group(G, -1), resources={"CPU": 2 * UNIT})))
+        cluster.run()
+        [state] = driver.take(ActorState)
+        assert state.died is not None
+        assert (state.state, state.died.kind) == ("dead", "unschedulable")
+        asked = "2 CPU is asked for in one bundle, and bundle 0 has 1 CPU, bundle 1 has 1 CPU"
+        assert state.died.reason == f"placement group {G}: {asked}. Ask for less, or make the bundle larger"
+        assert node.take(PlaceActor) == []
+        assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
+
+
 def test_an_actor_whose_group_never_comes_is_told() -> None:
     with Cluster() as cluster:
         cluster.node("node-1", 2)

@@ -178,6 +178,20 @@ def test_an_actor_for_a_bundle_that_is_not_here_goes_back_to_the_head(cluster: C
     assert (failed.actor_id, failed.died.kind) == ("too-large", "unschedulable")
 
 
+def test_an_actor_that_waits_for_any_bundle_goes_back_to_the_head_with_the_one_that_could_hold_it(cluster: Cluster) -> None:
+    two = {"CPU": 2 * UNIT}
+    tell(cluster, words.PrepareBundles(G, 1, {0: {"disk": UNIT}}, keep_s=5.0, commit=True))
+    cluster.place("too-large", resources=two, placement=in_group(G, -1))
+    tell(cluster, words.PrepareBundles(G, 2, {1: two}, keep_s=5.0, commit=True))
+    cluster.lease(cluster.driver(), 1, resources=two, placement=in_group(G, 1))
+    cluster.place("waits", resources=two, placement=in_group(G, -1))
+    cluster.settle(0.1)
+    tell(cluster, words.CancelBundles(G, 2))
+    cluster.settle(1.0)
+    assert cluster.head.got(ActorFailed) == [], "bundle 0 is here and smaller, and says nothing of the others"
+    assert [(lost.actor_id, lost.spent) for lost in cluster.head.got(ActorLost)] == [("too-large", False), ("waits", False)]
+
+
 def test_leases_are_asked_back_for_others_of_the_bundle(cluster: Cluster) -> None:
     prepared(cluster, CPU)
     first, second = cluster.driver("first"), cluster.driver("second")

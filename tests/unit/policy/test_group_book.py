@@ -74,7 +74,7 @@ def test_any_bundle_is_the_first_with_room_and_never_two_of_them() -> None:
 
 def test_what_is_not_here_and_what_never_fits_is_said_at_once() -> None:
     node = Node(CPU, TWO)
-    for index, demand, kind in ((5, CPU, "moved"), (0, TWO, "infeasible"), (-1, {"CPU": 3 * UNIT}, "infeasible")):
+    for index, demand, kind in ((5, CPU, "moved"), (0, TWO, "infeasible")):
         refused = node.book.request_in(index, TicketKind.TASK, "a", demand, 0.0)
         assert isinstance(refused, Refused)
         assert refused.kind == kind
@@ -83,6 +83,22 @@ def test_what_is_not_here_and_what_never_fits_is_said_at_once() -> None:
     refused = empty.book.request_in(-1, TicketKind.TASK, "a", CPU, 0.0)
     assert isinstance(refused, Refused)
     assert (refused.kind, "ask the head where it is" in refused.reason) == ("moved", True)
+
+
+def test_of_any_bundle_a_node_never_has_the_last_word() -> None:
+    """The group may have a larger bundle elsewhere, or one that has no place now: the owner and the head know."""
+    node = Node(CPU, TWO)
+    refused = node.book.request_in(-1, TicketKind.TASK, "a", {"CPU": 3 * UNIT}, 0.0)
+    assert isinstance(refused, Refused)
+    assert refused == Refused("moved", f"placement group {G}: none of its bundles on this node can hold 3 CPU; ask the head for others")
+    node.bundles.prepare(G, 2, {2: {"CPU": 3 * UNIT}}, 0.0, keep_s=1.0, commit=True)
+    inside = node.held(2)
+    ticket = node.ask(-1, {"CPU": 3 * UNIT})
+    assert node.book.admit(0.0) == []
+    node.bundles.cancel(G, 2)
+    assert node.book.stranded() == [(ticket, refused)]
+    node.book.release(inside)
+    node.check()
 
 
 def test_a_bundle_that_is_only_prepared_is_waited_for() -> None:
