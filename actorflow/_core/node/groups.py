@@ -151,6 +151,8 @@ class Groups:
         """Grant what can be granted: claims of bundles first, then leases outside and inside of them."""
         self._said += self.bundles.admit()
         self._carry_out()
+        if self.bundles.gave_back():
+            self._context.book.touch()
         granted = self._context.book.admit(now, self.bundles.claimed())
         for group_id, book in list(self._books.items()):
             granted += book.admit(now)

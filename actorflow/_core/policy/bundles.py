@@ -93,12 +93,13 @@ class Reservation:
 class Bundles:
     """All reservations of a node. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted", "taken")
+    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_gave_back", "_groups", "_pool", "_returns", "_uncommitted", "taken")
 
     def __init__(self, pool: ResourcePool, *, fences_max: int = FENCES_MAX) -> None:
         self._pool = pool
         self.taken = ResourceSet()
         """What all reservations hold of the node's room."""
+        self._gave_back = False
         self._fences_max = fences_max
         self._groups: dict[GroupId, dict[int, Reservation]] = {}
         """By group and attempt."""
@@ -220,6 +221,14 @@ class Bundles:
                 del self._uncommitted[reservation.group_id, reservation.attempt]
             decisions.append(Prepared(reservation.group_id, reservation.attempt))
         return decisions
+
+    def gave_back(self) -> bool:
+        """True once after something has gone back to the node's room: who waits outside of bundles is to be looked at.
+
+        No decision says so: the last lease of a bundle that was cancelled ends without a word to the head.
+        """
+        gave, self._gave_back = self._gave_back, False
+        return gave
 
     def claimed(self) -> Amounts:
         """What claims wait for: of what is free nobody else may have so much. Empty but in times of need."""
@@ -425,6 +434,7 @@ class Bundles:
         for bundle in reservation.bundles.values():
             self._pool.give(bundle.resources, bundle.devices)
             self.taken.subtract(bundle.resources)
+        self._gave_back = True
         group_id = reservation.group_id
         attempts = self._groups[group_id]
         del attempts[reservation.attempt]

@@ -18,6 +18,7 @@ from actorflow._core.protocol.messages import (
     LeaseRefused,
     Message,
     ReclaimLease,
+    RequestLease,
 )
 from actorflow._core.protocol.messages import group as words
 from actorflow.testing import World
@@ -68,8 +69,6 @@ def test_a_node_without_groups_has_no_room_for_them_and_says_nothing(cluster: Cl
 
 
 def _requests(first: int, *indexes: int, **fields: Any) -> list[Any]:
-    from actorflow._core.protocol.messages import RequestLease
-
     return [RequestLease(first + n, **{"resources": CPU, "placement": in_group(G, index)} | fields) for n, index in enumerate(indexes)]
 
 
@@ -115,7 +114,7 @@ def test_the_head_hears_what_is_used_before_it_hears_a_refusal(cluster: Cluster)
 
 
 def test_a_claim_waits_and_keeps_what_becomes_free(cluster: Cluster) -> None:
-    from actorflow._core.protocol.messages import RequestLease, ReturnLease
+    from actorflow._core.protocol.messages import ReturnLease
 
     driver = cluster.driver()
     cluster.lease(driver, 1)
@@ -165,6 +164,19 @@ def test_nothing_is_back_while_a_lease_runs(cluster: Cluster) -> None:
     cluster.settle(1.0)
     assert heard(cluster, words.BundlesReturned) == [words.BundlesReturned(G, 1)]
     assert cluster.free()["CPU"] == 2
+
+
+def test_what_a_cancelled_bundle_gives_back_goes_to_who_waits_outside(cluster: Cluster) -> None:
+    prepared(cluster, CPU, CPU)
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1, placement=in_group(G, 0))
+    cluster.processes.kill = lambda worker_id, number: None  # type: ignore[method-assign]  # a kill that takes its time
+    driver.send(RequestLease(2, CPU))
+    tell(cluster, words.CancelBundles(G, 1))
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1], "the lease that runs keeps both bundles"
+    cluster.kill(worker)
+    cluster.settle(1.0)
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1, 2]
 
 
 def test_an_actor_for_a_bundle_that_is_not_here_goes_back_to_the_head(cluster: Cluster) -> None:
