@@ -19,6 +19,7 @@ from actorflow._core.protocol.messages import (
     Message,
     ReclaimLease,
     RequestLease,
+    ReturnLease,
 )
 from actorflow._core.protocol.messages import group as words
 from actorflow.testing import World
@@ -106,16 +107,12 @@ def test_the_head_hears_what_is_used_before_it_hears_a_refusal(cluster: Cluster)
     assert told[0] == words.OutsideUsed({"CPU": UNIT})
     assert isinstance(told[1], words.BundlesRefused)
     assert "1 CPU more than there is free" in told[1].reason
-    from actorflow._core.protocol.messages import ReturnLease
-
     driver.send(ReturnLease(1))
     cluster.settle(0.1)
     assert heard(cluster, words.OutsideUsed)[-1] == words.OutsideUsed({})
 
 
 def test_a_claim_waits_and_keeps_what_becomes_free(cluster: Cluster) -> None:
-    from actorflow._core.protocol.messages import ReturnLease
-
     driver = cluster.driver()
     cluster.lease(driver, 1)
     cluster.lease(driver, 2)
@@ -131,6 +128,20 @@ def test_a_claim_waits_and_keeps_what_becomes_free(cluster: Cluster) -> None:
     assert heard(cluster, words.BundlesPrepared) == [words.BundlesPrepared(G, 1)]
     tell(cluster, words.ReturnBundles(G, 1))
     cluster.until(lambda: len(driver.got(LeaseGranted)) == 3)
+
+
+def test_who_waits_for_any_bundle_goes_into_one_that_was_claimed(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.lease(driver, 1)
+    tell(cluster, words.PrepareBundles(G, 1, {0: CPU}, keep_s=60.0, commit=True))
+    cluster.actor("actor-1", resources=CPU, placement=in_group(G, 0))
+    tell(cluster, words.PrepareBundles(G, 2, {1: CPU}, keep_s=60.0, commit=True, claim=True))
+    driver.send(*_requests(2, -1))
+    cluster.settle(0.1)
+    driver.send(ReturnLease(1))
+    cluster.settle(2.0)
+    assert heard(cluster, words.BundlesPrepared)[-1] == words.BundlesPrepared(G, 2)
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1, 2]
 
 
 def test_leases_and_actors_run_in_bundles_and_end_with_them(cluster: Cluster) -> None:
