@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import actorflow as af
+from actorflow import _runtime
 from actorflow._core.base.resources import ResourceSet
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster, SimDriver
@@ -158,6 +159,24 @@ def test_a_group_that_is_removed_takes_its_tasks_along(sim_seed: int, retries: i
         [found] = run(world, cluster, start(cluster, main))
         assert [kind for kind, _ in found] == [af.TaskPlacementGroupRemoved] * 2
         assert "was removed by driver" in found[1][1]
+
+
+@pytest.mark.parametrize("bundle", [1, 9])
+def test_nothing_is_kept_of_the_tasks_of_a_group_that_is_removed(sim_seed: int, bundle: int) -> None:
+    """Whether they ran, or failed as no node could hold their group."""
+
+    async def main() -> tuple[list[type | None], int]:
+        group = af.placement_group([{"CPU": bundle}])
+        errors = [await _outcome(where.options(placement_group=group, num_cpus=number)()) for number in (1, 0.5, 0.25, 0.25)]
+        await group.remove()
+        tasks = _runtime.current().tasks  # type: ignore[attr-defined]
+        return [type(error) if error else None for error in errors], sum(klass.in_group for klass in tasks._classes.values())
+
+    with World(sim_seed) as world:
+        cluster = cluster_of(world, 2)
+        [(errors, classes)] = run(world, cluster, start(cluster, main))
+        assert errors == [af.TaskUnschedulableError if bundle == 9 else None] * 4
+        assert classes == 0
 
 
 def test_what_is_asked_for_before_the_group_is_ready_waits_for_it(sim_seed: int) -> None:

@@ -281,9 +281,11 @@ class GroupCalls:
 
     def _look_at(self, client: GroupClient, klass: LeaseClass) -> None:
         """There is news for tasks that wait (GC-2)."""
-        if client.state == "removed" or client.hopeless:
+        if client.state == "removed":
             del client.classes[klass]
-            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=client.state == "removed")
+            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=True)
+        elif client.hopeless:  # The class is kept: it may have hope once more, and goes when the group is removed.
+            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=False)
         elif why := client.why_never(klass):
             self._core.tasks.fail_class(klass, partial(_unschedulable, why), drop=False)
         else:
