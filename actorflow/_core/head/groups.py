@@ -270,8 +270,8 @@ class Groups:
                 return NotPicked(f"its placement group {group_id} can have no place: {found.reason}", infeasible=True)
         self._waiting.setdefault(group_id, {})[spec.actor_id] = incarnation
         watching = self.table.watch(group_id, self._head_id, self._ports.monotonic())
-        # What this one is told was just looked at.
-        self._perform([told for told in watching if getattr(told, "watchers", ()) != (self._head_id,)])
+        # What is told of this group was just looked at. Another one may have been given up to make room for it (policy/early.py).
+        self._perform([told for told in watching if told.group_id != group_id])
         return None
 
     def _choose(self, group: Group, spec: ActorSpec, index: int) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import pytest
+
 from actorflow._core.base.resources import UNIT
 from actorflow._core.policy.placement_wish import in_group
 from actorflow._core.protocol.messages import ActorState, CreateActor, GroupWord, KillActor, Message, NodeInfo, PlaceActor
@@ -195,6 +197,23 @@ def test_an_actor_whose_group_never_comes_is_told() -> None:
         [state] = [state for state in driver.take(ActorState) if state.state == "dead"]
         assert state.died is not None
         assert "nothing is known of this placement group" in state.died.reason
+
+
+def test_an_actor_is_told_when_others_push_its_group_out_of_the_early_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorflow._core.policy.early.EARLY_MAX", 1)
+    with Cluster() as cluster:
+        cluster.node("node-1", 2)
+        driver = cluster.driver()
+        for actor_id, group_id in (("actor-a", G), ("actor-b", "another")):
+            driver.send(CreateActor(spec(actor_id, driver.name, placement=in_group(group_id, 0))))
+        cluster.run()
+        [state] = driver.take(ActorState)
+        assert (state.actor_id, state.state) == ("actor-a", "dead")
+        assert state.died is not None
+        assert "nothing is known of this placement group" in state.died.reason
+        cluster.run(15.0)
+        assert [(state.actor_id, state.state) for state in driver.take(ActorState)] == [("actor-b", "dead")]
+        assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
 
 
 def test_groups_end_with_their_job_but_for_the_detached() -> None:
