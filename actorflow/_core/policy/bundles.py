@@ -277,13 +277,13 @@ class Bundles:
         """All code on the lease's worker waits: others in the bundle may have its CPU (SEMANTICS 24). Idempotent."""
         if not lease.lent and not lease.ended:
             lease.lent = True
-            self._inside(lease).free.add({CPU: lease.demand.get(CPU, 0)})
+            self.bundle_of(lease).pool.free.add({CPU: lease.demand.get(CPU, 0)})
 
     def unlend(self, lease: BundleLease) -> None:
         """The code goes on, at once, even when that leaves a debt of CPU in the bundle. Idempotent."""
         if lease.lent:
             lease.lent = False
-            self._inside(lease).free.subtract({CPU: lease.demand.get(CPU, 0)})
+            self.bundle_of(lease).pool.free.subtract({CPU: lease.demand.get(CPU, 0)})
 
     def why_never(self, group_id: GroupId, index: int, demand: Amounts) -> str:
         """Why `take` will not succeed, as things are, however long one waits; an empty string when it may.
@@ -314,6 +314,10 @@ class Bundles:
             reservation.state is not ReservationState.RETURNING and (index < 0 or index in reservation.asked)
             for reservation in self._groups.get(group_id, {}).values()
         )
+
+    def bundle_of(self, lease: BundleLease) -> Bundle:
+        """The bundle that a lease which has not ended is in; to be read only."""
+        return self._groups[lease.group_id][lease.attempt].bundles[lease.index]
 
     def held(self) -> list[HeldBundles]:
         """What a node tells the head when it joins or joins again. Without what is on its way back already."""
@@ -373,9 +377,6 @@ class Bundles:
         ]
         for number, reservation in sorted(found, key=lambda pair: pair[0]):
             yield reservation, number, reservation.bundles[number]
-
-    def _inside(self, lease: BundleLease) -> ResourcePool:
-        return self._groups[lease.group_id][lease.attempt].bundles[lease.index].pool
 
     def _take(self, reservation: Reservation, ahead: Amounts) -> str:
         """Take all bundles of a reservation, whole devices first, or none: then the reason is returned.
