@@ -398,12 +398,14 @@ def random_program(rng: random.Random, rounds: int) -> Callable[[], Any]:
                 return "removed at once"
             await group.ready(timeout=40.0)
             index = rng.randrange(-1, len(bundles))
-            cpus = 0.5 if index < 0 else bundles[index]["CPU"]
+            cpus = rng.choice([0.5, max(bundle["CPU"] for bundle in bundles)]) if index < 0 else bundles[index]["CPU"]
             work = where.options(placement_group=group, bundle_index=index, num_cpus=cpus, max_retries=-1)
             kept = [work.remote(rng.random()) for _ in range(rng.randint(0, 4))]
             actors = [Place.options(placement_group=group, max_restarts=-1).remote() for _ in range(rng.randint(0, 2))]  # type: ignore[attr-defined]
             if rng.random() < 0.5:
                 await af.wait(kept, num_returns=len(kept), timeout=30.0) if kept else None
+            ended = [await _outcome(ref) for ref in kept if ref.done()]
+            assert not [error for error in ended if isinstance(error, af.TaskUnschedulableError)], "each fits in a bundle of its group"
             if rng.random() < 0.5 and actors:
                 await actors[0].node()
             return "used"

@@ -166,7 +166,7 @@ def test_leases_and_actors_run_in_bundles_and_end_with_them(cluster: Cluster) ->
 def test_nothing_is_back_while_a_lease_runs(cluster: Cluster) -> None:
     prepared(cluster, CPU)
     worker = cluster.lease(cluster.driver(), 1, placement=in_group(G, 0))
-    cluster.processes.kill = lambda worker_id, number: None  # type: ignore[method-assign]  # a kill that takes its time
+    cluster.processes.kill = lambda worker_id, signal: None  # type: ignore[method-assign]  # a kill that takes its time
     tell(cluster, words.ReturnBundles(G, 1))
     cluster.settle(1.0)
     assert heard(cluster, words.BundlesReturned) == []
