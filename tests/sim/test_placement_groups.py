@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import actorflow as af
+from actorflow import _runtime
 from actorflow._core.base.resources import ResourceSet
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster, SimDriver
@@ -160,6 +161,24 @@ def test_a_group_that_is_removed_takes_its_tasks_along(sim_seed: int, retries: i
         assert "was removed by driver" in found[1][1]
 
 
+@pytest.mark.parametrize("bundle", [1, 9])
+def test_nothing_is_kept_of_the_tasks_of_a_group_that_is_removed(sim_seed: int, bundle: int) -> None:
+    """Whether they ran, or failed as no node could hold their group."""
+
+    async def main() -> tuple[list[type | None], int]:
+        group = af.placement_group([{"CPU": bundle}])
+        errors = [await _outcome(where.options(placement_group=group, num_cpus=number)()) for number in (1, 0.5, 0.25, 0.25)]
+        await group.remove()
+        tasks = _runtime.current().tasks  # type: ignore[attr-defined]
+        return [type(error) if error else None for error in errors], sum(klass.in_group for klass in tasks._classes.values())
+
+    with World(sim_seed) as world:
+        cluster = cluster_of(world, 2)
+        [(errors, classes)] = run(world, cluster, start(cluster, main))
+        assert errors == [af.TaskUnschedulableError if bundle == 9 else None] * 4
+        assert classes == 0
+
+
 def test_what_is_asked_for_before_the_group_is_ready_waits_for_it(sim_seed: int) -> None:
     async def main() -> tuple[str, str]:
         group = af.placement_group([{"CPU": 2}])  # All of the node, which a task has.
@@ -264,6 +283,60 @@ def test_bundles_of_a_node_that_dies_get_another_place(sim_seed: int, strategy: 
             assert len(set(state["then"])) == 1
 
 
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_work_for_any_bundle_waits_while_the_one_that_could_hold_it_has_no_place(sim_seed: int, kind: str) -> None:
+    state: dict[str, Any] = {}
+
+    async def main() -> tuple[list[str], list[str]]:
+        async with af.placement_group([{"CPU": 4}, {"CPU": 1}], strategy="STRICT_SPREAD") as group:
+            state["nodes"] = (await af.state.list_placement_groups())[0]["nodes"]
+            while (await af.state.list_placement_groups())[0]["state"] != "rescheduling":
+                await asyncio.sleep(0.1)
+            if kind == "actor":
+                actor = Place.options(placement_group=group, num_cpus=4).remote()  # type: ignore[attr-defined]
+                large = actor.node.remote()
+            else:
+                large = where.options(placement_group=group, num_cpus=4).remote()
+            small = await where.options(placement_group=group, num_cpus=1)()
+            await af.wait([large], timeout=3.0)
+            state["waited"] = not large.done()
+            return [await large, small], (await af.state.list_placement_groups())[0]["nodes"]
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=1)
+        cluster.add_node(num_cpus=4)
+        nodes_are_there(world, cluster)
+        watch(world, cluster)
+        driver = start(cluster, main)
+        world.run_until(lambda: "nodes" in state, 60.0)
+        kill_machine(world, cluster, next(node for node in cluster.nodes if node.node and node.node.node_id == state["nodes"][0]))
+        world.run_until(lambda: "waited" in state, 60.0)
+        cluster.add_node(num_cpus=4)
+        [(found, nodes)] = run(world, cluster, driver)
+        assert state["waited"], "no bundle that has a place could hold it, and one that has none could"
+        assert found == nodes
+        assert nodes[0] not in state["nodes"]
+
+
+def test_a_captured_child_that_no_bundle_could_hold_fails_in_words(sim_seed: int) -> None:
+    async def main() -> list[BaseException | None]:
+        async with af.placement_group([{"CPU": 1}, {"CPU": 1}]) as group:
+            return [await _outcome(too_large.options(placement_group=group, capture_child_tasks=True)()) for _ in range(2)]
+
+    with World(sim_seed) as world:
+        cluster = cluster_of(world, 2)
+        [errors] = run(world, cluster, start(cluster, main))
+        for error in errors:
+            assert isinstance(error, af.TaskUnschedulableError)
+            text = "2 CPU is asked for in one bundle, and bundle 0 has 1 CPU, bundle 1 has 1 CPU. Ask for less, or make the bundle larger"
+            assert text in str(error)
+
+
+@af.remote
+async def too_large() -> str:
+    return await where.options(num_cpus=2)()
+
+
 def test_a_group_ends_with_its_job_and_a_detached_one_does_not(sim_seed: int) -> None:
     async def first() -> None:
         await af.placement_group([{"CPU": 1}], name="mine").ready()
@@ -325,12 +398,14 @@ def random_program(rng: random.Random, rounds: int) -> Callable[[], Any]:
                 return "removed at once"
             await group.ready(timeout=40.0)
             index = rng.randrange(-1, len(bundles))
-            cpus = 0.5 if index < 0 else bundles[index]["CPU"]
+            cpus = rng.choice([0.5, max(bundle["CPU"] for bundle in bundles)]) if index < 0 else bundles[index]["CPU"]
             work = where.options(placement_group=group, bundle_index=index, num_cpus=cpus, max_retries=-1)
             kept = [work.remote(rng.random()) for _ in range(rng.randint(0, 4))]
             actors = [Place.options(placement_group=group, max_restarts=-1).remote() for _ in range(rng.randint(0, 2))]  # type: ignore[attr-defined]
             if rng.random() < 0.5:
                 await af.wait(kept, num_returns=len(kept), timeout=30.0) if kept else None
+            ended = [await _outcome(ref) for ref in kept if ref.done()]
+            assert not [error for error in ended if isinstance(error, af.TaskUnschedulableError)], "each fits in a bundle of its group"
             if rng.random() < 0.5 and actors:
                 await actors[0].node()
             return "used"

@@ -26,6 +26,7 @@ from actorflow._core.head.nodes import Nodes, node_id_of
 from actorflow._core.head.rows import numbers
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
+from actorflow._core.policy.bundle_fit import could_hold, why_in_none
 from actorflow._core.policy.bundle_packing import BundleSpec, Strategy
 from actorflow._core.policy.graveyard import Story, tell_story
 from actorflow._core.policy.jobs import EndJob
@@ -254,6 +255,10 @@ class Groups:
         if found is not None and index >= len(found.spec.bundles):
             count = len(found.spec.bundles)
             return NotPicked(f"placement group {group_id} has {count} bundles, and none of the index {index}", infeasible=True)
+        if found is not None and index < 0:
+            why = why_in_none(group_id, spec.resources, enumerate(bundle.resources for bundle in found.spec.bundles))
+            if why:
+                return NotPicked(why, infeasible=True)
         self._group_of[spec.actor_id] = group_id
         self._inside.setdefault(group_id, {})[spec.actor_id] = -1
         if found is not None:
@@ -265,12 +270,15 @@ class Groups:
                 return NotPicked(f"its placement group {group_id} can have no place: {found.reason}", infeasible=True)
         self._waiting.setdefault(group_id, {})[spec.actor_id] = incarnation
         watching = self.table.watch(group_id, self._head_id, self._ports.monotonic())
-        # What this one is told was just looked at.
-        self._perform([told for told in watching if getattr(told, "watchers", ()) != (self._head_id,)])
+        # What is told of this group was just looked at. Another one may have been given up to make room for it (policy/early.py).
+        self._perform([told for told in watching if told.group_id != group_id])
         return None
 
     def _choose(self, group: Group, spec: ActorSpec, index: int) -> int | None:
-        """The bundle for an actor: the one it wants, else the first in which other actors leave room, else the one with the fewest."""
+        """The bundle for an actor: the one it wants, else the first in which other actors leave room, else the one with the fewest.
+
+        None while what could hold it has no place: a smaller bundle that has one is no answer.
+        """
         if index >= 0:
             return index if index in group.placed else None
         used: dict[int, ResourceSet] = {}
@@ -281,14 +289,13 @@ class Groups:
                 used.setdefault(bundle, ResourceSet()).add(other.spec.resources)
                 counts[bundle] = counts.get(bundle, 0) + 1
         has = group.spec.bundles
-        could = [number for number in sorted(group.placed) if ResourceSet(has[number].resources).fits(spec.resources)]
+        could = [number for number in sorted(group.placed) if could_hold(has[number].resources, spec.resources)]
         for number in could:
             free = ResourceSet(has[number].resources)
             free.subtract(used[number].amounts if number in used else {})
             if free.fits(spec.resources):
                 return number
-        # With none that could hold it, a node says so in words.
-        return min(could or sorted(group.placed), key=lambda number: counts.get(number, 0), default=None)
+        return min(could, key=lambda number: counts.get(number, 0), default=None)
 
     def _look_again(self, group_id: GroupId) -> None:
         """The group has a place, or none any more: the actors that wait for it are placed, or end."""

@@ -149,8 +149,15 @@ class Groups:
 
     def admit(self, now: float) -> list[Ticket]:
         """Grant what can be granted: claims of bundles first, then leases outside and inside of them."""
-        self._said += self.bundles.admit()
+        served = self.bundles.admit()
+        for decision in served:
+            # A claim that was served may be open to leases at once, and somebody may wait for one.
+            if isinstance(decision, Prepared) and (book := self._books.get(decision.group_id)) is not None:
+                book.touch()
+        self._said += served
         self._carry_out()
+        if self.bundles.gave_back():
+            self._context.book.touch()
         granted = self._context.book.admit(now, self.bundles.claimed())
         for group_id, book in list(self._books.items()):
             granted += book.admit(now)

@@ -27,6 +27,7 @@ from heapq import heappop, heappush
 
 from actorflow._core.base.ids import GroupId
 from actorflow._core.base.resources import CPU, ResourceSet, format_resources
+from actorflow._core.policy.bundle_fit import why_in_none
 from actorflow._core.policy.placement_decisions import (
     BundleLease,
     BundlesLost,
@@ -92,12 +93,13 @@ class Reservation:
 class Bundles:
     """All reservations of a node. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_groups", "_pool", "_returns", "_uncommitted", "taken")
+    __slots__ = ("_claims", "_deadlines", "_fences", "_fences_max", "_gave_back", "_groups", "_pool", "_returns", "_uncommitted", "taken")
 
     def __init__(self, pool: ResourcePool, *, fences_max: int = FENCES_MAX) -> None:
         self._pool = pool
         self.taken = ResourceSet()
         """What all reservations hold of the node's room."""
+        self._gave_back = False
         self._fences_max = fences_max
         self._groups: dict[GroupId, dict[int, Reservation]] = {}
         """By group and attempt."""
@@ -220,6 +222,14 @@ class Bundles:
             decisions.append(Prepared(reservation.group_id, reservation.attempt))
         return decisions
 
+    def gave_back(self) -> bool:
+        """True once after something has gone back to the node's room: who waits outside of bundles is to be looked at.
+
+        No decision says so: the last lease of a bundle that was cancelled ends without a word to the head.
+        """
+        gave, self._gave_back = self._gave_back, False
+        return gave
+
     def claimed(self) -> Amounts:
         """What claims wait for: of what is free nobody else may have so much. Empty but in times of need."""
         claimed: dict[str, int] = {}
@@ -267,13 +277,13 @@ class Bundles:
         """All code on the lease's worker waits: others in the bundle may have its CPU (SEMANTICS 24). Idempotent."""
         if not lease.lent and not lease.ended:
             lease.lent = True
-            self._inside(lease).free.add({CPU: lease.demand.get(CPU, 0)})
+            self.bundle_of(lease).pool.free.add({CPU: lease.demand.get(CPU, 0)})
 
     def unlend(self, lease: BundleLease) -> None:
         """The code goes on, at once, even when that leaves a debt of CPU in the bundle. Idempotent."""
         if lease.lent:
             lease.lent = False
-            self._inside(lease).free.subtract({CPU: lease.demand.get(CPU, 0)})
+            self.bundle_of(lease).pool.free.subtract({CPU: lease.demand.get(CPU, 0)})
 
     def why_never(self, group_id: GroupId, index: int, demand: Amounts) -> str:
         """Why `take` will not succeed, as things are, however long one waits; an empty string when it may.
@@ -290,13 +300,11 @@ class Bundles:
         ]
         if not here:
             return f"placement group {group_id}: {of_bundle} on this node; ask the head where it is"
-        if any(ResourcePool(resources).fits(demand) for _, resources in here):
-            return ""
-        shown = ", ".join(f"bundle {number} has {format_resources(resources)}" for number, resources in here[:4])
-        return (
-            f"placement group {group_id}: {format_resources(demand)} is asked for in one bundle, and {shown}"
-            f"{' ...' if len(here) > 4 else ''}. Ask for less, or make the bundle larger"
-        )
+        why = why_in_none(group_id, demand, here)
+        if why and index < 0:
+            shown = format_resources(demand)
+            return f"placement group {group_id}: none of its bundles on this node can hold {shown}; ask the head for others"
+        return why
 
     # -- looking
 
@@ -306,6 +314,10 @@ class Bundles:
             reservation.state is not ReservationState.RETURNING and (index < 0 or index in reservation.asked)
             for reservation in self._groups.get(group_id, {}).values()
         )
+
+    def bundle_of(self, lease: BundleLease) -> Bundle:
+        """The bundle that a lease which has not ended is in; to be read only."""
+        return self._groups[lease.group_id][lease.attempt].bundles[lease.index]
 
     def held(self) -> list[HeldBundles]:
         """What a node tells the head when it joins or joins again. Without what is on its way back already."""
@@ -366,9 +378,6 @@ class Bundles:
         for number, reservation in sorted(found, key=lambda pair: pair[0]):
             yield reservation, number, reservation.bundles[number]
 
-    def _inside(self, lease: BundleLease) -> ResourcePool:
-        return self._groups[lease.group_id][lease.attempt].bundles[lease.index].pool
-
     def _take(self, reservation: Reservation, ahead: Amounts) -> str:
         """Take all bundles of a reservation, whole devices first, or none: then the reason is returned.
 
@@ -426,6 +435,7 @@ class Bundles:
         for bundle in reservation.bundles.values():
             self._pool.give(bundle.resources, bundle.devices)
             self.taken.subtract(bundle.resources)
+        self._gave_back = True
         group_id = reservation.group_id
         attempts = self._groups[group_id]
         del attempts[reservation.attempt]

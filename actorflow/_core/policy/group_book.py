@@ -4,12 +4,13 @@ All that a LeaseBook is (order, starvation, lent CPU, asking back), with the bun
 one bundle, the one it asks for or (index -1) the first with room.
 
 GB-1: what a granted ticket holds is one lease of `Bundles`, given back exactly once.
-GB-2: a ticket that starves keeps one bundle closed for those behind it (LE-3): the one that it asks for, or with index -1 the
-      first that could ever hold it.
+GB-2: a ticket that starves keeps one bundle closed for those behind it (LE-3): the one that it asks for, or with index -1, of
+      those that could ever hold it, the one in which actors, which stay, leave most of what it asks for; of equals the first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -46,7 +47,7 @@ class BundleTicket(Ticket):
 class GroupBook(LeaseBook):
     """See the module. `said` gets what the bundles decide on the way, for the shell to carry out."""
 
-    __slots__ = ("_bundles", "_reserved", "_said", "group_id")
+    __slots__ = ("_actors", "_bundles", "_reserved", "_said", "group_id")
 
     def __init__(
         self,
@@ -65,12 +66,14 @@ class GroupBook(LeaseBook):
         self._said = said
         self._reserved: dict[str, int] = {}
         """What the pass that is under way keeps for those who starve."""
+        self._actors: dict[Bundle, ResourceSet] = {}
+        """What actors hold of each bundle in which they hold anything."""
         self.by_process = by_process  # One for all books of a node: nesting goes across them.
 
     def request_in(
         self, index: int, kind: TicketKind, client: str, demand: Demand, now: float, *, priority: int = 0, name: str = ""
     ) -> Ticket | Refused:
-        """Queue a request; or refuse what is not on this node (`moved`) or can never be granted (`infeasible`)."""
+        """Queue a request; or refuse what is not on this node (`moved`) or does not fit in the bundle it names (`infeasible`)."""
         if refused := self._why_not(index, demand):
             return refused
         if self.waiting >= self.waiting_max:
@@ -93,7 +96,9 @@ class GroupBook(LeaseBook):
         reason = self._bundles.why_never(self.group_id, index, demand)
         if not reason:
             return None
-        return Refused("infeasible" if self._bundles.has(self.group_id, index) else "moved", reason)
+        # Of any bundle (-1) a node never has the last word: another one of the group, which it does not know, may hold that.
+        final = index >= 0 and self._bundles.has(self.group_id, index)
+        return Refused("infeasible" if final else "moved", reason)
 
     def idle(self) -> bool:
         """True when there is no ticket."""
@@ -121,10 +126,24 @@ class GroupBook(LeaseBook):
     def _reserve(self, ticket: Ticket, reserved: dict[str, int]) -> None:
         index = cast(BundleTicket, ticket).index
         closed = _closed(reserved)
+        best, least = -1, math.inf
         for number, bundle in self._bundles.open_bundles(self.group_id).items():
             if index in (-1, number) and number not in closed and bundle.pool.total.fits(ticket.demand):
-                reserved[f"{CLOSED}{number}"] = number
-                return
+                lacks = self._lacks(bundle, ticket.demand)
+                if lacks < least:
+                    best, least = number, lacks
+                if not lacks:
+                    break
+        if best >= 0:
+            reserved[f"{CLOSED}{best}"] = best
+
+    def _lacks(self, bundle: Bundle, demand: Demand) -> float:
+        """How much of `demand` actors leave no room for in a bundle, in parts of each amount; 0 when all of it will fit."""
+        actors = self._actors.get(bundle)
+        if actors is None:
+            return 0.0
+        total = bundle.pool.total
+        return sum(max(0, units - total.get(name) + actors.get(name)) / units for name, units in demand.items() if units)
 
     def _pass(self, granted: list[Ticket], now: float, reserved: dict[str, int]) -> None:
         self._reserved = reserved
@@ -136,10 +155,19 @@ class GroupBook(LeaseBook):
         assert lease is not None, "GB-1: it fitted"
         ticket.lease, ticket.devices = lease, lease.devices
         self._free.subtract(ticket.demand)
+        if ticket.kind is TicketKind.ACTOR:
+            self._actors.setdefault(self._bundles.bundle_of(lease), ResourceSet()).add(ticket.demand)
 
     def _give(self, ticket: Ticket) -> None:
         lease = cast(BundleTicket, ticket).lease
         assert lease is not None, "GB-1: a granted ticket has a lease"
+        if ticket.kind is TicketKind.ACTOR:
+            bundle = self._bundles.bundle_of(lease)
+            actors = self._actors.get(bundle)  # None: those that are left in it hold nothing.
+            if actors is not None:
+                actors.subtract(ticket.demand)
+                if not actors.names():
+                    del self._actors[bundle]
         self._said += self._bundles.give(lease)
 
     def _lend_cpu(self, ticket: Ticket, cpu: int) -> None:
@@ -185,6 +213,14 @@ class GroupBook(LeaseBook):
                 assert lease is None, f"GB-1: {ticket} waits and has a lease"
             else:
                 assert lease in leases, f"GB-1: {ticket} is granted, and no bundle knows of it"
+        actors: dict[Bundle, ResourceSet] = {}
+        for ticket in self.tickets():
+            lease = cast(BundleTicket, ticket).lease
+            if ticket.kind is TicketKind.ACTOR and lease is not None:
+                actors.setdefault(self._bundles.bundle_of(lease), ResourceSet()).add(ticket.demand)
+        for bundle in actors.keys() | self._actors.keys():
+            held, believed = (known.get(bundle, ResourceSet()) for known in (actors, self._actors))
+            assert held == believed, f"GB-2: actors hold {held} of a bundle, and {believed} is believed"
         self._order.check()
 
     def _every_bundle(self) -> list[Bundle]:

@@ -104,7 +104,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a ticket cannot be. `kind`: infeasible | full | too_deep."""
+    """Why a ticket cannot be. `kind`: infeasible | moved | full | too_deep."""
 
     kind: str
     reason: str

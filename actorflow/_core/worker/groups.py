@@ -4,7 +4,8 @@ Runs under the ports' lock. This module is loaded by the first group that a proc
 
 GC-1: a request for a lease in a bundle goes only to the node that the head's newest word names; where a node has contradicted it,
       nothing is asked until the head has spoken again.
-GC-2: a task waits as long as its group may still get a place; with the group it fails, at once and in words.
+GC-2: a task waits as long as its group, or the only bundle that could hold it, may still get a place; with the group it fails, at once
+      and in words, and so does what no bundle of the whole group could hold.
 GC-3: of the groups that are removed at most REMOVED_MAX are remembered; the head knows the others.
 """
 
@@ -25,6 +26,7 @@ from actorflow._core.base.errors import (
     TaskUnschedulableError,
 )
 from actorflow._core.base.ids import GroupId
+from actorflow._core.policy.bundle_fit import could_hold, why_in_none
 from actorflow._core.policy.placement_wish import group_of
 from actorflow._core.protocol.messages import GroupWord
 from actorflow._core.protocol.messages import group as words
@@ -74,6 +76,13 @@ class GroupClient:
         self.waiters: list[FutureWaiter] = []
         self.classes: dict[LeaseClass, None] = {}
         """Scheduling classes with tasks for it."""
+
+    def why_never(self, klass: LeaseClass) -> str:
+        """Why no bundle of the whole group, wherever it is, can hold tasks of a class that may be in any; empty when one can."""
+        group_id, index = group_of(klass.options.placement)
+        if index >= 0 or not self.bundles:
+            return ""  # The node that has the bundle says so, or the head has not said yet what there is.
+        return why_in_none(group_id, klass.options.resources, enumerate(self.bundles))
 
     @property
     def hopeless(self) -> bool:
@@ -272,17 +281,20 @@ class GroupCalls:
 
     def _look_at(self, client: GroupClient, klass: LeaseClass) -> None:
         """There is news for tasks that wait (GC-2)."""
-        if client.state == "removed" or client.hopeless:
+        if client.state == "removed":
             del client.classes[klass]
-            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=client.state == "removed")
+            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=True)
+        elif client.hopeless:  # The class is kept: it may have hope once more, and goes when the group is removed.
+            self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=False)
+        elif why := client.why_never(klass):
+            self._core.tasks.fail_class(klass, partial(_unschedulable, why), drop=False)
         else:
             self._core.pump_later(klass)
 
     def _task_error(self, client: GroupClient, call: Call) -> Exception:
-        name = call.target.name
         if client.hopeless:
-            return TaskUnschedulableError(f"{name} can never be scheduled: {client.error()}")
-        return self.removed_error(call.options.placement, name)
+            return _unschedulable(client.error(), call)
+        return self.removed_error(call.options.placement, call.target.name)
 
     def removed_error(self, placement: str, task: str) -> TaskPlacementGroupRemoved:
         """Why a task cannot run, or go on: its group is gone."""
@@ -332,17 +344,19 @@ class GroupCalls:
     def _spread(self, client: GroupClient, klass: LeaseClass, want: int) -> list[Peer]:
         """Any bundle will do: every node of the group is asked, as only they know what is free in their bundles."""
         demand = klass.options.resources
-        fitting = [node_id for node_id, bundle in zip(client.nodes, client.bundles, strict=True) if node_id and _fits(bundle, demand)]
-        # Where no bundle could ever hold it, any node says so in words.
-        candidates = dict.fromkeys(fitting or filter(None, client.nodes))
-        asked: dict[Peer, int] = dict.fromkeys((self._node(client, node_id) for node_id in candidates), 0)
+        fitting = [node_id for node_id, bundle in zip(client.nodes, client.bundles, strict=True) if node_id and could_hold(bundle, demand)]
+        if not fitting:
+            if client.why_never(klass):
+                self._core.later(0.0, partial(self._look_at_later, client, klass))
+            return []  # Else what could hold it is only without a place: the head says when it has one (GC-2).
+        asked: dict[Peer, int] = dict.fromkeys((self._node(client, node_id) for node_id in dict.fromkeys(fitting)), 0)
         for peer in self._core.tasks.asked_by(klass):
             if peer in asked:
                 asked[peer] += 1
         nodes: list[Peer] = []
         room = REQUESTS_MAX - len(klass.requests)
         want = max(want, sum(1 for count in asked.values() if not count)) if klass.queue else 0
-        for _ in range(min(want, room) if asked else 0):
+        for _ in range(min(want, room)):
             least = min(asked, key=lambda peer: asked[peer])
             asked[least] += 1
             nodes.append(least)
@@ -375,5 +389,5 @@ class GroupCalls:
             self._ask_later(client, UNANSWERED_S)
 
 
-def _fits(bundle: dict[str, int], demand: dict[str, int]) -> bool:
-    return all(units <= bundle.get(name, 0) for name, units in demand.items())
+def _unschedulable(why: object, call: Call) -> TaskUnschedulableError:
+    return TaskUnschedulableError(f"{call.target.name} can never be scheduled: {why}")

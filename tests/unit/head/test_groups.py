@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import pytest
+
 from actorflow._core.base.resources import UNIT
 from actorflow._core.policy.placement_wish import in_group
 from actorflow._core.protocol.messages import ActorState, CreateActor, GroupWord, KillActor, Message, NodeInfo, PlaceActor
@@ -152,6 +154,40 @@ def test_actors_wait_for_their_group_and_end_with_it() -> None:
         assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
 
 
+def test_an_actor_for_any_bundle_waits_for_the_one_that_could_hold_it() -> None:
+    two = {"CPU": 2 * UNIT}
+    with Cluster() as cluster:
+        small, large, driver = cluster.node("node-1", 1), cluster.node("node-2", 2), cluster.driver()
+        create(cluster, driver, two, CPU)
+        for node in (small, large):
+            say(cluster, node, words.BundlesPrepared(G, 1))
+        cluster.kill(large)
+        assert states(driver)[-1] == "rescheduling"
+        driver.send(CreateActor(spec("actor-a", driver.name, placement=in_group(G, -1), resources=two)))
+        driver.send(CreateActor(spec("actor-b", driver.name, placement=in_group(G, -1), resources=CPU)))
+        cluster.run()
+        assert [place.spec.actor_id for place in small.take(PlaceActor)] == ["actor-b"]
+        again = cluster.node("node-3", 2)
+        say(cluster, again, words.BundlesPrepared(G, 2))
+        assert [place.spec.actor_id for place in again.take(PlaceActor)] == ["actor-a"]
+        assert [state.state for state in driver.take(ActorState) if state.actor_id == "actor-a"] == []
+
+
+def test_an_actor_that_no_bundle_could_hold_ends_in_words() -> None:
+    with Cluster() as cluster:
+        node, driver = cluster.node("node-1", 4), cluster.driver()
+        made(cluster, driver, node, CPU, CPU)
+        driver.send(CreateActor(spec("actor-a", driver.name, placement=in_group(G, -1), resources={"CPU": 2 * UNIT})))
+        cluster.run()
+        [state] = driver.take(ActorState)
+        assert state.died is not None
+        assert (state.state, state.died.kind) == ("dead", "unschedulable")
+        asked = "2 CPU is asked for in one bundle, and bundle 0 has 1 CPU, bundle 1 has 1 CPU"
+        assert state.died.reason == f"placement group {G}: {asked}. Ask for less, or make the bundle larger"
+        assert node.take(PlaceActor) == []
+        assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
+
+
 def test_an_actor_whose_group_never_comes_is_told() -> None:
     with Cluster() as cluster:
         cluster.node("node-1", 2)
@@ -161,6 +197,23 @@ def test_an_actor_whose_group_never_comes_is_told() -> None:
         [state] = [state for state in driver.take(ActorState) if state.state == "dead"]
         assert state.died is not None
         assert "nothing is known of this placement group" in state.died.reason
+
+
+def test_an_actor_is_told_when_others_push_its_group_out_of_the_early_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorflow._core.policy.early.EARLY_MAX", 1)
+    with Cluster() as cluster:
+        cluster.node("node-1", 2)
+        driver = cluster.driver()
+        for actor_id, group_id in (("actor-a", G), ("actor-b", "another")):
+            driver.send(CreateActor(spec(actor_id, driver.name, placement=in_group(group_id, 0))))
+        cluster.run()
+        [state] = driver.take(ActorState)
+        assert (state.actor_id, state.state) == ("actor-a", "dead")
+        assert state.died is not None
+        assert "nothing is known of this placement group" in state.died.reason
+        cluster.run(15.0)
+        assert [(state.actor_id, state.state) for state in driver.take(ActorState)] == [("actor-b", "dead")]
+        assert cluster.head._opened._inside == {}  # type: ignore[union-attr]
 
 
 def test_groups_end_with_their_job_but_for_the_detached() -> None:

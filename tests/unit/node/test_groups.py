@@ -18,6 +18,8 @@ from actorflow._core.protocol.messages import (
     LeaseRefused,
     Message,
     ReclaimLease,
+    RequestLease,
+    ReturnLease,
 )
 from actorflow._core.protocol.messages import group as words
 from actorflow.testing import World
@@ -68,8 +70,6 @@ def test_a_node_without_groups_has_no_room_for_them_and_says_nothing(cluster: Cl
 
 
 def _requests(first: int, *indexes: int, **fields: Any) -> list[Any]:
-    from actorflow._core.protocol.messages import RequestLease
-
     return [RequestLease(first + n, **{"resources": CPU, "placement": in_group(G, index)} | fields) for n, index in enumerate(indexes)]
 
 
@@ -107,16 +107,12 @@ def test_the_head_hears_what_is_used_before_it_hears_a_refusal(cluster: Cluster)
     assert told[0] == words.OutsideUsed({"CPU": UNIT})
     assert isinstance(told[1], words.BundlesRefused)
     assert "1 CPU more than there is free" in told[1].reason
-    from actorflow._core.protocol.messages import ReturnLease
-
     driver.send(ReturnLease(1))
     cluster.settle(0.1)
     assert heard(cluster, words.OutsideUsed)[-1] == words.OutsideUsed({})
 
 
 def test_a_claim_waits_and_keeps_what_becomes_free(cluster: Cluster) -> None:
-    from actorflow._core.protocol.messages import RequestLease, ReturnLease
-
     driver = cluster.driver()
     cluster.lease(driver, 1)
     cluster.lease(driver, 2)
@@ -132,6 +128,20 @@ def test_a_claim_waits_and_keeps_what_becomes_free(cluster: Cluster) -> None:
     assert heard(cluster, words.BundlesPrepared) == [words.BundlesPrepared(G, 1)]
     tell(cluster, words.ReturnBundles(G, 1))
     cluster.until(lambda: len(driver.got(LeaseGranted)) == 3)
+
+
+def test_who_waits_for_any_bundle_goes_into_one_that_was_claimed(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.lease(driver, 1)
+    tell(cluster, words.PrepareBundles(G, 1, {0: CPU}, keep_s=60.0, commit=True))
+    cluster.actor("actor-1", resources=CPU, placement=in_group(G, 0))
+    tell(cluster, words.PrepareBundles(G, 2, {1: CPU}, keep_s=60.0, commit=True, claim=True))
+    driver.send(*_requests(2, -1))
+    cluster.settle(0.1)
+    driver.send(ReturnLease(1))
+    cluster.settle(2.0)
+    assert heard(cluster, words.BundlesPrepared)[-1] == words.BundlesPrepared(G, 2)
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1, 2]
 
 
 def test_leases_and_actors_run_in_bundles_and_end_with_them(cluster: Cluster) -> None:
@@ -156,7 +166,7 @@ def test_leases_and_actors_run_in_bundles_and_end_with_them(cluster: Cluster) ->
 def test_nothing_is_back_while_a_lease_runs(cluster: Cluster) -> None:
     prepared(cluster, CPU)
     worker = cluster.lease(cluster.driver(), 1, placement=in_group(G, 0))
-    cluster.processes.kill = lambda worker_id, number: None  # type: ignore[method-assign]  # a kill that takes its time
+    cluster.processes.kill = lambda worker_id, signal: None  # type: ignore[method-assign]  # a kill that takes its time
     tell(cluster, words.ReturnBundles(G, 1))
     cluster.settle(1.0)
     assert heard(cluster, words.BundlesReturned) == []
@@ -165,6 +175,19 @@ def test_nothing_is_back_while_a_lease_runs(cluster: Cluster) -> None:
     cluster.settle(1.0)
     assert heard(cluster, words.BundlesReturned) == [words.BundlesReturned(G, 1)]
     assert cluster.free()["CPU"] == 2
+
+
+def test_what_a_cancelled_bundle_gives_back_goes_to_who_waits_outside(cluster: Cluster) -> None:
+    prepared(cluster, CPU, CPU)
+    driver = cluster.driver()
+    worker = cluster.lease(driver, 1, placement=in_group(G, 0))
+    cluster.processes.kill = lambda worker_id, number: None  # type: ignore[method-assign]  # a kill that takes its time
+    driver.send(RequestLease(2, CPU))
+    tell(cluster, words.CancelBundles(G, 1))
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1], "the lease that runs keeps both bundles"
+    cluster.kill(worker)
+    cluster.settle(1.0)
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [1, 2]
 
 
 def test_an_actor_for_a_bundle_that_is_not_here_goes_back_to_the_head(cluster: Cluster) -> None:
@@ -176,6 +199,20 @@ def test_an_actor_for_a_bundle_that_is_not_here_goes_back_to_the_head(cluster: C
     assert (lost.actor_id, lost.spent, lost.expected) == ("elsewhere", False, False)
     [failed] = cluster.head.got(ActorFailed)
     assert (failed.actor_id, failed.died.kind) == ("too-large", "unschedulable")
+
+
+def test_an_actor_that_waits_for_any_bundle_goes_back_to_the_head_with_the_one_that_could_hold_it(cluster: Cluster) -> None:
+    two = {"CPU": 2 * UNIT}
+    tell(cluster, words.PrepareBundles(G, 1, {0: {"disk": UNIT}}, keep_s=5.0, commit=True))
+    cluster.place("too-large", resources=two, placement=in_group(G, -1))
+    tell(cluster, words.PrepareBundles(G, 2, {1: two}, keep_s=5.0, commit=True))
+    cluster.lease(cluster.driver(), 1, resources=two, placement=in_group(G, 1))
+    cluster.place("waits", resources=two, placement=in_group(G, -1))
+    cluster.settle(0.1)
+    tell(cluster, words.CancelBundles(G, 2))
+    cluster.settle(1.0)
+    assert cluster.head.got(ActorFailed) == [], "bundle 0 is here and smaller, and says nothing of the others"
+    assert [(lost.actor_id, lost.spent) for lost in cluster.head.got(ActorLost)] == [("too-large", False), ("waits", False)]
 
 
 def test_leases_are_asked_back_for_others_of_the_bundle(cluster: Cluster) -> None:

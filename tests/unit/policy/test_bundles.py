@@ -226,6 +226,7 @@ def test_why_a_lease_is_never_granted() -> None:
     committed(bundles, CPU, TWO)
     assert bundles.why_never(G, -1, TWO) == ""
     assert "2 CPU is asked for in one bundle, and bundle 0 has 1 CPU. Ask for less" in bundles.why_never(G, 0, TWO)
+    assert "none of its bundles on this node can hold 4 CPU" in bundles.why_never(G, -1, {"CPU": 4 * UNIT})
     assert "its bundle 2 is not on this node" in bundles.why_never(G, 2, CPU)
     assert "it has no bundle on this node" in bundles.why_never(H, -1, CPU)
 

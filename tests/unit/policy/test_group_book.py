@@ -74,7 +74,7 @@ def test_any_bundle_is_the_first_with_room_and_never_two_of_them() -> None:
 
 def test_what_is_not_here_and_what_never_fits_is_said_at_once() -> None:
     node = Node(CPU, TWO)
-    for index, demand, kind in ((5, CPU, "moved"), (0, TWO, "infeasible"), (-1, {"CPU": 3 * UNIT}, "infeasible")):
+    for index, demand, kind in ((5, CPU, "moved"), (0, TWO, "infeasible")):
         refused = node.book.request_in(index, TicketKind.TASK, "a", demand, 0.0)
         assert isinstance(refused, Refused)
         assert refused.kind == kind
@@ -83,6 +83,22 @@ def test_what_is_not_here_and_what_never_fits_is_said_at_once() -> None:
     refused = empty.book.request_in(-1, TicketKind.TASK, "a", CPU, 0.0)
     assert isinstance(refused, Refused)
     assert (refused.kind, "ask the head where it is" in refused.reason) == ("moved", True)
+
+
+def test_of_any_bundle_a_node_never_has_the_last_word() -> None:
+    """The group may have a larger bundle elsewhere, or one that has no place now: the owner and the head know."""
+    node = Node(CPU, TWO)
+    refused = node.book.request_in(-1, TicketKind.TASK, "a", {"CPU": 3 * UNIT}, 0.0)
+    assert isinstance(refused, Refused)
+    assert refused == Refused("moved", f"placement group {G}: none of its bundles on this node can hold 3 CPU; ask the head for others")
+    node.bundles.prepare(G, 2, {2: {"CPU": 3 * UNIT}}, 0.0, keep_s=1.0, commit=True)
+    inside = node.held(2)
+    ticket = node.ask(-1, {"CPU": 3 * UNIT})
+    assert node.book.admit(0.0) == []
+    node.bundles.cancel(G, 2)
+    assert node.book.stranded() == [(ticket, refused)]
+    node.book.release(inside)
+    node.check()
 
 
 def test_a_bundle_that_is_only_prepared_is_waited_for() -> None:
@@ -162,6 +178,38 @@ def test_gb_2_a_ticket_that_starves_keeps_one_bundle_closed() -> None:
     node.check()
 
 
+def test_gb_2_no_bundle_is_kept_that_an_actor_fills_for_good_while_there_is_another() -> None:
+    node = Node(TWO, {"GPU": UNIT}, TWO, starvation_s=5.0)
+    node.held(0, TWO, kind=TicketKind.ACTOR, client="actors")
+    node.held(2, {}, kind=TicketKind.ACTOR, client="actors")
+    small = [node.held(2, client="b") for _ in range(2)]
+    wide = node.ask(-1, TWO, now=0.0)
+    late = node.ask(-1, now=6.0, client="c")
+    node.book.release(small[0])
+    assert node.book.admit(6.0) == [], "bundle 2 is kept: the actor there holds nothing, and bundle 1 has no CPU"
+    node.book.release(small[1])
+    assert node.book.admit(6.0) == [wide]
+    assert late.state is TicketState.WAITING
+    node.check()
+
+
+def test_gb_2_where_actors_are_everywhere_the_bundle_in_which_they_hold_least_is_kept() -> None:
+    node = Node({"CPU": 3 * UNIT}, {"CPU": 3 * UNIT}, starvation_s=5.0)
+    actors = [node.held(index, CPU, kind=TicketKind.ACTOR, client="actors") for index in (0, 0, 1)]
+    small = [node.held(index, client="b") for index in (0, 1, 1)]
+    wide = node.ask(-1, {"CPU": 3 * UNIT}, now=0.0)
+    late = [node.ask(-1, now=6.0, client="c") for _ in range(3)]
+    for ticket in small:
+        node.book.release(ticket)
+    assert node.book.admit(6.0) == late[:1], "in bundle 0; all that is free in bundle 1 is kept"
+    node.book.release(actors[2])
+    assert node.book.admit(6.0) == [wide]
+    for ticket in (actors[0], actors[1], wide):
+        node.book.release(ticket)
+    assert not node.book._actors
+    node.check()
+
+
 def test_leases_are_asked_back_where_somebody_waits() -> None:
     node = Node(CPU, CPU)
     rich = [node.held(0, client="a"), node.held(1, client="a")]
@@ -206,8 +254,9 @@ def test_any_history_leaves_nothing_behind(seed: int) -> None:
             node.book.stranded()
         elif roll < 0.5:
             client = rng.choice([f"driver {rng.randrange(3)}", *(t.process for t in held if t.process)])
+            kind = rng.choice([TicketKind.TASK, TicketKind.TASK, TicketKind.ACTOR])
             answer = node.book.request_in(
-                rng.randrange(-1, 3), TicketKind.TASK, client, {"CPU": rng.randint(1, 3) * UNIT}, now, priority=rng.randrange(2)
+                rng.randrange(-1, 3), kind, client, {"CPU": rng.randint(1, 3) * UNIT}, now, priority=rng.randrange(2)
             )
             assert isinstance(answer, Ticket) or answer.kind in ("moved", "infeasible")
             tickets += [answer] if isinstance(answer, Ticket) else []
