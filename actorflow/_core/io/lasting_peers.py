@@ -250,7 +250,9 @@ class LastingPeer(Peer):
             try:
                 async with asyncio.timeout(TRY_S):
                     self.attached(await self._ports.network.connect(self.address, leg))
-                    if await leg.came_back or self._lost:
+                    back = await leg.came_back
+                    # It may have broken again before this task had its turn: then it never came back, and the time goes on.
+                    if self._lost or (back and self._leg is leg):
                         self._mending = None
                         return
             except GONE:
