@@ -36,7 +36,7 @@ TELL_S = 0.2
 """How late the other side hears that little has arrived."""
 
 GONE = (ConnectionRefusedError, FileNotFoundError)
-"""Nobody listens there: the process, or its node, is gone."""
+"""Nobody listens there, or not the process that it was: it is gone, or its node is. See ports.Network."""
 
 
 class Links:
