@@ -180,3 +180,34 @@ def test_6_a_close_that_is_meant_is_no_reason_to_connect_again() -> None:
         world.run_until(lambda: bool(two.client.lost), 30.0)
         assert two.client.lost[0][0] - closed_at < 0.2
         assert not world.fabric.connections()
+
+
+def test_6_both_sides_are_told_when_too_much_was_under_way(sim_seed: int) -> None:
+    """The server has not noticed the break: it hears of it by the one who comes back, and whom it must refuse."""
+    with World(sim_seed) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        world.run_for(1.0)
+        peer = two.server.ready[0]
+        peer._ledger._bytes_max = 10  # type: ignore[attr-defined]
+        [(near, far)] = [ends for ends in world.fabric.connections() if not (ends[0].closed or ends[1].closed)]
+
+        def strike() -> None:
+            for number in range(5):
+                peer.send(Cancel(number, 0))
+                peer.flush()
+            world.fabric.half_open(near if near.host is two.client.host else far)
+
+        two.server.act(strike)
+        world.run_for(1.0)
+        if two.client.got[20:] == list(range(5)):  # With few seeds: all of it was in time for the end of the connection.
+            assert not two.client.lost
+            assert not two.server.lost
+            return
+        [(_, client_heard)], [(_, server_heard)] = two.client.lost, two.server.lost
+        assert "too much was under way" in client_heard
+        assert "too much was under way" in server_heard
+        world.run_for(2 * WAIT_S)
+        assert len(two.client.lost) == len(two.server.lost) == 1
+        assert two.server.peers._links is not None
+        assert not two.server.peers._links._peers

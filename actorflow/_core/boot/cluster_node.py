@@ -255,7 +255,9 @@ class NodeProcess:
         from actorflow._core.security.errors import Code
 
         if self._joining is not None and error.code not in (Code.TARGET, Code.BUSY, Code.TIMEOUT):
-            self._joining.give_up(error)  # It would be the same the next time.
+            # A cut may be the line's, which a node that begins again waits for; the first time it is most likely the wrong port.
+            if not (error.cut and self._config.ready_fd < 0):
+                self._joining.give_up(error)  # It would be the same the next time.
         elif error.code is Code.FENCED and error.told:
             self._give_up(f"the head has given this node up: {error}")
         elif error.code is Code.CLOCK and self._credentials is not None and self._credentials.ended:

@@ -36,7 +36,7 @@ TELL_S = 0.2
 """How late the other side hears that little has arrived."""
 
 GONE = (ConnectionRefusedError, FileNotFoundError)
-"""Nobody listens there: the process, or its node, is gone."""
+"""Nobody listens there, or not the process that it was: it is gone, or its node is. See ports.Network."""
 
 
 class Links:
@@ -206,8 +206,11 @@ class LastingPeer(Peer):
             return
         self._detach()
         self._why = self._why or reason
+        self._mend()
+
+    def _mend(self) -> None:
         if self._mending is None:
-            log.debug("the connection with %r broke (%s)", self, reason)
+            log.debug("the connection with %r broke (%s)", self, self._why)
             mend = self._wait() if self._acceptor else self._connect_again()
             self._mending = self._ports.loop.create_task(mend, name=f"mend the connection with {self.process_id}")
 
@@ -250,7 +253,9 @@ class LastingPeer(Peer):
             try:
                 async with asyncio.timeout(TRY_S):
                     self.attached(await self._ports.network.connect(self.address, leg))
-                    if await leg.came_back or self._lost:
+                    back = await leg.came_back
+                    # It may have broken again before this task had its turn: then it never came back, and the time goes on.
+                    if self._lost or (back and self._leg is leg):
                         self._mending = None
                         return
             except GONE:
@@ -300,8 +305,11 @@ class LastingPeer(Peer):
         if before is not None and before.stream is not None:
             before.stream.abort()  # Half open, most likely: the other side knows better.
         with self._ports.lock:
-            if self._ledger.missing(received) is None:
-                return frames, "too much was under way when the connection broke"
+            missing = self._ledger.missing(received)
+        if missing is None:
+            self._fail(f"{self._why}, and too much was under way")  # The other side hears it too, and does not come again.
+            return frames, "too much was under way when the connection broke"
+        self._mend()  # Until `_go_on`: the other one may still turn out to be no good, and this peer has no connection any more.
         return frames, ""
 
     def _ready(self) -> None:

@@ -130,7 +130,11 @@ class Network(Protocol):
         """
 
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
-        """Connect, within a bounded time. Raises OSError (ConnectionRefusedError, FileNotFoundError, TimeoutError...)."""
+        """Connect, within a bounded time. Raises OSError.
+
+        ConnectionRefusedError and FileNotFoundError: nobody has that address, or who has it will not speak with us. Any other kind
+        says nothing of whether somebody is there: the line broke meanwhile, there was no answer, or too much to do.
+        """
 
 
 @dataclass(frozen=True, slots=True)

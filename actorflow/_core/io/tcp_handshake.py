@@ -87,7 +87,7 @@ class _Wire:
                 data = await self.receive_raw()
                 if not data:
                     why = "closed in the middle of the TLS handshake; the log of the other side may say why"
-                    raise refused(Code.NOT_ADMITTED, why) from None
+                    raise HandshakeRefused(why, code=Code.NOT_ADMITTED, cut=True) from None
                 link.incoming.write(opened(data))
             except ssl.SSLError as error:
                 await self.send_raw(link.outgoing.read())  # The alert that tells the peer.

@@ -124,7 +124,7 @@ class TcpNetwork:
         return True
 
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
-        """Connect to a process and have it prove itself. Raises OSError with the reason."""
+        """Connect to a process and have it prove itself. Raises OSError with the reason, of the kinds in ports.Network."""
         place = _parse(address)
         sock = await self._connect(place)
         roles = frozenset({Role.HEAD}) if place.name in OF_THE_HEAD else frozenset(Role)
@@ -135,9 +135,8 @@ class TcpNetwork:
             sock.close()
             if self._on_refused is not None:
                 self._on_refused(error)
-            if error.code is Code.TARGET:
-                raise FileNotFoundError(errno.ENOENT, str(error), address) from error
-            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error), address) from error
+            kind, number = _as_os_error(error)
+            raise kind(number, str(error), address) from error
         except BaseException:
             sock.close()
             raise
@@ -240,6 +239,17 @@ class ClusterNetwork:
         if self.lasts(address):
             return await self._tcp.connect(remote, handler)
         return await self._machine.connect(local, handler)
+
+
+def _as_os_error(error: HandshakeRefused) -> tuple[type[OSError], int]:
+    """The kind that says whether it would be the same the next time: see ports.Network."""
+    if error.code is Code.TARGET:
+        return FileNotFoundError, errno.ENOENT
+    if error.code is Code.TIMEOUT:
+        return TimeoutError, errno.ETIMEDOUT
+    if error.code is Code.BUSY or error.cut:
+        return ConnectionResetError, errno.ECONNRESET
+    return ConnectionRefusedError, errno.ECONNREFUSED
 
 
 def _parse(address: str) -> TcpAddress:

@@ -162,7 +162,10 @@ class _Side:
 
     def closed(self) -> HandshakeRefused:
         """The error when the connection ends in the middle of this."""
-        return self._error or refused(Code.NOT_ADMITTED, f"closed when {self._waited_for()} was expected; {self._closed_hint()}")
+        if self._error is not None:
+            return self._error
+        why = f"closed when {self._waited_for()} was expected; {self._closed_hint()}"
+        return HandshakeRefused(why, code=Code.NOT_ADMITTED, cut=True)
 
     def _size_of(self, tag: int) -> int:
         """The size of the message that begins with `tag`, 0 when it is none that may come now."""

@@ -46,6 +46,8 @@ class HandshakeRefused(ProtocolError):
     code: Code = Code.NOT_ADMITTED
     told: bool = False
     """The other side has said so, after it had proven itself: nobody in between can have made it up."""
+    cut: bool = False
+    """The connection has ended in the middle: nobody has refused anything, and the next try may go well."""
 
 
 def refused(code: Code, message: str) -> HandshakeRefused:

@@ -19,8 +19,8 @@ def refused(code: Code, *, told: bool = False) -> HandshakeRefused:
     return HandshakeRefused("why", code=code, told=told)
 
 
-async def node(*, joining: bool = False, ended: bool = False) -> tuple[NodeProcess, list[HandshakeRefused]]:
-    process = NodeProcess(CONFIG, SessionDir("/s"))
+async def node(*, joining: bool = False, ended: bool = False, ready_fd: int = -1) -> tuple[NodeProcess, list[HandshakeRefused]]:
+    process = NodeProcess(CONFIG._replace(ready_fd=ready_fd), SessionDir("/s"))
     given_up: list[HandshakeRefused] = []
     desk: Any = SimpleNamespace(give_up=given_up.append)
     credentials: Any = SimpleNamespace(ended=ended)
@@ -35,6 +35,14 @@ async def test_while_it_joins_it_waits_for_what_may_change_and_fails_at_the_rest
     process._on_refused(refused(code, told=True))
     waits = code in (Code.TARGET, Code.BUSY, Code.TIMEOUT)
     assert len(given_up) == (0 if waits else 1)
+    assert not process._ended.done()
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["begins again", "begins"])
+async def test_a_handshake_that_is_cut_ends_no_node_that_begins_again(again: bool) -> None:
+    process, given_up = await node(joining=True, ready_fd=-1 if again else 7)
+    process._on_refused(HandshakeRefused("closed in the middle", code=Code.NOT_ADMITTED, cut=True))
+    assert len(given_up) == (0 if again else 1)
     assert not process._ended.done()
 
 

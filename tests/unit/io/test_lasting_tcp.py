@@ -21,7 +21,9 @@ from actorflow._core.io.ports import Ports
 from actorflow._core.io.tcp_network import TcpNetwork
 from actorflow._core.protocol.messages import AnyMessage, Cancel
 from actorflow._core.protocol.session import Identity
+from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.keys import keyring_of
+from actorflow._core.security.lobby import Lobby
 from actorflow._core.security.roles import Role
 from actorflow.testing.fault_proxy import FaultProxy
 from tests.conformance.tcp_world import JOB, VERSION
@@ -65,27 +67,33 @@ class Side:
 
 
 class Talk:
-    def __init__(self, client: Side, server: Side, proxy: FaultProxy, gateway: Gateway, door_address: str) -> None:
+    def __init__(
+        self, client: Side, server: Side, proxy: FaultProxy, gateway: Gateway, door_address: str, refusals: asyncio.Queue[HandshakeRefused]
+    ) -> None:
         self.client = client
         self.server = server
         self.proxy = proxy
         self.gateway = gateway
         self.peer = client.peers.connect(door_address, "worker")
+        self.refusals = refusals
+        """Of handshakes of the client."""
 
 
 @asynccontextmanager
-async def talk(*, tls: bool) -> AsyncIterator[Talk]:
+async def talk(*, tls: bool, lobby: Lobby | None = None) -> AsyncIterator[Talk]:
     loop = asyncio.get_running_loop()
     authority = AUTHORITY if tls else None
     ring = keyring_of([SECRET]).for_job(JOB)
-    gateway = Gateway(loop, protocol_version=VERSION, tls=tls)
+    gateway = Gateway(loop, protocol_version=VERSION, tls=tls, lobby=lobby)
     port = await gateway.listen("127.0.0.1", 0)
     server = Side(TcpNetwork(loop, security_of(Role.WORKER, "worker", ring, authority), gateway.open_door), Role.WORKER, answers=True)
-    client = Side(TcpNetwork(loop, security_of(Role.DRIVER, "driver", ring, authority), None), Role.DRIVER, answers=False)
+    refusals: asyncio.Queue[HandshakeRefused] = asyncio.Queue()
+    network = TcpNetwork(loop, security_of(Role.DRIVER, "driver", ring, authority), None, on_refused=refusals.put_nowait)
+    client = Side(network, Role.DRIVER, answers=False)
     proxy = FaultProxy("127.0.0.1", port, seed=1)
     await server.peers.listen(str(TcpAddress("127.0.0.1", port, "worker")))
     async with proxy:
-        yield Talk(client, server, proxy, gateway, str(TcpAddress("127.0.0.1", proxy.port, "worker")))
+        yield Talk(client, server, proxy, gateway, str(TcpAddress("127.0.0.1", proxy.port, "worker")), refusals)
         client.peers.close(abort=True)
         server.peers.close(abort=True)
         gateway.close()
@@ -107,6 +115,40 @@ async def test_6_resets_lose_nothing_and_repeat_nothing(tls: bool) -> None:
             await here.client.until_got(count - 150)
         await here.client.until_got(count)
         assert here.client.got == here.server.got == list(range(count))
+        assert here.client.lost == here.server.lost == []
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_lp2_handshakes_that_are_cut_are_tried_again(tls: bool) -> None:
+    async with talk(tls=tls) as here:
+        here.peer.send(Cancel(0, 0))
+        await here.client.until_got(1)
+        here.proxy.refuses = True
+        here.proxy.reset()
+        here.peer.send(Cancel(1, 0))
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await here.refusals.get()
+        here.proxy.refuses = False
+        await here.client.until_got(2)
+        assert here.client.got == here.server.got == [0, 1]
+        assert here.client.lost == here.server.lost == []
+
+
+async def test_lp2_a_node_that_is_too_busy_is_asked_again() -> None:
+    lobby = Lobby(total_max=1)
+    async with talk(tls=True, lobby=lobby) as here:
+        here.peer.send(Cancel(0, 0))
+        await here.client.until_got(1)
+        assert lobby.enter("somebody else")
+        here.proxy.reset()
+        here.peer.send(Cancel(1, 0))
+        async with asyncio.timeout(5):
+            while (await here.refusals.get()).code is not Code.BUSY:
+                pass  # The proxy was quicker to end a connection than to pass the verdict on.
+        lobby.leave("somebody else")
+        await here.client.until_got(2)
+        assert here.client.got == here.server.got == [0, 1]
         assert here.client.lost == here.server.lost == []
 
 

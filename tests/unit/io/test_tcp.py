@@ -168,7 +168,7 @@ async def test_who_says_nothing_is_closed_in_time(monkeypatch: pytest.MonkeyPatc
 async def test_a_full_lobby_says_so_and_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with called(lobby=Lobby(total_max=2)) as here:
         idle = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(2)]
-        with pytest.raises(ConnectionRefusedError, match="too many connections there"):
+        with pytest.raises(ConnectionResetError, match="too many connections there"):
             await calls().connect(here.address(), Recorder())
         for _, writer in idle:
             writer.close()
@@ -266,7 +266,7 @@ async def test_who_is_refused_may_be_told_before_the_one_who_asked() -> None:
         network = TcpNetwork(asyncio.get_running_loop(), driver(secret=bytes(32)), None, on_refused=heard.append)
         with pytest.raises(ConnectionRefusedError):
             await network.connect(here.address(), Recorder())
-        assert [error.code for error in heard] == [Code.NOT_ADMITTED]
+        assert [(error.code, error.cut) for error in heard] == [(Code.NOT_ADMITTED, False)]
 
 
 async def test_refusals_inside_the_handshake_are_logged_for_a_few_of_many(caplog: pytest.LogCaptureFixture) -> None:
@@ -339,7 +339,7 @@ async def test_no_address() -> None:
 async def test_one_who_never_answers(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp_handshake, "HANDSHAKE_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(OSError, match="was not done within 0.2 s"):
+        with pytest.raises(TimeoutError, match="was not done within 0.2 s"):
             await calls(driver(tls)).connect(f"tcp:127.0.0.1:{server.getsockname()[1]}/x", Recorder())
 
 
@@ -355,6 +355,24 @@ async def test_one_who_is_no_node(answer: bytes) -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(OSError, match="speaks HTTP|closed in the middle|TLS failed|is not TLS"):
             await calls().connect(f"tcp:127.0.0.1:{port}/x", Recorder())
+
+
+@pytest.mark.parametrize("heard_bytes", [0, 1, 63])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_handshake_that_is_cut_is_no_refusal(tls: bool, heard_bytes: int) -> None:
+    """Whoever wants to go on with a link tries again: a line that breaks says nothing of the process behind it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(heard_bytes)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    heard: list[HandshakeRefused] = []
+    async with server:
+        network = TcpNetwork(asyncio.get_running_loop(), driver(tls), None, on_refused=heard.append)
+        with pytest.raises(ConnectionResetError, match="closed (in the middle|when the answer was expected)"):
+            await network.connect(f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}/x", Recorder())
+    assert [(error.code, error.cut) for error in heard] == [(Code.NOT_ADMITTED, True)]
 
 
 async def test_a_cancelled_connect_leaves_nothing() -> None:

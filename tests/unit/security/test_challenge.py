@@ -705,6 +705,8 @@ def test_a_connection_that_ends_in_the_middle_says_where() -> None:
     pair.to_acceptor()
     assert str(pair.acceptor.closed()).startswith("closed when the proof of node node-1 (incarnation 1) was expected; it may hold another")
     assert str(pair.connector.closed()).startswith("closed when the answer was expected")
+    assert pair.acceptor.closed().cut
+    assert pair.connector.closed().cut
     pair = Pair(WORKER, NODE_2, key=replace(key_for(WORKER, NODE_2), id=RING.pick(KeyKind.NODE).id))
     pair.to_acceptor()
     assert "a NODE key does not make a worker" in str(pair.acceptor.closed())
