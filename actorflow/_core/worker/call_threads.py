@@ -9,7 +9,7 @@ for a while, and then all threads run calls again.
 
     CT-1  Calls start in the order in which they were put.
     CT-2  While a call is ready and fewer than `limit` threads run calls, a thread is on its way to it, or a thread looks on.
-    CT-3  One that looks on steps in after two looks, WATCH_S each, in which no call has ended.
+    CT-3  One that looks on steps in after LOOKS looks, WATCH_S each, in which no call has ended.
 """
 
 from __future__ import annotations
@@ -24,26 +24,33 @@ C = TypeVar("C")
 
 QUICK_S = 0.00005
 """Some five times what a short call takes. What takes longer is faster on many threads, if it waits or computes outside of Python."""
+CROWD_S = 4 * QUICK_S
+"""What the part of a call among many threads takes when it is worth a trial alone: short calls in a crowd wait for the interpreter."""
 SAMPLE = 128
 """Calls that are looked at together: in one of them the thread may have to wait for the interpreter."""
-SAMPLE_MAX = 32 * SAMPLE
+SAMPLE_MAX = 64 * SAMPLE
 WATCH_S = 0.001
+LOOKS = 5
+"""So many milliseconds a thread may have to wait for the interpreter, or for a busy machine: its call does not block it."""
 
 
 class Pace:
     """Whether one thread is enough, as the calls that end tell. Pure.
 
     Among many threads a call takes long for the others' sake, so how long it takes alone is found by trial: when SAMPLE calls end
-    within SAMPLE * QUICK_S. A trial that fails makes the next one come later, up to SAMPLE_MAX calls.
+    within SAMPLE * CROWD_S. The trial fails when a sample takes more than SAMPLE * QUICK_S, its longest call aside, and makes the next
+    one come later, up to SAMPLE_MAX calls.
     """
 
-    __slots__ = ("_calls", "_sample", "_spent", "one_is_enough")
+    __slots__ = ("_calls", "_longest", "_sample", "_spent", "one_is_enough")
 
     def __init__(self) -> None:
         self.one_is_enough = False
         self._sample = SAMPLE
-        self._calls = 0
-        self._spent = 0.0
+        self._begin_sample()
+
+    def _begin_sample(self) -> None:
+        self._calls, self._spent, self._longest = 0, 0.0, 0.0
 
     def ended(self, took_s: float, threads: int) -> None:
         """A call has ended. Beside it `threads` - 1 others ran calls."""
@@ -52,21 +59,23 @@ class Pace:
         self._calls += 1
         self._spent += took_s / threads
         if self.one_is_enough:
-            if self._spent > SAMPLE * QUICK_S:
+            if took_s > self._longest:
+                self._longest = took_s
+            if self._spent - self._longest > SAMPLE * QUICK_S:
                 self.stalled()
             elif self._calls >= SAMPLE:
                 self._sample = SAMPLE
-                self._calls, self._spent = 0, 0.0
+                self._begin_sample()
         elif self._calls >= self._sample:
-            self.one_is_enough = self._spent < self._calls * QUICK_S
-            self._calls, self._spent = 0, 0.0
+            self.one_is_enough = self._spent < self._calls * CROWD_S
+            self._begin_sample()
 
     def stalled(self) -> None:
         """One thread is not enough."""
         if self.one_is_enough:
             self.one_is_enough = False
             self._sample = min(2 * self._sample, SAMPLE_MAX)
-        self._calls, self._spent = 0, 0.0
+        self._begin_sample()
 
 
 class CallThreads(Generic[C]):
@@ -192,7 +201,7 @@ class CallThreads(Generic[C]):
                 if told or self._gate.acquire(blocking=False):
                     return self._arrived()
                 looks = looks + 1 if self._ended == ended else 0
-                if self._ready and looks >= 2:
+                if self._ready and looks >= LOOKS:
                     self._idle -= 1
                     self._pace.stalled()
                     return False
