@@ -18,6 +18,7 @@ import contextvars
 import types
 from asyncio.tasks import _enter_task, _leave_task  # what the eager tasks of later Pythons do themselves
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from sys import getrefcount
 from typing import Any
 
@@ -40,10 +41,13 @@ class FirstSteps:
         Returns (None, value) when the call has ended, (its task, None) when it has suspended: `ended` is called later then. None, and
         nothing was started, when no task stands by: the call needs one of its own. Raises what the call, or `start`, raises.
         """
-        carrier = self._standing_by()
-        if carrier is None:
-            return None
-        context = contextvars.copy_context()
+        spares = self._spares
+        carrier = spares[-1] if spares else None
+        if carrier is None or not carrier.fit():
+            carrier = self._another()
+            if carrier is None:
+                return None
+        context = copy_context()
         task, coroutine = carrier.task, None
         references = getrefcount(task)
         _enter_task(self._loop, task)
@@ -52,15 +56,16 @@ class FirstSteps:
         finally:
             _leave_task(self._loop, task)
             if coroutine is None and getrefcount(task) > references:  # FT-4
-                self._spares.pop()
+                spares.pop()
                 carrier.retire()
         if coroutine is None:
             return None, result
-        self._spares.pop()
+        spares.pop()
         carrier.carry(call, coroutine, context, result)
         return task, None
 
-    def _standing_by(self) -> Carrier | None:
+    def _another(self) -> Carrier | None:
+        """The last of those that stand by is not fit, or there is none."""
         spares = self._spares
         while spares:
             carrier = spares[-1]

@@ -46,7 +46,7 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_methods", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox",
+        "_exit", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox", "methods",
         "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
@@ -75,7 +75,8 @@ class HostedActor:
         """Somebody waits for the end of calls: `leaving`, or `on_quiet`."""
         self.interruptible: frozenset[str] = frozenset() if self.threads_max else interruptible_methods(cls)
         """`def` methods that a cancel may tear (SEMANTICS 5). Only the user's thread can be interrupted."""
-        self._methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
+        self.methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
+        """What `method` has found."""
         self._exit: Callable[..., Any] | None = None
 
     @property
@@ -85,17 +86,17 @@ class HostedActor:
 
     def method(self, name: str) -> tuple[Callable[..., Any], bool, str]:
         """What to run: (bound method, it is `async def`, its name for people). Raises AttributeError."""
-        known = self._methods.get(name)
+        known = self.methods.get(name)
         if known is None:
             if name.startswith("_"):
                 raise AttributeError(f"{self.label}: {name!r} is private to the actor")
             bound = getattr(self.instance, name)
-            known = self._methods[name] = (bound, inspect.iscoroutinefunction(bound), f"{self.spec.class_name}.{name}")
+            known = self.methods[name] = (bound, inspect.iscoroutinefunction(bound), f"{self.spec.class_name}.{name}")
         return known
 
     def keep_method(self, name: str, bound: Callable[..., Any], is_async: bool, label: str) -> None:
         """Have this run from now on when the method is called."""
-        self._methods[name] = (bound, is_async, label)
+        self.methods[name] = (bound, is_async, label)
 
     async def construct(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: bytes | None) -> None:
         """`__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21)."""
