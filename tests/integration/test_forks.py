@@ -617,6 +617,9 @@ def test_29_gunicorn_with_preload(home: Path, tmp_path: Path) -> None:
                     shop.square.remote(1)
                 except af.ForkedError:
                     af.init(address=shop.session.address)
+
+            def post_worker_init(worker):
+                open(f"ready-{worker.pid}", "w").close()
             """
         )
     )
@@ -628,6 +631,8 @@ def test_29_gunicorn_with_preload(home: Path, tmp_path: Path) -> None:
     try:
         # The file is there before anybody listens.
         assert leaks.until(lambda: _listens(tmp_path / "web.sock"), 60.0), (tmp_path / "log").read_text()
+        # A worker that is still on its way does not hear that it is to end, and gunicorn waits half a minute for it.
+        assert leaks.until(lambda: len(list(tmp_path.glob("ready-*"))) == 2, 60.0), (tmp_path / "log").read_text()
         for _ in range(4):
             assert _get(tmp_path / "web.sock").endswith(b"49"), (tmp_path / "log").read_text()
     finally:
