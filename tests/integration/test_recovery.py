@@ -85,8 +85,8 @@ def make_once(number: int) -> Any:
 
 
 async def fill() -> list[Any]:
-    """Push everything else to disk."""
-    return [await af.put(np.zeros(ITEMS)) for _ in range(8)]
+    """Push everything else to disk: half as much again as there is room for, as what is older goes first."""
+    return [await af.put(np.zeros(ITEMS)) for _ in range(12)]
 
 
 def test_lost_results_are_made_again_for_who_awaits_them(session: Any, home: Path, ran: Path) -> None:
