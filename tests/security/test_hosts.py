@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.skipif(bool(problem()), reason=problem() or "there can
 
 WORK = """
 async def main():
-    places = await asyncio.gather(*(where(1.0) for _ in range(NODES)))
+    places = await asyncio.gather(*(where(4.0) for _ in range(NODES)))
     counters = [await Counter.options(num_cpus=1).remote() for _ in range(NODES)]
     homes = [(await counter.add())[1] for counter in counters]
     answers = await asyncio.gather(*(use(counter) for counter in counters for _ in range(4)))
