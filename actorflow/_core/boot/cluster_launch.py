@@ -31,6 +31,8 @@ from actorflow._core.security.roles import KeyKind
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 5.0
+"""How long a node that was killed may take: only one stuck in the kernel takes time."""
 DEFAULT_PORT = 6380
 CANCEL_GRACE_S = 5.0
 
@@ -219,9 +221,9 @@ def stop_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
             _signal(pidfd, signal.SIGTERM)
         give_up_at = time.monotonic() + STOP_TIMEOUT_S
         for node, pidfd in ends:
-            if not select.select([pidfd], [], [], max(0.0, give_up_at - time.monotonic()))[0]:
+            if not _ends(pidfd, max(0.0, give_up_at - time.monotonic())):
                 _signal(pidfd, signal.SIGKILL)
-                select.select([pidfd], [], [])
+                _ends(pidfd, KILL_TIMEOUT_S)
             if os.path.exists(node.path):
                 SessionDir(node.path).remove()  # It was killed, or had begun to end for another reason.
     return nodes
@@ -235,6 +237,12 @@ def _watched(pid: int, stack: contextlib.ExitStack) -> int | None:
         return None
     stack.callback(os.close, pidfd)
     return pidfd
+
+
+def _ends(pidfd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1e3))
 
 
 def _signal(pidfd: int, number: signal.Signals) -> None:

@@ -99,8 +99,9 @@ class ZygoteHandle:
         try:
             if os.waitpid(self.pid, os.WNOHANG)[0]:
                 return
-            ended, _, _ = select.select([pidfd], [], [], timeout_s)
-            if not ended:
+            poll = select.poll()  # Not `select`, which takes no descriptor past 1023.
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(timeout_s * 1e3):
                 logger.error("the zygote (pid %d) does not end: killed", self.pid)
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(self.pid, 0)
