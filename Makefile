@@ -17,7 +17,7 @@
 
 PYTHON ?= python3
 SEEDS ?= 1000
-RUNNERS ?= 2
+RUNNERS ?= 3
 FROM ?= 0
 RUNS ?= 200
 CANCELS ?= 10000
@@ -44,8 +44,8 @@ export PIP_NO_INPUT := 1
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
 
-# Two runners, each of which gets the next test when it is free (without groups, that is what loadgroup does); so tests must bear others
-# beside them. RUNNERS=1 for a machine that is busy with other things.
+# Three runners, as many tests wait for others more than they work. Each gets the next test when it is free (without groups, that is what
+# loadgroup does), so tests must bear others beside them. RUNNERS=1 for a machine that is busy with other things.
 # The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
 test: $(STAMP)
 	@$(PY) -m pytest $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS) --dist loadgroup) -m "not slow and not soak"
