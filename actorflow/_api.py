@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import operator
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, cast, overload
 
+from actorflow import _option_checks as check
 from actorflow import _runtime
 from actorflow._core.base.errors import GetTimeoutError, TaskCancelledError
 from actorflow._core.io.notebook import in_notebook
@@ -26,7 +28,9 @@ def _core() -> Core:
 
 def _as_list(refs: Any, function: str) -> list[Any]:
     if not isinstance(refs, Iterable):
-        raise TypeError(f"af.{function} takes references (or a list of them for af.get), not {type(refs).__name__}")
+        what = "references or one of them" if function == "get" else "references"
+        hint = f"Put it into a list: `af.{function}([ref])`" if isinstance(refs, ObjectRef) else _NO_REFERENCE
+        raise TypeError(f"af.{function} takes {what}, not {type(refs).__name__}. {hint}")
     return list(refs)
 
 
@@ -37,10 +41,12 @@ def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
     for position, ref in enumerate(result):
         if type(ref) is not ObjectRef:
             raise TypeError(
-                f"af.{function} takes references; item {position} is a {type(ref).__name__}. "
-                "`f.remote(...)` and `await af.put(value)` give references; a direct call `await f(...)` gives the value itself"
+                f"af.{function} takes references; item {position} is a {type(ref).__name__}. {_NO_REFERENCE}"
             )
     return result
+
+
+_NO_REFERENCE = "`f.remote(...)` and `await af.put(value)` give references; a direct call `await f(...)` gives the value itself"
 
 
 async def put(value: T) -> ObjectRef[T]:
@@ -99,8 +105,12 @@ async def wait(
         entries = [ref._entry for ref in _check_refs(checked, "wait")]
     if len(set(entries)) != len(entries):
         raise ValueError("af.wait: the same reference stands twice in the list; each may stand there once")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"af.wait: num_returns={num_returns!r} is of the type {type(num_returns).__name__}; a whole number is right")
     if not 0 < num_returns <= len(entries):
         raise ValueError(f"af.wait: num_returns={num_returns} of {len(entries)} references; it must be between 1 and their number")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+        raise TypeError(f"af.wait: timeout={timeout!r} is of the type {type(timeout).__name__}; seconds are right, or None")
     done = _first_done(entries, num_returns)
     if len(done) < num_returns:
         waiting = _core().objects.wait_many(entries, num_returns)
@@ -177,6 +187,8 @@ async def kill(handle: Any, *, no_restart: bool = True, graceful: bool = False) 
 
     `graceful`: what is in its mailbox runs first, then its exit hooks. Returns when it is dead (for `no_restart`).
     """
+    for option, value in (("no_restart", no_restart), ("graceful", graceful)):
+        check.flag(f"af.kill: {option}", value)
     await _core().kill_actor(_actor_of(handle, "kill"), no_restart=no_restart, graceful=graceful)
 
 
@@ -194,7 +206,9 @@ def _actor_of(handle: Any, function: str) -> Any:
 
 
 async def get_actor(name: str, *, namespace: str | None = None) -> Any:
-    """A handle to the actor with this name. Raises ActorNotFoundError, which shows near names."""
+    """A handle to the actor with this name. Raises ActorNotFoundError, which shows near names, and OptionError."""
+    check.name("af.get_actor: name", name)
+    check.name_or_none("af.get_actor: namespace", namespace)
     from actorflow._actor import handle_of
 
     state, blob = await _core().find_actor(name, namespace)
@@ -237,6 +251,9 @@ def sync(awaitable: Any, *, timeout: float | None = None) -> Any:
     """
     if asyncio._get_running_loop() is not None and running_call.get() is None and not (in_notebook() and _is_ours(awaitable)):
         raise _would_block(awaitable)
+    if not (inspect.isawaitable(awaitable) or hasattr(awaitable, "__aiter__")):
+        hint = "write af.sync(af.get(references))" if isinstance(awaitable, list | tuple) else "call it with what you would `await`"
+        raise TypeError(f"af.sync takes an awaitable, a stream or an async iterator, not {type(awaitable).__name__}: {hint}")
     core = _core()
     try:
         return core.block_on(_gather(awaitable), timeout)
@@ -257,7 +274,7 @@ def _is_ours(awaitable: Any) -> bool:
 
 
 def _would_block(awaitable: Any) -> RuntimeError:
-    name = getattr(awaitable, "__name__", "")
+    name = getattr(awaitable, "__qualname__", "")
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
     example = f"{name}(...)" if name else "..."

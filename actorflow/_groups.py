@@ -7,6 +7,7 @@ Nothing outlives its block: a group leaves only when each of its calls is termin
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
@@ -33,7 +34,9 @@ def _check_submit(f: Any, who: str) -> None:
         return
     name = getattr(f, "__qualname__", None) or repr(f)
     hint = (
-        "decorate it with @af.remote"
+        "decorate a function that takes what varies with @af.remote; it may call another remote function with what does not"
+        if isinstance(f, functools.partial) or name.endswith("<lambda>")
+        else "decorate it with @af.remote"
         if callable(f)
         else "give the function itself, and its arguments after it"
     )
@@ -205,6 +208,9 @@ class Map(Generic[T]):
             raise ValueError(f"af.map: max_in_flight={max_in_flight} would let no call start: give 1 or more")
         # The work is not in this object: what runs must not keep it alive, as dropping it ends the work.
         self._flow = _Flow(f, items, max_in_flight, ordered=ordered)
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("af.map is async: write `async for item in af.map(...)`, or `af.sync(af.map(...))` for a list in blocking code")
 
     def __aiter__(self) -> Self:
         return self

@@ -244,7 +244,8 @@ class ActorHandle:
         return self
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._af_interface.methods]
+        own = (name for name in super().__dir__() if not name.startswith("_af_"))
+        return sorted({*own, *self._af_interface.methods})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActorHandle) and other._af_state.actor_id == self._af_state.actor_id

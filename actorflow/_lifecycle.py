@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -141,6 +141,7 @@ def _open(options: InitOptions) -> Session:
         running = _session
         if running is not None and running._pid == os.getpid():
             if running.options == options:
+                running._asked_again += 1
                 return running
             raise AlreadyInitializedError(
                 f"actorflow runs in this process with other options ({running.options.difference(options)}): "
@@ -246,11 +247,19 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
     if unknown := init_options.keys() - _INIT_DEFAULTS.keys():
         known = ", ".join(_INIT_DEFAULTS)
         raise TypeError(f"run() got an unexpected keyword argument {min(unknown)!r}; the options of af.init are {known}")
+    if not callable(main) and not isinstance(main, Awaitable):
+        raise TypeError(f"af.run takes an `async def` function or what it returns, not {type(main).__name__}: write af.run(main)")
+    before = _session
     try:
         session = _open(_options({**_INIT_DEFAULTS, **init_options}))
+    except BaseException:
+        if isinstance(main, Coroutine):
+            main.close()
+        raise
+    try:
         return _run(main, session)
     finally:
-        if _session is not None:
+        if _session is not None and _session is not before:
             _session._end()
 
 

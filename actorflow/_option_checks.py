@@ -16,6 +16,9 @@ from actorflow._core.base.resources import parse_amount, parse_bytes, parse_reso
 
 Check = Callable[[str, Any], Any]
 
+INTEGER_MAX = 2**63 - 1
+"""What a message can carry."""
+
 _ELSEWHERE = {
     "name": "a name belongs to an actor: a class, or Cls.options(name=...)",
     "max_restarts": "only actors restart; a task is tried again: max_retries",
@@ -74,14 +77,18 @@ def integer(option: str, value: Any) -> int:
     """Any whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(option, value, f"A whole number is right, as in {option}=1")
+    if abs(value) > INTEGER_MAX:
+        raise wrong(option, value, "is too large", f"Give a number of at most {INTEGER_MAX}")
     return value
 
 
-def count(least: int, note: str = "") -> Check:
+def count(least: int, note: str = "", *, most: int = INTEGER_MAX) -> Check:
     """A whole number from `least` on; `note` explains a special one."""
 
     def check(option: str, value: Any) -> int:
         number = integer(option, value)
+        if number > most:
+            raise wrong(option, value, "is too large", f"Give {most} or less")
         if number < least:
             raise wrong(option, value, "is too small", f"Give {least} or more{f'; {note}' if note else ''}")
         return number
@@ -158,7 +165,25 @@ def name_or_none(option: str, value: Any) -> str | None:
         raise wrong_type(option, value, f'Text is right, as in {option}="main"')
     if value is not None and not value.strip():
         raise wrong(option, value, "is empty", "Give it a name, or leave it out")
+    if value is not None:
+        encodable(option, value)
     return value
+
+
+def name(option: str, value: Any) -> str:
+    """Text that is not empty."""
+    checked = name_or_none(option, value)
+    if checked is None:
+        raise wrong_type(option, value, f'Text is right, as in {option}="main"')
+    return checked
+
+
+def encodable(option: str, value: str) -> None:
+    """Refuse text that no message can carry."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise wrong(option, value, f"is no text that UTF-8 can carry ({error.reason})", "Give it other text") from None
 
 
 def strategy(affinity: type) -> Check:

@@ -173,7 +173,9 @@ def placement_group(
 
 
 async def get_placement_group(name: str, *, namespace: str | None = None) -> PlacementGroup:
-    """A handle to the placement group of this name. Raises PlacementGroupNotFoundError, which shows near names."""
+    """A handle to the placement group of this name. Raises PlacementGroupNotFoundError, which shows near names, and OptionError."""
+    check.name("af.get_placement_group: name", name)
+    check.name_or_none("af.get_placement_group: namespace", namespace)
     core = _core()
     found = await core.groups.find(name, namespace or "")
     if not found.group_id:

@@ -38,6 +38,10 @@ class Session:
         self._inline_loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._ended = False
+        self._asked_again = 0
+        """How often `af.init` has given it to somebody who found it running, and has entered no block with it yet."""
+        self._blocks: list[bool] = []
+        """Those that are entered, innermost last: whether each has found it running."""
         if not options.inline:
             from actorflow._core.boot.protocol_thread import ProtocolThread
 
@@ -142,20 +146,34 @@ class Session:
     def __await__(self) -> Generator[Any, None, Self]:
         return self._wait_async().__await__()
 
+    def _enter_block(self) -> None:
+        """A block that has found it running leaves it running."""
+        guest = self._asked_again > 0
+        self._asked_again -= guest
+        self._blocks.append(guest)
+
+    def _leave_block(self) -> bool:
+        """True when the block that ends is the one that has started it."""
+        return not (self._blocks and self._blocks.pop())
+
     async def __aenter__(self) -> Self:
+        self._enter_block()
         return await self._wait_async()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        await self._end_async()
+        if self._leave_block():
+            await self._end_async()
 
     def __enter__(self) -> Self:
         if self.options.inline:
             self._failed()
         self._wait()
+        self._enter_block()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._end()
+        if self._leave_block():
+            self._end()
 
 
 def print_log(message: WorkerLog) -> None:

@@ -33,6 +33,8 @@ __all__ = [
     "task_options",
 ]
 
+NUM_RETURNS_MAX = 100_000
+"""References that one call may give: each is made before the call leaves."""
 CONCURRENCY_SYNC = 1
 """`max_concurrency` of an actor without `async def` methods that does not say."""
 CONCURRENCY_ASYNC = 1000
@@ -340,7 +342,7 @@ _PLACED_CHECKS: Checks = {
 }
 TASK_CHECKS: Checks = {
     **_PLACED_CHECKS,
-    "num_returns": check.count(0),
+    "num_returns": check.count(0, most=NUM_RETURNS_MAX),
     "max_retries": check.count(-1, "-1 means for ever"),
     "retry_exceptions": check.retry_exceptions,
     "max_calls": check.optional(check.count(0, "0 means any number")),
@@ -363,7 +365,7 @@ ACTOR_CHECKS: Checks = {
 METHOD_CHECKS: Checks = {
     "timeout": check.seconds,
     "concurrency_group": check.group_name,
-    "num_returns": check.count(0),
+    "num_returns": check.count(0, most=NUM_RETURNS_MAX),
     "max_task_retries": check.optional(check.count(-1, "-1 means always")),
     "retry_exceptions": check.retry_exceptions,
     "interruptible": check.flag,

@@ -196,6 +196,7 @@ class SimExecutor:
     """
 
     loop: asyncio.AbstractEventLoop
+    hides_loop = False  # One thread, and so one running loop, is shared by all of the simulation.
 
     def __init__(self, host: Host, loop: SimLoop | None = None) -> None:
         self.host = host

@@ -28,6 +28,8 @@ class MainThreadExecutor:
     EX-1: a callable that was submitted is run once, or the loop was closed before.
     """
 
+    hides_loop = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None) -> None:
         """`context`: what the callables see; by default that of whoever makes the executor."""
         self.loop = loop

@@ -276,6 +276,8 @@ class Executor(Protocol):
 
     loop: asyncio.AbstractEventLoop
     """The loop on which the user's `async def` code runs."""
+    hides_loop: bool
+    """Code that runs on that thread may be kept from seeing the loop, for as long as it runs."""
 
     def submit(self, fn: Callable[[], None]) -> None:
         """Run `fn` on the user's thread, in order of submission. Any thread."""

@@ -66,6 +66,8 @@ class NodeConfig:
     """A shared actor that was killed and does not end takes its host along after this time (SEMANTICS 22)."""
     cancel_grace_s: float = 5.0
     """A cancelled task that has not ended after this time ends with its worker (SEMANTICS 4). Told to every driver and worker."""
+    farewell_s: float = 1.2
+    """So long an ending node waits for workers that were told so: what runs in them is cancelled, and actors leave their contexts."""
     stop_grace_s: float = 0.5
     head_timeout_s: float = 10.0
     has_lease: bool = False

@@ -7,6 +7,7 @@ each event `_pump` carries out what the books decide.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -106,6 +107,9 @@ class Node:
         self._on_driver_gone: Callable[[str], None] | None = on_driver_gone
         self._clients: dict[str, Peer] = {}
         self._stopping = False
+        self._parting: set[str] = set()
+        """Workers that were told of the end, and whose processes are still there."""
+        self._parted = asyncio.Event()
         self._moved_at = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._owner_timer: asyncio.TimerHandle | None = None
@@ -226,9 +230,14 @@ class Node:
         if self._context.groups is not None:
             self._context.groups.stop()
         for worker in self._workers.all():
-            if worker.peer is not None:
+            if worker.peer is not None and not worker.peer.lost:
                 worker.peer.send(Shutdown(reason))
                 worker.peer.flush()
+                self._parting.add(worker.worker_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.farewell_s):
+                while self._parting:
+                    await self._parted.wait()
         await self._processes.stop(self.config.stop_grace_s)
         self._workers.stop()
         if self._transfers is not None:
@@ -370,6 +379,9 @@ class Node:
 
     def process_exited(self, exit: ProcessExit) -> None:
         """A worker process is reaped."""
+        self._parting.discard(exit.worker_id)
+        if self._stopping and not self._parting:
+            self._parted.set()
         if not self._stopping:
             self._workers.exited(exit)
             self._pump()

@@ -494,9 +494,15 @@ class ExtentBook:
         pinned = sum(extent.size for extent in self._extents.values() if extent.pins)
         holders = heapq.nlargest(NAMED_MAX, ((c.pinned_bytes, client) for client, c in self._clients.items() if c.pinned_bytes))
         who = ", ".join(f"{format_bytes(size)} by {name(client)}" for size, client in holders)
+        kept: dict[str, int] = {}
+        for extent in self._extents.values():
+            if extent.number in self._refused or (extent.asked and not extent.asks):
+                kept[extent.owner] = kept.get(extent.owner, 0) + extent.size
+        users = ", ".join(f"{format_bytes(kept[c])} by {name(c)}" for c in heapq.nlargest(NAMED_MAX, kept, key=kept.__getitem__))
         return (
             f"The object store has {format_bytes(self.size)}: {format_bytes(self.used_bytes())} used, "
-            f"{format_bytes(pinned)} pinned{f' ({who})' if who else ''}, the largest free piece is "
+            f"{format_bytes(pinned)} pinned{f' ({who})' if who else ''}, "
+            f"{f'{format_bytes(sum(kept.values()))} in use where it was made ({users}), ' if users else ''}the largest free piece is "
             f"{format_bytes(self._space.largest() * PAGE_BYTES)}, {len(self._waiters)} more wait"
             f"{f', {format_bytes(self.spilled_bytes)} are on disk' if self.spilled_bytes else ''}"
             f"{f'; spilling fails: {self._disk_problem}' if self._disk_problem else ''}. "

@@ -273,7 +273,9 @@ class Caller:
         """See Runtime."""
         if target.kind in STREAMING:
             return self.submit(target, args, kwargs, options)
-        return self._call_task(target, args, kwargs, options)
+        call = self._call_task(target, args, kwargs, options)
+        call.__qualname__ = target.name  # type: ignore[attr-defined]  # What Python shows of a call that nobody has awaited.
+        return call
 
     async def _call_task(self, target: FunctionTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
         if not target.function_id:
@@ -287,7 +289,9 @@ class Caller:
         """See Runtime."""
         if method.kind in STREAMING:
             return self.submit_method(actor, method, args, kwargs, options)
-        return self._call_method(actor, method, args, kwargs, options)
+        call = self._call_method(actor, method, args, kwargs, options)
+        call.__qualname__ = method.name  # type: ignore[attr-defined]
+        return call
 
     async def _call_method(
         self, actor: ActorClient, method: MethodTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any

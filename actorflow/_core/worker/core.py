@@ -237,6 +237,11 @@ class Core:
         else:
             ports.loop.call_soon_threadsafe(self._flush)
 
+    def flush_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What waits to be flushed leaves when the turn of `loop` ends: code was running on its thread that did not see it."""
+        if self._flush_scheduled:
+            loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         with self.lock:
             if not self._flush_scheduled:
@@ -413,7 +418,13 @@ class Core:
                     other.close(abort=True)
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
-        self._cluster_lost(message.reason or "it was shut down")
+        reason = message.reason or "it was shut down"
+        if self.host is not None:
+            from actorflow._core.worker.farewell import farewell
+
+            if farewell(self.host, lambda: self._cluster_lost(reason)):
+                return
+        self._cluster_lost(reason)
 
     def _on_leave(self, peer: Peer, message: m.Leave) -> None:
         """Nobody uses this worker. What it owns would go with it, and so would the calls it has made (SEMANTICS 17)."""

@@ -19,6 +19,7 @@ from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.apart import apart
 from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
@@ -370,12 +371,12 @@ class Host:
         actor = incoming.actor
         try:
             if actor is None or (actor.interruptible and incoming.message.method in actor.interruptible):  # type: ignore[union-attr]
-                value = self.interrupts.run(incoming, fn)
+                value = apart(self, incoming, self.interrupts.run, incoming, fn)
             elif incoming.cancelled:
                 raise asyncio.CancelledError
             else:
                 args, kwargs = arguments.load_arguments(self.core, incoming)
-                value = fn(*args, **kwargs)
+                value = apart(self, incoming, fn, *args, **kwargs)
                 args, kwargs = (), {}
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
@@ -492,9 +493,11 @@ class Host:
                 return
             if incoming.actor is None and not inspect.iscoroutinefunction(fn):
                 # A `def` task that is here for its arguments only, which lay in shared memory.
-                value = self.interrupts.call(incoming, fn, args, kwargs)
-            else:
+                value = apart(self, incoming, self.interrupts.call, incoming, fn, args, kwargs)
+            elif inspect.iscoroutinefunction(fn):
                 value = fn(*args, **kwargs)
+            else:
+                value = apart(self, incoming, fn, *args, **kwargs)
             if type(value) is CoroutineType or inspect.isawaitable(value):
                 value = await value
             args, kwargs = (), {}

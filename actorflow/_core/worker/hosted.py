@@ -33,7 +33,9 @@ ASYNC_CONCURRENCY = 1000
 class KeptSpec:
     """What a worker keeps of an ActorSpec. The rest, most of all the pickle of the class, is for the constructor only."""
 
-    __slots__ = ("actor_id", "checkpoint_every", "class_name", "shared")
+    __slots__ = (
+        "actor_id", "checkpoint_every", "class_name", "shared",
+    )
 
     def __init__(self, spec: m.ActorSpec) -> None:
         self.actor_id = spec.actor_id
@@ -46,7 +48,7 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox", "methods",
+        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox", "methods",
         "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
@@ -78,6 +80,12 @@ class HostedActor:
         self.methods: dict[str, tuple[Callable[..., Any], bool, str]] = {}
         """What `method` has found."""
         self._exit: Callable[..., Any] | None = None
+        self._left: asyncio.Future[str] | None = None
+
+    @property
+    def entered(self) -> bool:
+        """It has a context that it has not left yet."""
+        return self._exit is not None and (self._left is None or not self._left.done())
 
     @property
     def label(self) -> str:
@@ -147,18 +155,28 @@ class HostedActor:
             host.executor.loop.call_soon_threadsafe(self._start_exit, host)
 
     def _start_exit(self, host: Host) -> None:
-        host.keep(host.executor.loop.create_task(self._leave_context(host), name=f"exit {self.label}"))
+        host.keep(host.executor.loop.create_task(self._leave(host), name=f"exit {self.label}"))
 
-    async def _leave_context(self, host: Host) -> None:
-        cause = "its last handle is gone, or it was asked to stop"
-        if self._exit is not None:
-            try:
-                await resolved(self._exit(None, None, None))
-            except Exception as error:
-                # The actor is gone either way; its exit hook must not keep the process.
-                log.exception("%s: its exit hook failed", self.label)
-                cause += f"; its exit hook failed: {type(error).__name__}: {error}"
-        host.actor_left(self, cause)
+    async def _leave(self, host: Host) -> None:
+        host.actor_left(self, f"its last handle is gone, or it was asked to stop{await self.leave_context()}")
+
+    async def leave_context(self) -> str:
+        """Run its exit hook, once; whoever comes second waits for the first. Returns what went wrong, for people."""
+        if self._exit is None:
+            return ""
+        if self._left is not None:
+            return await asyncio.shield(self._left)
+        left = self._left = asyncio.get_running_loop().create_future()
+        trouble = ""
+        try:
+            await resolved(self._exit(None, None, None))
+        except Exception as error:
+            # The actor is gone either way; its exit hook must not keep the process.
+            log.exception("%s: its exit hook failed", self.label)
+            trouble = f"; its exit hook failed: {type(error).__name__}: {error}"
+        finally:
+            left.set_result(trouble)
+        return trouble
 
     def _abandon(self, host: Host) -> None:
         """It was killed. On the user's loop."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker import incoming as arguments
+from actorflow._core.worker.apart import apart
 from actorflow._core.worker.interrupts import END
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def _send_sync(host: Host, incoming: Incoming, producer: Producer, generat
         while True:
             producer.computing = True
             try:
-                item = step(incoming, iterator)
+                item = apart(host, incoming, step, incoming, iterator)
             finally:
                 producer.computing = False
             if item is END:

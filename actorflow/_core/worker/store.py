@@ -421,13 +421,20 @@ class StoreClient:
                 self._freed_later.discard(extent)
                 self._core.node.send(FreeExtent(extent))
 
+    def _answered(self, message: Allocated | Pinned) -> None:
+        then = self._waiting.pop(message.token, None)
+        if then is not None:
+            then(message)
+        else:
+            assert self._core.closed is not None, "an answer to what nobody has asked"
+
     def on_allocated(self, peer: Peer, message: Allocated) -> None:
         """The node's answer."""
-        self._waiting.pop(message.token)(message)
+        self._answered(message)
 
     def on_pinned(self, peer: Peer, message: Pinned) -> None:
         """The node's answer."""
-        self._waiting.pop(message.token)(message)
+        self._answered(message)
 
     def on_writer_lost(self, peer: Peer, message: WriterLost) -> None:
         """A worker died. What it has said may still be on its way: what became of its results is known when its connection has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from actorflow._core.io.notebook import in_notebook
 from actorflow._core.policy.ownership import Owned
@@ -72,6 +72,12 @@ class Stream(Generic[T]):
         state = self._state
         if not state.closed and (not state.ended or state.items):
             self._core.streams.dropped.append(state)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a stream belongs to the process that reads it and cannot be sent: send a list of its items, the references that "
+            "`stream.refs()` gives, or the remote function itself, to be called over there"
+        )
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
