@@ -33,9 +33,7 @@ ASYNC_CONCURRENCY = 1000
 class KeptSpec:
     """What a worker keeps of an ActorSpec. The rest, most of all the pickle of the class, is for the constructor only."""
 
-    __slots__ = (
-        "actor_id", "checkpoint_every", "class_name", "shared",
-    )
+    __slots__ = ("actor_id", "checkpoint_every", "class_name", "shared")
 
     def __init__(self, spec: m.ActorSpec) -> None:
         self.actor_id = spec.actor_id
@@ -48,8 +46,8 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox", "methods",
-        "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
+        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox",
+        "methods", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
