@@ -173,6 +173,11 @@ class ClassPlan:
         self.cls = cls
         self.options = options
         self.name = name_of(cls)
+        if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
+            raise TypeError(
+                f"{self.name}.__init__ is `async def`, and Python awaits no constructor: make it a plain `def`, and do what "
+                "must be awaited in `async def __aenter__(self)`, which runs before the first call"
+            )
         self.kinds = method_kinds(cls)
         self.constructor = parameters_of(cls)
         self.check = checker(f"{self.name}.__init__", self.constructor)

@@ -127,6 +127,33 @@ def test_the_same_options_twice_are_the_same_session_and_others_an_error_with_th
         assert af.sync(square(3)) == 9
 
 
+def test_a_block_that_finds_it_running_leaves_it_running() -> None:
+    with af.init(**OPTIONS):
+        with af.init(**OPTIONS):
+            assert af.sync(square(2)) == 4
+        assert af.sync(square(3)) == 9
+    assert not af.is_initialized()
+    af.init(**OPTIONS)
+    with af.init(**OPTIONS):
+        pass
+    assert af.run(main_of_a_guest, **OPTIONS) == 16
+    assert af.sync(square(3)) == 9
+    af.shutdown()
+
+
+async def main_of_a_guest() -> int:
+    return await square(4)
+
+
+def test_a_run_that_cannot_start_leaves_alone_what_runs() -> None:
+    with af.init(**OPTIONS):
+        with pytest.raises(af.AlreadyInitializedError):
+            af.run(main_of_a_guest(), num_cpus=7)
+        with pytest.raises(TypeError, match=r"af\.run takes an `async def` function"):
+            af.run(3)  # type: ignore[arg-type]
+        assert af.sync(square(3)) == 9
+
+
 def test_the_namespace_of_a_program_is_that_of_its_actors() -> None:
     class Named(af.Actor):
         def ping(self) -> None: ...
@@ -266,6 +293,18 @@ def test_in_process_mode_runs_everything_here() -> None:
         return await square(3)
 
     assert af.run(main, num_cpus=2, mode="in_process") == 9
+
+
+def test_in_process_mode_lets_def_code_run_a_loop_of_its_own() -> None:
+    @af.remote
+    def by_run(x: int) -> int:
+        async def two() -> int:
+            return await square(x) + await square.remote(x)
+
+        return asyncio.run(two())
+
+    with af.init(mode="in_process"):
+        assert af.sync(by_run(3)) == 18
 
 
 def test_8_the_declared_context_and_contextvars_in_process() -> None:

@@ -27,6 +27,21 @@ def test_options_are_checked_where_they_are_written() -> None:
     assert not af.is_initialized()
 
 
+@pytest.mark.parametrize("given", [{"priority": 2**70}, {"num_returns": 2**40}, {"max_retries": 2**64}])
+def test_numbers_that_no_message_can_carry_are_refused(given: dict[str, int]) -> None:
+    with pytest.raises(af.OptionError, match=f"{next(iter(given))}=.* too large"):
+        af.remote(**given)(lambda: None)  # type: ignore[call-overload]
+
+
+def test_text_that_no_message_can_carry_is_refused() -> None:
+    class Idle(af.Actor):
+        def ping(self) -> None: ...
+
+    for option in ("name", "namespace"):
+        with pytest.raises(af.OptionError, match=f"{option}=.* UTF-8"):
+            Idle.options(**{option: "a\udcff"})  # type: ignore[attr-defined]
+
+
 def test_use_before_init_says_what_to_do() -> None:
     @af.remote
     def nothing() -> None: ...
