@@ -416,6 +416,14 @@ class ActorCalls:
         """The actor could not even be asked for."""
         self._die(client, ActorDied("init_failed", str(error), self._core.failed(error)))
 
+    def creation_unsendable(self, actor_id: str, error: BaseException) -> None:
+        """The head will never hear of it."""
+        client = self.clients.get(actor_id)
+        if client is None:
+            self._run_endings(actor_id)
+        elif client.state != "dead":
+            self.fail(client, error)
+
     def _dead_error(self, client: ActorClient) -> BaseException:
         died = client.died
         if died is not None and died.error is not None:
