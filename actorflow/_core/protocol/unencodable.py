@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actorflow._core.base.errors import ProtocolError
+from actorflow._core.base.texts import made_fit
 from actorflow._core.protocol.codec import encode
 from actorflow._core.protocol.messages import AnyMessage
 
@@ -74,7 +75,7 @@ def _culprit(value: Any, path: str) -> tuple[str, Any]:
 def text_made_fit(value: Any) -> Any:
     """`value` with its lone surrogates written out, in all of its parts; a new one where anything had to change."""
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+        return made_fit(value)
     if isinstance(value, msgspec.Struct):
         return type(value)(*[text_made_fit(getattr(value, name)) for name in value.__struct_fields__])
     if isinstance(value, dict):
