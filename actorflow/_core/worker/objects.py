@@ -165,7 +165,12 @@ class Objects:
             core.store.drain()
             for inner in refs:
                 inner.pins += 1
-        stored = core.store.write_now(pickled)
+        try:
+            stored = core.store.write_now(pickled)
+        except BaseException:
+            with core.lock:
+                core.references.unpin_all(refs)
+            raise
         if stored is not None:
             return self._own_stored(stored)
         waiter = FutureWaiter(core.gates.current())
