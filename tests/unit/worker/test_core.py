@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actorflow._core.base.errors import SerializationError
+from actorflow._core.base.errors import ObjectStoreFullError, SerializationError
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.real import real_ports
 from actorflow._core.protocol import messages as m
@@ -125,5 +126,29 @@ def test_un_2_the_end_of_an_actor_is_told_with_its_text_made_fit(runner: asyncio
         error = UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed")
         core.unsendable(node, m.ActorFailed("a", 1, m.ActorDied("init_failed", "no caf\udce9", m.Failed(b"x"))), error)
         assert node.sent() == [m.ActorFailed("a", 1, m.ActorDied("init_failed", "no caf\\udce9", m.Failed(b"x")))]
+
+    runner.run(scenario())
+
+
+class Unmapped:
+    """An arena that this process has no room for."""
+
+    size = 1 << 30
+
+    def view(self, offset: int, size: int, *, writable: bool = False) -> memoryview:
+        raise OSError(errno.ENOMEM, "the object store cannot be mapped")
+
+
+def test_an_object_that_cannot_be_mapped_is_an_error_of_who_reads_it_and_is_not_held(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        ports = real_ports(asyncio.get_running_loop(), lock=True)
+        core = Core(ports, Identity("driver", "d" * 16, "job", "", 0), Unmapped())  # type: ignore[arg-type]  # no more is asked of it
+        core.node_id = "here"
+        stored = m.Stored("here", 4096, 0, 200_000, b"", [(0, 10)])
+        with pytest.raises(ObjectStoreFullError, match="195.3 KiB cannot be read: the object store cannot be mapped") as caught:
+            core.store.read_own(stored)
+        assert (caught.value.requested_bytes, caught.value.capacity_bytes) == (200_000, 1 << 30)
+        core.store.drain()
+        assert not core.store._viewed
 
     runner.run(scenario())
