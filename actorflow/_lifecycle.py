@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from actorflow import _runtime
 from actorflow._core.base.errors import AlreadyInitializedError, OptionError, OptionTypeError
+from actorflow._core.base.texts import check_encodable
 
 if TYPE_CHECKING:
     from actorflow._core.boot.node_launch import ClusterPlan
@@ -66,15 +68,29 @@ def _forget(session: Session) -> None:
             _runtime.set_process_runtime(None)
 
 
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise OptionTypeError(f"af.init({name}={value!r}): text is needed, not {type(value).__name__}")
+    if "\0" in value:
+        raise OptionError(f"af.init({name}={value!r}): it has a NUL character; take that out")
+    check_encodable(name, value)
+
+
 def _options(given: dict[str, Any]) -> InitOptions:
-    from actorflow._core.base.resources import parse_bytes
+    from actorflow._core.base.resources import parse_bytes, parse_resources
 
     values = dict(given)
     if values["address"] is None:
         values["address"] = os.environ.get(ADDRESS_VARIABLE, "")
+    for name in ("address", "namespace"):
+        _check_text(name, values[name])
     for name in ("memory", "object_store_memory"):
         if values[name] is not None:
             values[name] = parse_bytes(name, values[name])
+    if values["object_store_memory"] == 0:
+        raise OptionError("af.init(object_store_memory=0): values over 100 KiB need some; leave it out for a part of the machine's memory")
+    if values["resources"] is not None:
+        parse_resources(resources=values["resources"])
     values["resources"] = tuple(sorted((values["resources"] or {}).items()))
     if values["mode"] not in MODES:
         raise OptionError(f"af.init(mode={values['mode']!r}): known modes are {', '.join(map(repr, MODES))}")
@@ -82,7 +98,9 @@ def _options(given: dict[str, Any]) -> InitOptions:
         number = values[name]
         if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
             raise OptionTypeError(f"af.init({name}={number!r}): a number is needed, not {type(number).__name__}")
-        if number is not None and not number >= 0:
+        if number is not None and not math.isfinite(number):
+            raise OptionError(f"af.init({name}={number!r}): a finite number is needed; leave it out to use what this machine has")
+        if number is not None and number < 0:
             raise OptionError(f"af.init({name}={number!r}): it cannot be negative; leave it out to use what this machine has")
     grace = values["cancel_grace"]
     if isinstance(grace, bool) or not isinstance(grace, (int, float)):

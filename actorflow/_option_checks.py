@@ -13,6 +13,7 @@ from typing import Any
 
 from actorflow._core.base.errors import NotYetSupportedError, OptionError, OptionTypeError
 from actorflow._core.base.resources import parse_amount, parse_bytes, parse_resources
+from actorflow._core.base.texts import check_encodable
 
 Check = Callable[[str, Any], Any]
 
@@ -156,6 +157,7 @@ def group_name(option: str, value: Any) -> str:
         raise wrong_type(
             option, value, f'The name of one of the class\'s groups is right, as in {option}="io"'
         )
+    check_encodable(option, value)
     return value
 
 
@@ -166,7 +168,7 @@ def name_or_none(option: str, value: Any) -> str | None:
     if value is not None and not value.strip():
         raise wrong(option, value, "is empty", "Give it a name, or leave it out")
     if value is not None:
-        encodable(option, value)
+        check_encodable(option, value)
     return value
 
 
@@ -176,14 +178,6 @@ def name(option: str, value: Any) -> str:
     if checked is None:
         raise wrong_type(option, value, f'Text is right, as in {option}="main"')
     return checked
-
-
-def encodable(option: str, value: str) -> None:
-    """Refuse text that no message can carry."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise wrong(option, value, f"is no text that UTF-8 can carry ({error.reason})", "Give it other text") from None
 
 
 def strategy(affinity: type) -> Check:
@@ -225,6 +219,7 @@ def groups(option: str, value: Any) -> dict[str, int]:
             raise wrong(
                 f"{option}[{name!r}]", calls, "has no usable name", "A name is text that is not empty"
             )
+        check_encodable(f"{option}[{name!r}]", name)
         limit(f"{option}[{name!r}]", calls)
     return dict(value)
 
@@ -307,7 +302,9 @@ def working_dir(option: str, value: Any) -> str | None:
         )
     if "://" in path:
         raise NotYetSupportedError(f"{option}={path!r}: only directories of this machine are supported yet.")
-    return os.path.abspath(os.path.expanduser(path))
+    full = os.path.abspath(os.path.expanduser(path))
+    check_encodable(option, full)
+    return full
 
 
 def _text_by_name(option: str, value: Any, example: str) -> dict[str, str]:
@@ -319,4 +316,6 @@ def _text_by_name(option: str, value: Any, example: str) -> dict[str, str]:
             raise wrong_type(f"{option}[{name!r}]", text, right)
         if not name:
             raise wrong(f"{option}[{name!r}]", text, "has no usable name", "A name is text that is not empty")
+        check_encodable(f"{option}[{name!r}]", name)
+        check_encodable(f"{option}[{name!r}]", text)
     return dict(value)

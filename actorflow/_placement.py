@@ -26,6 +26,7 @@ from actorflow._core.base.resources import (
     parse_bytes,
     to_number,
 )
+from actorflow._core.base.texts import check_encodable
 from actorflow._core.worker.core import Core
 
 __all__ = ["PlacementGroup", "get_placement_group", "placement_group"]
@@ -208,6 +209,7 @@ def _bundle(where: str, bundle: Any, right: str) -> dict[str, int]:
         option = f"{where}[{name!r}]"
         if not isinstance(name, str) or not name:
             raise check.wrong(option, value, "has no usable name", "A name is text that is not empty")
+        check_encodable(option, name)
         own = _RIGHT_NAME.get(name.lower().removeprefix("num_").removesuffix("s"))
         if own is not None and own != name:
             raise check.wrong(option, value, "is not how this resource is called", f"Write {own!r}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from actorflow._core.base.targets import CallKind
+from actorflow._core.base.texts import made_fit
 
 Parameter: TypeAlias = "tuple[str, str, bool]"
 """(name, kind, has a default); the kinds are the names of `inspect.Parameter`'s, in lower case."""
@@ -139,7 +140,7 @@ def name_of(fn: Any) -> str:
     while isinstance(function, functools.partial | functools.partialmethod):
         function = function.func
     name: str = getattr(function, "__qualname__", "") or getattr(type(function), "__qualname__", "function")
-    return name.rpartition("<locals>.")[2]
+    return made_fit(name.rpartition("<locals>.")[2])
 
 
 def streams(kind: CallKind) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import actorflow as af
-from tests.integration.programs import Programs
+from tests.integration.programs import ROOT, Programs
 
 pytestmark = pytest.mark.local_only("there is no cluster")
 
@@ -102,3 +108,41 @@ def test_a_read_only_temporary_directory_is_named(programs: Programs) -> None:
     assert "ClusterStartError" in program.err()
     assert "/proc/nowhere" in program.err()
     assert "ACTORFLOW_TMPDIR" in program.err()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "text"),
+    [
+        ({"namespace": 5}, af.OptionTypeError, "namespace=5.*text is needed, not int"),
+        ({"namespace": "caf\udce9"}, af.OptionError, "namespace.*is no text that UTF-8 can carry"),
+        ({"address": 5}, af.OptionTypeError, "address=5.*text is needed, not int"),
+        ({"address": "unix:/caf\udce9"}, af.OptionError, "address.*is no text that UTF-8 can carry"),
+        ({"address": "a\0b"}, af.OptionError, "NUL"),
+        ({"resources": [1]}, af.OptionTypeError, "A dict of amounts is right"),
+        ({"resources": {"caf\udce9": 1}}, af.OptionError, "resources.*is no text that UTF-8 can carry"),
+        ({"num_cpus": float("nan")}, af.OptionError, "num_cpus=nan.*a finite number is needed"),
+        ({"num_gpus": float("inf")}, af.OptionError, "num_gpus=inf.*a finite number is needed"),
+        ({"object_store_memory": 0}, af.OptionError, "object_store_memory=0.*leave it out"),
+        ({"address": "unix:/nowhere/node.sock"}, af.ClusterConnectionError, "no actorflow node.*nowhere.*Start one with"),
+        ({"address": "nowhere"}, af.ClusterConnectionError, "no actorflow node.*nowhere.*Start one with"),
+    ],
+)
+def test_init_says_what_is_wrong_and_what_to_do(given: dict[str, Any], kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        af.init(**given)
+    assert not af.is_initialized()
+
+
+def test_a_program_may_live_in_a_directory_whose_name_cannot_be_decoded(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"caf\xe9")
+    directory.mkdir()
+    (directory / "beside.py").write_text("def seven():\n    return 7\n")
+    (directory / "program.py").write_text(
+        "import actorflow as af, beside\n"
+        "async def main():\n"
+        "    print(await af.remote(beside.seven)())\n"
+        "af.run(main, num_cpus=1)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, str(directory / "program.py")], capture_output=True, env=environ, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (0, b"7\n"), ran.stderr.decode(errors="replace")

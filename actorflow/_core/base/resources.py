@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from actorflow._core.base.errors import OptionError, OptionTypeError
+from actorflow._core.base.texts import check_encodable
 
 UNIT = 10_000
 """Units in an amount of 1."""
@@ -129,6 +130,7 @@ def _parse_custom(resources: object) -> dict[str, int]:
         option = f"resources[{name!r}]"
         if not isinstance(name, str) or not name:
             raise _wrong(option, value, "has no usable name", "A name is text that is not empty")
+        check_encodable(option, name)
         if own := _OPTION_OF.get(name.lower()):
             raise _wrong(option, value, "has an option of its own", f"Write {own}={value!r}")
         demand[name] = parse_amount(option, value)

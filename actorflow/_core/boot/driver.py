@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
+from actorflow._core.base.texts import path_to_text
 from actorflow._core.boot.node_launch import SECRET_VARIABLES
 from actorflow._core.boot.session_dir import SessionInfo, find_all
 from actorflow._core.io.arena import fetch_arena
@@ -123,7 +124,7 @@ class Driver:
         if local is not None and not local.has_process:
             arena = await self._start_in_process(ports, local)
         else:
-            arena = fetch_arena(f"{directory}/arena.sock") if self._outside is None else None
+            arena = self._fetch_arena(directory) if self._outside is None else None
         self._arena = arena
         identity = Identity(
             "driver",
@@ -132,7 +133,7 @@ class Driver:
             own_address,
             os.getpid(),
             self.plan.namespace,
-            [path or os.getcwd() for path in sys.path],
+            [path_to_text(path or os.getcwd()) for path in sys.path],
             node_id=self._outside.node_id if self._outside is not None else "",
         )
         core = Core(ports, identity, arena)
@@ -148,6 +149,16 @@ class Driver:
             loop.call_later(WARM_AFTER_S, core.store.warm_up)
         self.core = core
         return core
+
+    def _fetch_arena(self, directory: str) -> MemfdArena:
+        """The first thing that is asked of a node: so it is here that none turns out to be there."""
+        try:
+            return fetch_arena(f"{directory}/arena.sock")
+        except OSError as error:
+            raise ClusterConnectionError(
+                f"no actorflow node can be joined at {self.node_address}: {error.strerror or error}. Start one with af.init() in another "
+                "process or with `actorflow start --head`, and give the address that it shows, or address=\"auto\""
+            ) from error
 
     async def _enter_cluster(self, ports: Ports, node: SessionInfo, process_id: str, own_address: str) -> str:
         """Be reachable from other nodes too, by way of the one on this host. Returns our address. Raises ClusterConnectionError."""

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from actorflow._core.base.texts import text_to_path
 from actorflow._core.boot.process_title import prctl, set_process_title
 from actorflow._core.io.ports import WorkerSpec
 
@@ -96,7 +97,7 @@ def _settle_in(spec: WorkerSpec, thread_env: Mapping[str, str]) -> None:
         os.chdir(spec.working_dir)
         sys.path.insert(0, spec.working_dir)
     known = set(sys.path)
-    sys.path.extend(entry for entry in spec.sys_path if entry not in known)
+    sys.path.extend(entry for entry in map(text_to_path, spec.sys_path) if entry not in known)
     # `random` reseeds itself after a fork. NumPy does not: every worker would draw the same numbers.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
+from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import user_forks
 from actorflow._core.boot.node_devices import own_devices
 from actorflow._core.boot.session_dir import SessionDir
@@ -48,7 +49,10 @@ class InProcessCluster:
 
     def __init__(self, ports: Ports, session: SessionDir | None, settings: ClusterPlan, driver_id: str) -> None:
         """`session`: where others of this machine find it. None where there are no unix sockets: nobody does, and nothing is on disk."""
-        self.arena = (MemfdArena if session is not None else ProcessArena).create(settings.arena_bytes)
+        try:
+            self.arena = (MemfdArena if session is not None else ProcessArena).create(settings.arena_bytes)
+        except OSError as error:
+            raise ClusterStartError(f"the cluster cannot start: {error.strerror or error}") from error
         self._session = session
         head_address = f"unix:{session.path}/head.sock" if session is not None else f"{SCHEME}head"
         self._head = Head(ports, HeadConfig(address=head_address, pid=os.getpid()))

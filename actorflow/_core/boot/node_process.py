@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,14 @@ def run(config: LocalClusterConfig) -> int:
 
 
 def prepare(arena_bytes: int, more: Sequence[str] = ()) -> tuple[MemfdArena, ZygoteHandle]:
-    """Make the arena, import what is shared, and fork the zygote: before there is a thread or a loop."""
-    arena = MemfdArena.create(arena_bytes)
+    """Make the arena, import what is shared, and fork the zygote: before there is a thread or a loop.
+
+    Ends the process, with words that its log keeps for whoever has started it, where no arena of this size can be made.
+    """
+    try:
+        arena = MemfdArena.create(arena_bytes)
+    except OSError as error:
+        sys.exit(f"the node cannot start: {error.strerror or error}")
     os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
     for name in (*SHARED_MODULES, *more):
         importlib.import_module(name)

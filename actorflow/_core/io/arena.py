@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Self
 
+from actorflow._core.base.resources import format_bytes
 from actorflow._core.io import forks
 from actorflow._core.io.sockets import UnixListener, peer_credentials, receive_fds
 
@@ -85,7 +86,7 @@ class MemfdArena:
 
     @classmethod
     def create(cls, size: int) -> Self:
-        """Make a new, empty arena of `size` bytes, rounded up to whole pages. Raises OSError."""
+        """Make a new, empty arena of `size` bytes, rounded up to whole pages. Raises OSError, which says what to do."""
         if not hasattr(os, "memfd_create"):
             raise OSError(errno.ENOSYS, f"shared memory needs Linux (memfd_create), and this is {sys.platform}")
         import fcntl  # Not on Windows, where this module must import.
@@ -95,7 +96,10 @@ class MemfdArena:
             raise ValueError("the arena must have a positive size")
         fd = os.memfd_create("actorflow-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(fd, size)
+            try:
+                os.ftruncate(fd, size)
+            except OSError as error:
+                raise no_room(error, size, "made") from error
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         except BaseException:
             os.close(fd)
@@ -190,8 +194,8 @@ class MemfdArena:
                     step = min(PREFAULT_STEP_BYTES, offset + size - start)
                     if madvise(ctypes.c_void_p(base + start), ctypes.c_size_t(step), _MADV_POPULATE_WRITE):
                         return
-        except ValueError:
-            return  # Closed meanwhile.
+        except (ValueError, OSError):
+            return  # Closed meanwhile, or it cannot be mapped: the first write says so, to somebody who can do something.
         finally:
             self._prefaulting = False
 
@@ -232,7 +236,10 @@ class MemfdArena:
         if self._fd < 0:
             raise ValueError("the arena is closed")
         # Python asks for a writable buffer before it tells an address, so the mapping starts writable.
-        mapping = mmap.mmap(self._fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            mapping = mmap.mmap(self._fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise no_room(error, self.size, "mapped") from error
         base = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapping))
         if not writable and _libc().mprotect(ctypes.c_void_p(base), ctypes.c_size_t(self.size), mmap.PROT_READ):
             raise OSError(ctypes.get_errno(), "cannot make the arena's mapping read-only")  # AR-1
@@ -240,6 +247,27 @@ class MemfdArena:
             mapping.madvise(mmap.MADV_DONTDUMP)
         self._mappings[writable] = (mapping, base)
         return mapping, base
+
+
+def no_room(error: OSError, size: int, what: str) -> OSError:
+    """Why a process has no arena of this size, with the limit that most likely stands in the way, and what to do."""
+    text = f"the object store of {format_bytes(size)} cannot be {what}: {error.strerror}"
+    try:
+        import resource  # Not on Windows.
+    except ImportError:
+        limits = {}
+    else:
+        limits = {
+            errno.ENOMEM: ("addresses", "-v", resource.getrlimit(resource.RLIMIT_AS)[0], resource.RLIM_INFINITY),
+            errno.EFBIG: ("a file", "-f", resource.getrlimit(resource.RLIMIT_FSIZE)[0], resource.RLIM_INFINITY),
+        }
+    if error.errno in limits:
+        of_what, flag, limit, infinity = limits[error.errno]
+        if limit != infinity:
+            text += f" (the limit is {format_bytes(limit)} of {of_what}: ulimit {flag})"
+    if error.errno in (errno.ENOMEM, errno.EFBIG, errno.EINVAL, errno.ENOSPC):
+        text += "; start with a smaller object_store_memory="
+    return OSError(error.errno, text)
 
 
 def _libc() -> ctypes.CDLL:

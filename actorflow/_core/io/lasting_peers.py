@@ -143,10 +143,15 @@ class LastingPeer(Peer):
                     out.insert(0, self._own)
                     self._own = None
                 for at in range(0, len(out), BATCH_MESSAGES_MAX):
-                    data = encode(out[at : at + BATCH_MESSAGES_MAX])
-                    if self._link:
-                        self._ledger.add(data)
-                    self._stream.write(data)
+                    batch = out[at : at + BATCH_MESSAGES_MAX]
+                    try:
+                        frames = [encode(batch)]
+                    except Exception:
+                        frames = self._encode_each(batch)
+                    for data in frames:
+                        if self._link:
+                            self._ledger.add(data)
+                        self._stream.write(data)
 
     def _confirmed(self, received: int) -> None:
         with self._ports.lock:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from actorflow._core.base.errors import ProtocolError
 from actorflow._core.io.ports import Listener, Ports, Proof, Stream, StreamHandler
@@ -15,6 +16,8 @@ from actorflow._core.protocol.session import Identity, Session
 if TYPE_CHECKING:
     from actorflow._core.io.bulk import ChunkSink
     from actorflow._core.io.lasting_peers import Links
+
+log = logging.getLogger("actorflow")
 
 
 class PeerHandler(Protocol):
@@ -33,11 +36,20 @@ class PeerHandler(Protocol):
         """The connection is gone (or was never made). Exactly once for each peer ever handed out."""
 
 
+@runtime_checkable
+class TakesBack(Protocol):
+    """A PeerHandler that wants what it sent and nobody can encode (PE-3)."""
+
+    def unsendable(self, peer: Peer, message: AnyMessage, error: Exception) -> None:
+        """`message` was not sent, and never will be; those beside it were. On the ports' loop, some time after its flush."""
+
+
 class Peer:
     """One connection to one process. Sending is allowed before it is up: messages wait, in order.
 
     PE-1: messages arrive in the order of `send`, once each, or the peer is lost.
     PE-2: between machines a peer is what it has proven to be, whatever it says.
+    PE-3: a message that cannot be encoded costs no other message anything, and its sender is told.
     """
 
     __slots__ = (
@@ -106,7 +118,43 @@ class Peer:
             if self._stream is None or not self._session.ready:
                 return
             out, self._out = self._out, []
-            self._stream.write(encode(out))
+            try:
+                data = encode(out)
+            except Exception:
+                data = b"".join(self._encode_each(out))
+            self._stream.write(data)
+
+    def _encode_each(self, messages: Sequence[AnyMessage]) -> list[bytes]:
+        """A frame for each message that can be encoded, in order; the others go back to who sent them (PE-3)."""
+        frames: list[bytes] = []
+        loop = self._ports.loop
+        for message in messages:
+            try:
+                frames.append(encode([message]))
+            except Exception as error:
+                # Not from here: whoever flushes is in the middle of something, and may be on any thread.
+                if self._ports.in_loop_thread():
+                    loop.call_soon(self._give_back, message, error)
+                else:
+                    loop.call_soon_threadsafe(self._give_back, message, error)
+        return frames
+
+    def _give_back(self, message: AnyMessage, error: Exception) -> None:
+        if isinstance(self._handler, TakesBack):
+            self._handler.unsendable(self, message, error)
+        else:
+            self.send_what_fits(message, error)
+
+    def send_what_fits(self, message: AnyMessage, error: Exception) -> None:
+        """Send a message that cannot be encoded with its text made fit: for words to people. The log has it when that does not help."""
+        from actorflow._core.protocol import unencodable  # Hardly ever needed.
+
+        fit = unencodable.text_made_fit(message)
+        if unencodable.fits(fit):
+            with self._ports.lock:
+                self.send(fit)
+        else:
+            log.error("%s for %r was not sent: %s", type(message).__name__, self, unencodable.blame(message, error))
 
     def close(self, *, abort: bool = False) -> None:
         """Flush and close; `abort` drops what is queued."""

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 from typing import Self
 
-from actorflow._core.io.arena import MemfdArena
+from actorflow._core.io.arena import MemfdArena, no_room
 
 
 class ProcessArena(MemfdArena):
@@ -24,7 +24,10 @@ class ProcessArena(MemfdArena):
         """Nothing can be given back in a way that every system has: the memory stays with this process, to be written again."""
 
     def _map(self, writable: bool) -> tuple[mmap.mmap, int]:
-        mapping = mmap.mmap(-1, self.size)
+        try:
+            mapping = mmap.mmap(-1, self.size)
+        except OSError as error:
+            raise no_room(error, self.size, "mapped") from error
         base = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapping))
         self._mappings = {False: (mapping, base), True: (mapping, base)}
         return mapping, base

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from actorflow._core.base.errors import Hop
+from actorflow._core.base.texts import made_fit
 
 FRAMES_MAX = 200
 """Frames kept of one traceback: the first and the last half.
@@ -45,9 +46,8 @@ class FrameRecord(msgspec.Struct, array_like=True, frozen=True):
     module: str = ""
 
 
-def clean(text: str) -> str:
-    """`text` as it can be encoded: a file name may hold lone surrogates."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+clean = made_fit
+"""Text as it can be encoded: a file name may hold lone surrogates."""
 
 
 # Frames, from a traceback -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from actorflow._core.protocol.messages import (
     CreateActorReply,
     WatchActor,
 )
+from actorflow._core.serialization.duals import text_of
 from actorflow._core.worker.calls import Call, CallState
 from actorflow._core.worker.class_versions import ClassVersions
 from actorflow._core.worker.wakers import Callback, Waiter
@@ -414,7 +415,15 @@ class ActorCalls:
 
     def fail(self, client: ActorClient, error: BaseException) -> None:
         """The actor could not even be asked for."""
-        self._die(client, ActorDied("init_failed", str(error), self._core.failed(error)))
+        self._die(client, ActorDied("init_failed", text_of(error), self._core.failed(error)))
+
+    def creation_unsendable(self, actor_id: str, error: BaseException) -> None:
+        """The head will never hear of it."""
+        client = self.clients.get(actor_id)
+        if client is None:
+            self._run_endings(actor_id)
+        elif client.state != "dead":
+            self.fail(client, error)
 
     def _dead_error(self, client: ActorClient) -> BaseException:
         died = client.died

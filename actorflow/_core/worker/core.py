@@ -403,6 +403,13 @@ class Core:
                         entry, self.failed(OwnerDiedError(f"the owner of the object, process {entry.owner}, is gone ({reason})"))
                     )
 
+    def unsendable(self, peer: Peer, message: m.AnyMessage, error: Exception) -> None:
+        """See TakesBack: whoever waits for an answer to it has one here."""
+        from actorflow._core.worker.unsendable import take_back  # Hardly ever needed.
+
+        with self.batch():
+            take_back(self, peer, message, error)
+
     def _cluster_lost(self, reason: str) -> None:
         error = ClusterConnectionError(f"the connection to the cluster is lost: {reason}. Start again with af.init()")
         self.closed = error

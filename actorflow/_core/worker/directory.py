@@ -196,6 +196,12 @@ class Directory:
             raise answer[0]
         return answer[0]
 
+    def unsendable(self, token: int, error: BaseException) -> None:
+        """A question that could not be sent has no answer but this."""
+        answered = self._answers.pop(token, None)
+        if answered is not None:
+            answered(error)
+
     def on_answer(self, peer: Peer, message: m.FindActorReply | m.StateReply) -> None:
         answered = self._answers.pop(message.token, None)
         if answered is not None:

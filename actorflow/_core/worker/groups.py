@@ -143,11 +143,12 @@ class GroupCalls:
         creator = running.actor_id if running is not None else ""
         with core.lock:
             group_id = core.new_id()
-            self._groups[group_id] = GroupClient(group_id)
             word = words.CreateGroup(
                 group_id, me.job_id, strategy, bundles, labels, name, namespace or me.namespace, detached, creator, priority
             )
-            core.push(core.head, words.say(word), urgent=False)
+            said = words.say(word)  # Before it is in the book: what cannot be said never existed.
+            self._groups[group_id] = GroupClient(group_id)
+            core.push(core.head, said, urgent=False)
         return group_id
 
     async def wait_ready(self, group_id: GroupId) -> None:

@@ -14,6 +14,7 @@ from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
+from actorflow._core.serialization.duals import describe
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import CAPTURED, RunningCall, declared, running_call
@@ -171,7 +172,7 @@ class HostedActor:
         except Exception as error:
             # The actor is gone either way; its exit hook must not keep the process.
             log.exception("%s: its exit hook failed", self.label)
-            trouble = f"; its exit hook failed: {type(error).__name__}: {error}"
+            trouble = f"; its exit hook failed: {describe(error)}"
         finally:
             left.set_result(trouble)
         return trouble
@@ -261,7 +262,7 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     except BaseException as error:
         # Whatever ends a constructor, SystemExit included, is the end of this actor and not of our loop.
         failed = arguments.failure(core, incoming, error)
-        reason = f"its constructor raised {type(error).__name__}: {error}"
+        reason = f"its constructor raised {describe(error)}"
         with core.lock:
             core.node.send(m.ActorFailed(spec.actor_id, message.incarnation, m.ActorDied("init_failed", reason, failed)))
         return

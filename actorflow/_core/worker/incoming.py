@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ObjectLostError, TaskCancelledError
+from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError, TaskCancelledError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.ownership import Borrowed
 from actorflow._core.protocol import messages as m
@@ -217,7 +217,11 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
         core.node.send(m.HandOver(stored.extent, caller.process_id, stored.owner_node))
         _when_node_knows(core, lambda: then(stored, hold))
 
-    written = core.store.write_now(pickled)
+    try:
+        written = core.store.write_now(pickled)
+    except ObjectStoreFullError as error:
+        then(core.failed(error), [])
+        return
     if written is not None:
         with core.lock:
             hand_over(written)

@@ -11,6 +11,7 @@ from actorflow._core.base.errors import ObjectFreedError, TaskCancelledError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
+from actorflow._core.serialization.duals import describe
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.inspect import site_text
 from actorflow._core.worker.object_ref import ObjectRef
@@ -164,7 +165,12 @@ class Objects:
             core.store.drain()
             for inner in refs:
                 inner.pins += 1
-        stored = core.store.write_now(pickled)
+        try:
+            stored = core.store.write_now(pickled)
+        except BaseException:
+            with core.lock:
+                core.references.unpin_all(refs)
+            raise
         if stored is not None:
             return self._own_stored(stored)
         waiter = FutureWaiter(core.gates.current())
@@ -218,7 +224,7 @@ class Objects:
         if isinstance(error, TaskCancelledError) or self._core.closed is not None:
             return
         where = site_text(entry.site) if entry.site else "an unknown place"
-        log.error("a call submitted at %s failed, and nobody looked at its result: %s: %s", where, type(error).__name__, error)
+        log.error("a call submitted at %s failed, and nobody looked at its result: %s", where, describe(error))
 
     def forget_outcome(self, entry: Borrowed) -> None:
         """A borrowed object is no longer referred to here. Its owner frees what it owns."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError
+from actorflow._core.base.resources import format_bytes
 from actorflow._core.policy.extents import PAGE_BYTES
 from actorflow._core.protocol.messages import (
     Allocate,
@@ -169,7 +170,10 @@ class StoreClient:
             self._next_slab = None
 
     def write_now(self, pickled: Pickled) -> Stored | None:
-        """Write a pickle into our slab; None when there is no room in it. Any thread, not under the lock: the copy may take long."""
+        """Write a pickle into our slab; None when there is no room in it. Any thread, not under the lock: the copy may take long.
+
+        Raises ObjectStoreFullError where this process cannot map the arena.
+        """
         if self.arena is None:
             return None
         size, _ = layout(pickled)
@@ -273,18 +277,33 @@ class StoreClient:
         return self._core.closed if gone else ObjectStoreFullError(message.error)  # type: ignore[return-value]  # checked above
 
     def _fill_then(self, message: Allocated, pickled: Pickled, then: Callable[[Stored | Exception], None]) -> None:
-        result = self.error_of(message) if message.error else self.fill(message, pickled)
+        result: Stored | Exception
+        try:
+            result = self.error_of(message) if message.error else self.fill(message, pickled)
+        except ObjectStoreFullError as error:
+            result = error
         with self._core.batch():
+            if isinstance(result, Exception) and not message.error:
+                self._core.node.send(FreeExtent(message.extent))
             then(result)
 
     def fill(self, message: Allocated, pickled: Pickled) -> Stored:
-        """Copy a pickle into the extent that was allocated for it."""
+        """Copy a pickle into the extent that was allocated for it. Raises ObjectStoreFullError where this process cannot map the arena."""
         assert self.arena is not None
         size, spans = layout(pickled, self.arena.skew)
-        for (start, _), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
-            self.arena.write(message.offset + start, part)
+        try:
+            for (start, _), part in zip(spans, [pickled.data, *(pickled.buffers or ())], strict=True):
+                self.arena.write(message.offset + start, part)
+        except OSError as error:
+            raise self._unmapped(f"{format_bytes(size)} cannot be written", size, error) from error
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
         return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs, self._core.identity.process_id)
+
+    def _unmapped(self, what: str, size: int, error: OSError) -> ObjectStoreFullError:
+        """The arena is there, and this process has no room for it: the error says which limit it is, and what to do."""
+        assert self.arena is not None
+        text = f"{what}: {error.strerror or error}"
+        return ObjectStoreFullError(text, requested_bytes=size, capacity_bytes=self.arena.size)
 
     def owns(self, stored: Stored) -> None:
         """It is the value of an object of ours. Under the lock."""
@@ -328,7 +347,10 @@ class StoreClient:
     # -- reading
 
     def read_own(self, stored: Stored) -> tuple[memoryview, list[memoryview]]:
-        """Map an object that this process owns: (pickle, buffers). Nobody needs to be asked. Raises ObjectLostError."""
+        """Map an object that this process owns: (pickle, buffers). Nobody needs to be asked.
+
+        Raises ObjectLostError, ObjectStoreFullError.
+        """
         if self.arena is None:
             raise ObjectLostError(f"an object of {stored.size} bytes is in the object store, and this process has no shared memory")
         extent = stored.extent
@@ -338,8 +360,12 @@ class StoreClient:
 
     def _views(self, stored: Stored, extent: int, offset: int, *, own: bool) -> tuple[memoryview, list[memoryview]]:
         assert self.arena is not None
-        view = self.arena.view(offset, stored.size)
         gone, unpinned = (extent, own), self.unpinned
+        try:
+            view = self.arena.view(offset, stored.size)
+        except OSError as error:
+            unpinned.append(gone)
+            raise self._unmapped(f"an object of {format_bytes(stored.size)} cannot be read", stored.size, error) from error
         self.arena.watch(view, lambda: unpinned.append(gone))
         parts = [view[start : start + length] for start, length in stored.spans]
         return parts[0], parts[1:]

@@ -431,7 +431,7 @@ class TaskSubmitter:
             self._core.pump_later(lease.klass)
 
     def completed(self, call: Call, run_us: int) -> None:
-        """A reply came: the worker is free for more."""
+        """A reply came, or none ever will (`run_us` < 0): the worker is free for more."""
         lease: Lease = call.place
         lease.inflight.pop(call.entry.index, None)
         target: Any = call.target
@@ -439,10 +439,27 @@ class TaskSubmitter:
             lease.load_us = max(lease.load_us - self._run_us.get(target.function_id, 0.0), 0.0)
         else:
             lease.load_us = 0.0
-        self._run_us[target.function_id] = average(self._run_us.get(target.function_id, -1.0), run_us)
+        if run_us >= 0:
+            self._run_us[target.function_id] = average(self._run_us.get(target.function_id, -1.0), run_us)
         klass = lease.klass
         klass.full = False
         self._core.pump_later(klass)
+
+    def request_unsendable(self, lease_id: int, error: Exception) -> None:
+        """What a class of tasks asks for cannot be said, so none of them can run."""
+        request = self._requests.pop(lease_id, None)
+        if request is not None:
+            request.klass.requests.discard(lease_id)
+            self.fail_class(request.klass, lambda call: error, drop=False)
+
+    def define_unsendable(self, peer: Peer, function: str, error: Exception) -> None:
+        """A worker will never know this function: what was pushed there of it does not run."""
+        peer.defined.discard(function)
+        for lease in [lease for lease in self._leases.values() if lease.peer is peer]:
+            for call in list(lease.inflight.values()):
+                if call.target.function_id == function:  # type: ignore[union-attr]  # tasks have function targets
+                    self.completed(call, -1)
+                    self._core.caller.settle_error(call, error)
 
     def pump(self, klass: LeaseClass) -> None:
         """After a batch of replies: fill the freed workers, and let go of those that are not needed."""

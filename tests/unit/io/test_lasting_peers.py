@@ -121,6 +121,32 @@ async def test_lp2_connections_that_never_stay_end_the_link_after_the_time_to_me
     assert len(client.lost) == 1
 
 
+async def test_pe3_frames_are_counted_right_when_a_message_cannot_be_encoded_and_the_connection_breaks() -> None:
+    """What the ledger counts is what the other side has got: after a break nothing is missing and nothing comes twice."""
+    network = Script(lambda number: number > 1)
+    client = Client(network)
+    unsendable: list[AnyMessage] = []
+    client.unsendable = lambda peer, message, error: unsendable.append(message)  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        # The first connection ends when the server has answered once.
+        await client.news.wait()
+        for seq in (2, 10**30, 3):
+            client.peer.send(Cancel(seq, 1))
+        while len(client.got) < 3 and not client.lost:
+            client.news.clear()
+            await client.news.wait()
+        client.peer.send(Cancel(4, 1))
+        while len(client.got) < 4 and not client.lost:
+            client.news.clear()
+            await client.news.wait()
+    assert client.lost == []
+    assert client.got == [Cancel(seq, 1) for seq in (1, 2, 3, 4)]
+    assert unsendable == [Cancel(10**30, 1)]
+    ledger = client.peer._ledger  # type: ignore[attr-defined]
+    assert ledger.sent == 4, "each message went in a frame of its own, and the one that was not sent is not counted"
+    await client.end(network)
+
+
 class Door:
     """A network that only accepts, and nobody can be asked over it."""
 

@@ -337,3 +337,67 @@ def test_a_closed_listener_leaves_its_address(world: World, client: Side, server
     server.listen()
     server.act(server.peers.close)
     world.run_until(client.host.run(client.peers.listen(ADDRESS)))
+
+
+TOO_LARGE = 10**30
+POISON = [Cancel(TOO_LARGE, 1), Define("f", "caf\udce9", b"")]
+
+
+class TakesBack(Log):
+    """... and what cannot be encoded comes back to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back: list[tuple[AnyMessage, type[Exception]]] = []
+
+    def unsendable(self, peer: Peer, message: AnyMessage, error: Exception) -> None:
+        self.back.append((message, type(error)))
+
+
+def connected(world: World, log: Log) -> tuple[Side, Side, Peer]:
+    """A client with this handler, and its server."""
+    server, client = Side(world, "server", "worker"), Side(world, "client", "driver")
+    client.log = log
+    client.peers = Peers(client.host.ports, client.identity, log)
+    server.listen()
+    peer = client.connect()
+    world.run_until(lambda: bool(server.log.peers and log.peers))
+    return server, client, peer
+
+
+def test_pe3_a_message_that_cannot_be_encoded_costs_those_beside_it_nothing(world: World) -> None:
+    log = TakesBack()
+    server, client, peer = connected(world, log)
+    good = [Cancel(number, 1) for number in range(4)]
+    client.act(lambda: send_all(peer, [good[0], POISON[0], good[1], good[2], POISON[1], good[3]]))
+    world.run_until(lambda: len(server.log.messages) == 4 and len(log.back) == 2)
+    assert server.log.messages == good
+    assert log.back == [(POISON[0], OverflowError), (POISON[1], UnicodeEncodeError)]
+    assert server.log.lost == log.lost == []
+
+
+def test_pe3_an_answer_that_cannot_be_encoded_does_not_end_the_connection(world: World) -> None:
+    log = TakesBack()
+    server, _, peer = connected(world, log)
+
+    def answer(peer: Peer) -> None:
+        peer.send(POISON[0])
+        peer.flush()
+        peer.send(Cancel(2, 1))
+
+    log.on_messages = answer
+    server.act(lambda: server.log.peers[0].send(Cancel(1, 1)))
+    world.run_until(lambda: server.log.messages == [Cancel(2, 1)] and bool(log.back))
+    assert not peer.lost
+    assert server.log.lost == log.lost == []
+
+
+def test_pe3_where_nobody_takes_it_back_text_is_made_fit_and_the_rest_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client, peer = connected(world, Log())
+    client.act(lambda: send_all(peer, [POISON[0], POISON[1], Cancel(1, 1)]))
+    world.run_until(lambda: len(server.log.messages) == 2)
+    assert server.log.messages == [Cancel(1, 1), Define("f", "caf\\udce9", b"")]
+    assert "Cancel for Peer(" in caplog.text
+    assert f"seq={TOO_LARGE} is a number of more than 64 bits" in caplog.text
