@@ -164,8 +164,11 @@ class ActorCalls:
     def submit(self, client: ActorClient, call: Call) -> None:
         """Send the call, or queue it behind those before it (SEMANTICS 20)."""
         client = call.place = client.same_as or client
-        if call.extra and not call.waiting_for:
-            self._core.caller.lacks_arguments(call)
+        if call.extra and call.deps and not call.waiting_for and not self._core.caller.lacks_arguments(call) and client.state != "dead":
+            failed = self._core.caller.failed_argument(call)
+            if failed is not None:
+                self._core.caller.finish(call, failed)
+                return
         if client.state == "alive" and not client.queue and not (call.extra and call.waiting_for):
             self._push(client, call)
         elif client.state == "dead":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import TaskCancelledError, TaskTimeoutError
 from actorflow._core.policy.ownership import Borrowed, Owned
+from actorflow._core.policy.work_list import WorkList
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.serialization.values import Pickled
@@ -21,7 +23,7 @@ from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.large_arguments import Large
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.tasks import Lease
-from actorflow._core.worker.wakers import Callback, FutureWaiter, Waiter
+from actorflow._core.worker.wakers import Dependent, FutureWaiter, Waiter
 
 if TYPE_CHECKING:
     from actorflow._core.base.targets import ActorTarget, FunctionTarget, MethodTarget
@@ -41,6 +43,8 @@ class Caller:
         self._core = core
         self._entries = core.references.owned.entries
         self._orphans = core.cancels.orphans
+        self._ready: WorkList[Callable[[], None]] = WorkList(operator.call)
+        """What waited for entries that are settled now: see Dependent."""
 
     # -- making calls
 
@@ -111,7 +115,7 @@ class Caller:
         """Have `argument_ready` called for each reference among the arguments whose object is not there yet."""
         for entry in unsettled(call.deps or ()):
             call.waiting_for += 1
-            self.when_settled(entry, partial(self._one_argument_ready, call))
+            self.when_settled(entry, partial(self.argument_ready, call))
 
     def _enqueue_task(self, call: Call) -> None:
         failed = self.failed_argument(call)
@@ -136,9 +140,6 @@ class Caller:
             return False
         self.wait_for_arguments(call)
         return True
-
-    def _one_argument_ready(self, call: Call, _settled: Entry) -> None:
-        self.argument_ready(call)
 
     def argument_ready(self, call: Call) -> None:
         """One thing less that the call waits for: it goes on its way when that was the last."""
@@ -406,6 +407,8 @@ class Caller:
             entry.waiters = None
             for waiter in waiters:
                 waiter.settled(entry)
+            if self._ready.items:
+                self._ready.run()
         if not entry.local and self._core.references.owned.settled_free(entry):
             self._core.references.free(entry)
 
@@ -495,6 +498,8 @@ class Caller:
             entry.waiters = None
             for waiter in waiters:
                 waiter.settled(entry)
+            if self._ready.items:
+                self._ready.run()
         if not entry.local and self._core.references.owned.settled_free(entry):
             self._core.references.free(entry)
 
@@ -514,10 +519,13 @@ class Caller:
         waiters, entry.waiters = entry.waiters, None
         for waiter in waiters or ():
             waiter.settled(entry)
+        if self._ready.items:
+            self._ready.run()
 
-    def when_settled(self, entry: Entry, fn: Callable[[Any], None]) -> None:
-        """Call `fn(entry)` when the outcome is there. Under the lock."""
-        self.add_waiter(entry, Callback(fn))
+    def when_settled(self, entry: Entry, fn: Callable[[], None]) -> None:
+        """Call `fn` once when the outcome of `entry`, which is not there yet, is. Whatever it settles is its own affair. Under the lock."""
+        assert entry.outcome is None, "whoever has it already has nothing to wait for"
+        self.add_waiter(entry, Dependent(fn, self._ready))
 
     def add_waiter(self, entry: Entry, waiter: Waiter) -> None:
         """Register a waiter with an unsettled entry; what is borrowed is asked of its owner. Under the lock."""

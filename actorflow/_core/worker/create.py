@@ -59,7 +59,7 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
             creation.move(placed)
         for entry in unsettled(call.deps or ()):
             call.waiting_for += 1
-            core.caller.when_settled(entry, lambda _settled: creation.ready())
+            core.caller.when_settled(entry, creation.ready)
         if not call.waiting_for:
             creation.send()
     return client
@@ -111,7 +111,7 @@ class Creation:
         lost = unsettled(call.deps or ())
         call.waiting_for += len(lost)
         for entry in lost:
-            core.caller.when_settled(entry, lambda _settled: self.ready())
+            core.caller.when_settled(entry, self.ready)
         if lost:
             return
         for entry in call.deps or ():

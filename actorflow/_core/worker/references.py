@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership
+from actorflow._core.policy.work_list import WorkList
 from actorflow._core.protocol.messages import (
     AddBorrow,
     BorrowAck,
@@ -22,6 +23,7 @@ from actorflow._core.protocol.messages import (
     RefGroup,
 )
 from actorflow._core.worker.object_ref import ObjectRef
+from actorflow._core.worker.wakers import Callback
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -42,6 +44,8 @@ class References:
         self._token = 0
         self._owing: dict[tuple[str, str], list[Borrowed]] = {}
         self._draining = False
+        self._gone: WorkList[Sequence[RefGroup]] = WorkList(self._unpin_table)
+        """The references inside values that are gone. Values may be nested as deep as users like."""
 
     # -- handles
 
@@ -97,13 +101,25 @@ class References:
 
     def unpin_all(self, entries: Sequence[Entry]) -> None:
         """What contained these is gone."""
+        self._unpin(entries)
+        if self._owing and not self._draining:
+            self._pay_back()
+
+    def _unpin(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if type(entry) is Owned:
                 if self.owned.unpin(entry):
                     self._freed(entry)
             elif self.borrowed.unpin(entry):  # type: ignore[arg-type]
                 self._forgotten(entry)  # type: ignore[arg-type]
-        if self._owing and not self._draining:
+
+    def _unpin_table(self, groups: Sequence[RefGroup]) -> None:
+        self._unpin(self.entries_of(groups))
+
+    def _value_gone(self, groups: Sequence[RefGroup]) -> None:
+        """A value with these inside is gone, and others may go with it: none of them within another."""
+        self._gone.add(groups)
+        if self._gone.run() and self._owing and not self._draining:
             self._pay_back()
 
     def groups(self, entries: Sequence[Entry]) -> list[RefGroup]:
@@ -256,7 +272,7 @@ class References:
         elif entry.outcome is not None:
             self._answer_fetch(peer, entry)
         else:
-            self._core.caller.when_settled(entry, lambda settled: self._answer_fetch(peer, settled))
+            self._core.caller.add_waiter(entry, Callback(lambda settled: self._answer_fetch(peer, settled)))
 
     def _answer_fetch(self, peer: Peer, entry: Owned) -> None:
         if peer.lost or entry.outcome is None:
@@ -296,7 +312,7 @@ class References:
     def _freed(self, entry: Owned) -> None:
         outcome = entry.outcome
         if outcome is not None and outcome.refs:
-            self.unpin_all(self.entries_of(outcome.refs))
+            self._value_gone(outcome.refs)
         self._core.objects.freed(entry)
 
     def free(self, entry: Owned) -> None:
@@ -308,7 +324,7 @@ class References:
             self._owing.setdefault((entry.owner, entry.address), []).append(entry)
         if entry.outcome is not None:
             if entry.outcome.refs:
-                self.unpin_all(self.entries_of(entry.outcome.refs))
+                self._value_gone(entry.outcome.refs)
             self._core.objects.forget_outcome(entry)
 
     def _pay_back(self) -> None:

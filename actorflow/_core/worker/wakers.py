@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from actorflow._core.io.busy_poll import BusyPoll
 from actorflow._core.io.notebook import Ticker
+from actorflow._core.policy.work_list import WorkList
 
 _running_loop = asyncio._get_running_loop
 
@@ -128,8 +129,26 @@ class Countdown:
             self.gate.wake(self.future)
 
 
+class Dependent:
+    """What goes on when the entry is settled and may settle others by that, such as a call that takes it as an argument.
+
+    It only goes on the list: whoever settles runs that when all who wait for the entry have been told. So a chain of calls whose root
+    fails ends link by link, and not in a recursion as deep as it is long.
+    """
+
+    __slots__ = ("_fn", "_ready")
+
+    def __init__(self, fn: Callable[[], None], ready: WorkList[Callable[[], None]]) -> None:
+        self._fn = fn
+        self._ready = ready
+
+    def settled(self, entry: Any) -> None:
+        """See Waiter."""
+        self._ready.add(self._fn)
+
+
 class Callback:
-    """A plain function, called under the lock."""
+    """A plain function, called under the lock. It must not settle anything: see Dependent."""
 
     __slots__ = ("fn",)
 

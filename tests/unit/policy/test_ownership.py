@@ -610,6 +610,73 @@ def test_thousands_of_references_travel_in_one_group_and_return_in_one_message()
     assert [type(message) for message in net.wires["c", "a"]] == [m.DropBorrow]
 
 
+NESTED = 5_000
+"""As deep as values lie within one another: far deeper than Python's stack."""
+
+
+def nest(process: Process) -> None:
+    """Leave one handle: to a value with a reference to a value with a reference to ..."""
+    process.put([])
+    for _ in range(NESTED):
+        process.put(process.handles[-1:])
+        del process.handles[0]
+    process.end_batch()
+    assert len(process.references.owned.entries) == NESTED + 1
+
+
+def test_ow_1_values_within_values_go_with_the_last_handle_however_deep() -> None:
+    [a] = net_of("a").processes.values()
+    nest(a)
+    a.handles.clear()
+    a.end_batch()
+    assert a.references.owned.entries == {}, "OW-1"
+
+
+def test_ow_1_a_borrower_that_has_looked_all_the_way_down_lets_go_of_all_with_one_message() -> None:
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    nest(a)
+    a.call("b", [a.handles[0]])
+    a.handles.clear()
+    net.deliver_all()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    for _ in range(NESTED):
+        b.look(b.handles[-1])
+        net.deliver_all()
+        b.look(b.handles[-1])
+        del b.handles[1:-1]
+    b.end_batch()
+    del b.handles[1:]
+    b.end_batch()
+    assert len(a.references.owned.entries) == NESTED + 1, "the borrower keeps the outermost, and that all the others"
+    assert len(b.references.borrowed.entries) == NESTED + 1
+    net.deliver_all()
+    b.handles.clear()
+    b.end_batch()
+    assert b.references.borrowed.entries == {}
+    assert [type(message) for message in net.wires["b", "a"]] == [m.DropBorrow]
+    net.deliver_all()
+    a.handles.clear()
+    a.end_batch()
+    assert a.references.owned.entries == {}, "OW-1"
+
+
+def test_ow_1_a_borrower_that_is_lost_frees_what_is_nested() -> None:
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    nest(a)
+    a.call("b", [a.handles[0]])
+    a.handles.clear()
+    net.deliver_all()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    net.kill("b")
+    a.end_batch()
+    net.deliver_all()
+    assert a.references.owned.entries == {}, "OW-1"
+
+
 # Histories --------------------------------------------------------------------------------------------------
 
 NAMES = ("a", "b", "c")
