@@ -51,6 +51,8 @@ DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
 DRAIN_IDLE_S = 1.0
 """The same where there is no reference: a thousand idle actors must cost no more than the looking."""
+SHUT_DOWN = "actorflow has been shut down in this process"
+"""What those get who wait while the program itself ends the runtime."""
 Handler = Callable[[Peer, Any], None]
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
@@ -158,7 +160,7 @@ class Core:
 
     def end(self) -> None:
         """From now on nothing can be asked here, and what still waits fails; the connections stay. On the protocol's loop."""
-        error = ClusterConnectionError("actorflow has been shut down in this process")
+        error = ClusterConnectionError(SHUT_DOWN)
         with self.batch():
             self.closed = self.closed or error
             self._fail_everything(self.closed)
