@@ -36,6 +36,7 @@ from actorflow._core.worker.references import References
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
+from actorflow._core.worker.turns import Turns
 from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Core:
         self.identity = identity
         self.blocker = blocker
         self.gates = Gates(ports.lock, self._new_waiting_loop)
+        self.turns = Turns(ports.monotonic)
         self.references = References(self)
         self.dropped = self.references.dropped
         self.cancels = Cancels(self)
