@@ -86,6 +86,8 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
                 raise GetTimeoutError(
                     f"{done} of {len(entries)} results were there after {timeout:g} s. The calls go on: wait again, or cancel them"
                 ) from None
+    elif core.turns.due():
+        await core.turns.give()
     values = await core.objects.open_all(entries)
     return values[0] if single else values
 
@@ -121,6 +123,8 @@ async def wait(
                 async with asyncio.timeout(timeout):
                     await waiting
         done = _first_done(entries, num_returns)
+    elif (turns := checked[0]._core.turns).due():
+        await turns.give()
     pending = checked.copy()
     for position in reversed(done):
         del pending[position]

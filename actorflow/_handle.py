@@ -47,14 +47,14 @@ def make_interface(
     max_task_retries: int,
 ) -> Interface:
     """Return the interface of a class, its blob included."""
-    import cloudpickle  # needed at the first call, not to define a class
+    from actorflow._core.serialization.values import dumps_plain  # needed at the first call, not to define a class
 
     rows = [
         (target.name, target.kind, _spoken(target.options), target.parameters, target.defined)
         for target in methods.values()
     ]
-    # cloudpickle: retry_exceptions may name types of the user's `__main__`.
-    return read_interface(cloudpickle.dumps((name, rows, groups, max_pending_calls, max_task_retries), 5))
+    # Not plain pickle: retry_exceptions may name types of the user's `__main__`.
+    return read_interface(dumps_plain((name, rows, groups, max_pending_calls, max_task_retries)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -254,6 +254,8 @@ def shutdown() -> _Shutdown:
 def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **init_options: Any) -> T:
     """Run `main` to its end: a new event loop (uvloop), a local cluster, `main()`, and a clean end of both. Returns what `main` returns.
 
+    Tasks of the loop that are left when `main` has ended are cancelled, and may still call: the cluster ends after them, or after 1 s.
+
     `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run, and
     prints the line where it stands when it goes on; twice gives up on async cleanup, and the cluster cleans up by itself.
     """
@@ -287,6 +289,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], se
 
     from actorflow._core.io.loops import new_loop
     from actorflow._interrupt import give_up, watching
+    from actorflow._leftovers import cancel_leftovers
 
     terminated: list[int] = []
     watches: list[Watch] = []
@@ -295,7 +298,11 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], se
         with watching() as watch, _sigterm_cancels(terminated, watch):
             watches.append(watch)
             async with session:
-                return await (main() if callable(main) else main)
+                try:
+                    return await (main() if callable(main) else main)
+                finally:
+                    watch.stop()  # From here on it is not main() that does not end.
+                    await cancel_leftovers()
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from actorflow import _runtime
-from actorflow._core.base.errors import NotInitializedError
+from actorflow._core.base.errors import ClusterConnectionError, NotInitializedError
 from actorflow._core.boot.driver import Driver
 from actorflow._core.io.forks import keep_for_ever
+from actorflow._leftovers import excuse_leftovers
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -103,6 +104,7 @@ class Session:
     async def _end_async(self) -> None:
         if self._leave():
             driver = self._driver
+            excuse_leftovers(self._says_that_it_ended)
             try:
                 if driver.protocol is not None:
                     await asyncio.wrap_future(driver.protocol.run(driver.part()))
@@ -112,6 +114,12 @@ class Session:
             finally:
                 # Whatever went wrong with the farewell: the processes end.
                 await asyncio.get_running_loop().run_in_executor(None, driver.reap)
+
+    def _says_that_it_ended(self, error: BaseException) -> bool:
+        """True for what those get who wait while it is shut down by this program itself."""
+        from actorflow._core.worker.core import SHUT_DOWN  # not before the cluster starts
+
+        return isinstance(error, ClusterConnectionError) and SHUT_DOWN in str(error)
 
     def _end(self) -> None:
         if self._leave():

@@ -228,7 +228,10 @@ def _stand_in(record: ErrorRecord, problem: str, members: list[BaseException]) -
     head = f"{record.type_name}: {record.text}" if record.text else record.type_name
     short = record.type_name.rpartition(".")[2]
     if problem.startswith(NOT_UNPICKLED):
-        advice = f"Make the module that defines {short} importable here, or give it a __reduce__."
+        if "ModuleNotFoundError: " in problem or "ImportError: " in problem:
+            advice = f"Make the module that defines {short} importable here, or give it a __reduce__."
+        else:
+            advice = f"Give {short} a __reduce__ by which it can be made again."
     else:
         advice = f"To catch it by its type, make {short} picklable: leave that part out in a __reduce__."
     text = f"{head}\n(This is not an instance of {short}: {problem.rstrip('.')}. {advice})"

@@ -19,6 +19,7 @@ import cloudpickle
 from actorflow._core.base.errors import DeserializationError, SerializationError
 from actorflow._core.serialization.diagnose import explain_unpicklable
 from actorflow._core.serialization.duals import describe, text_of
+from actorflow._core.serialization.slots import SlotsPickler
 from actorflow._core.serialization.tensors import reduce_tensor
 
 INLINE_BYTES_MAX = 100 * 1024
@@ -80,7 +81,7 @@ _reducers: dict[type, Callable[[Any], Any]] = {}
 """How values of libraries are pickled that pickle themselves badly; filled when the library is there."""
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+class _Pickler(SlotsPickler):
     dispatch_table: ClassVar[ChainMap[Any, Any]] = ChainMap(_reducers, cloudpickle.Pickler.dispatch_table)
 
 
@@ -160,9 +161,9 @@ def _explain(value: Any, name: str, error: Exception) -> str:
         if name == "arguments":
             args, kwargs = value
             for key, argument in [*enumerate(args), *kwargs.items()]:
-                if (text := explain_unpicklable(argument, name=f"argument {key!r}", dumps=cloudpickle.dumps)):
+                if (text := explain_unpicklable(argument, name=f"argument {key!r}", dumps=dumps_plain)):
                     return text
-        return explain_unpicklable(value, name=name, dumps=cloudpickle.dumps) or f"{name}: {text_of(error)}"
+        return explain_unpicklable(value, name=name, dumps=dumps_plain) or f"{name}: {text_of(error)}"
     finally:
         _state.sink = previous
 
@@ -176,9 +177,19 @@ def loads(data: bytes | memoryview, buffers: Sequence[Any] | None = None, table:
     except Exception as error:
         # As in dumps: a user's __setstate__ or a missing module may raise anything.
         raise DeserializationError(
-            f"cannot rebuild a value of {len(data)} bytes: {describe(error)}; "
-            "the module that defines it must be importable here (see working_dir= and sys.path)"
+            f"cannot rebuild a value of {len(data)} bytes: {describe(error)}; {_advice(error)}"
         ) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a value that cannot be rebuilt."""
+    by_name = isinstance(error, AttributeError) and str(error).startswith("Can't get attribute")
+    if by_name and repr(sys.modules.get("__main__")) in str(error):
+        # Pickled by name, so not by us: what travels of our own pickles from `__main__` brings its class along.
+        return "it was pickled by name in the main program, which is another one here: move what defines it to a module of its own"
+    if by_name or isinstance(error, ImportError):
+        return "the module that defines it must be importable here, and be the same as there (see working_dir= and sys.path)"
+    return "what rebuilds it raised that here: look at the __reduce__, __getstate__ and __setstate__ of its classes"
 
 
 def _load_with_table(data: bytes | memoryview, buffers: Sequence[Any] | None, table: Sequence[Any]) -> Any:
@@ -209,8 +220,9 @@ Dumps = Callable[[Any], bytes]
 
 def dumps_plain(value: Any) -> bytes:
     """Pickle without out-of-band parts and without references: exceptions, functions, classes."""
-    data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data
+    with io.BytesIO() as file:
+        SlotsPickler(file, protocol=5).dump(value)
+        return file.getvalue()
 
 
 def loads_plain(data: bytes) -> Any:

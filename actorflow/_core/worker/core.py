@@ -36,6 +36,7 @@ from actorflow._core.worker.references import References
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
+from actorflow._core.worker.turns import Turns
 from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
 DRAIN_IDLE_S = 1.0
 """The same where there is no reference: a thousand idle actors must cost no more than the looking."""
+SHUT_DOWN = "actorflow has been shut down in this process"
+"""What those get who wait while the program itself ends the runtime."""
 Handler = Callable[[Peer, Any], None]
 Blocker = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 """How blocking code waits: see io/blocking.py; the simulator has its own."""
@@ -91,6 +94,7 @@ class Core:
         self.identity = identity
         self.blocker = blocker
         self.gates = Gates(ports.lock, self._new_waiting_loop)
+        self.turns = Turns(ports.monotonic)
         self.references = References(self)
         self.dropped = self.references.dropped
         self.cancels = Cancels(self)
@@ -158,7 +162,7 @@ class Core:
 
     def end(self) -> None:
         """From now on nothing can be asked here, and what still waits fails; the connections stay. On the protocol's loop."""
-        error = ClusterConnectionError("actorflow has been shut down in this process")
+        error = ClusterConnectionError(SHUT_DOWN)
         with self.batch():
             self.closed = self.closed or error
             self._fail_everything(self.closed)

@@ -16,6 +16,7 @@ from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.inspect import site_text
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.store import LostExtent, layout
+from actorflow._core.worker.turns import SMALL_PUTS
 from actorflow._core.worker.wakers import Countdown, FutureWaiter, Waiter
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Objects:
     async def open(self, entry: Entry) -> Any:
         """The value of any object, or its error raised. What is lost is made again, if that can be."""
         core, store = self._core, self._core.store
+        if core.turns.due():
+            await core.turns.give()
         while True:
             outcome = entry.outcome
             if outcome is None:
@@ -153,7 +156,10 @@ class Objects:
                 entry.outcome = m.Inline(pickled.data, pickled.buffers, groups)  # type: ignore[arg-type]
                 for inner in refs:
                     inner.pins += 1
-                return self._core.references.handle(entry)
+                ref = self._core.references.handle(entry)
+            if not entry.index % SMALL_PUTS and self._core.turns.due():
+                await self._core.turns.give()
+            return ref
         return await self._put_large(pickled, refs)
 
     async def _put_large(self, pickled: Pickled, refs: list[Entry]) -> ObjectRef[Any]:
@@ -172,7 +178,11 @@ class Objects:
                 core.references.unpin_all(refs)
             raise
         if stored is not None:
-            return self._own_stored(stored)
+            ref = self._own_stored(stored)
+            if core.turns.due():
+                # When it is copied, and not before: it may be changed by whoever has this turn.
+                await core.turns.give()
+            return ref
         waiter = FutureWaiter(core.gates.current())
         answer: list[m.Allocated] = []
         given_up = False

@@ -30,6 +30,7 @@ from actorflow._core.worker.incoming import Incoming, load_arguments, pack_resul
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
 from actorflow._core.worker.references import References
+from actorflow._core.worker.turns import Turns
 from actorflow._core.worker.wakers import Callback
 
 VALUE = m.Inline(b"value")
@@ -251,6 +252,7 @@ class Process:
         self.dropped = self.references.dropped
         self.objects = Objects(core)
         self.host = None
+        self.turns = Turns(lambda: 0.0)
         self.cancels = Cancels(core)
         self.caller = Caller(core)
         self.actors = SimpleNamespace(completed=lambda call: None)
