@@ -122,7 +122,7 @@ class Core:
         self._dirty: list[Peer] = []
         self._pumps: dict[LeaseClass, None] = {}
         self._in_batch = False
-        self._flush_scheduled = False
+        self.flush_scheduled = False
         self._ready: asyncio.Future[None] | None = None
         self._early: list[tuple[Peer, list[m.AnyMessage]]] = []
         self._kept: set[asyncio.Task[Any]] = set()
@@ -226,9 +226,9 @@ class Core:
 
     def _schedule(self, peer: Peer) -> None:
         self._dirty.append(peer)
-        if self._in_batch or self._flush_scheduled:
+        if self._in_batch or self.flush_scheduled:
             return
-        self._flush_scheduled = True
+        self.flush_scheduled = True
         ports = self.ports
         if ports.in_loop_thread():
             ports.loop.call_soon(self._flush)
@@ -243,14 +243,13 @@ class Core:
 
     def flush_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """What waits to be flushed leaves when the turn of `loop` ends: code was running on its thread that did not see it."""
-        if self._flush_scheduled:
-            loop.call_soon(self._flush)
+        loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         with self.lock:
-            if not self._flush_scheduled:
+            if not self.flush_scheduled:
                 return
-            self._flush_scheduled = False
+            self.flush_scheduled = False
         with self.batch():
             pass
 

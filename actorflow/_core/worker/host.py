@@ -19,7 +19,7 @@ from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.worker import incoming as arguments
-from actorflow._core.worker.apart import apart
+from actorflow._core.worker.apart import HiddenLoop, apart
 from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
@@ -71,6 +71,7 @@ class Host:
         self._first_steps = FirstSteps(executor.loop, self._carried)
         self._ready: deque[tuple[Mailbox[Incoming], Incoming]] = deque()
         """Calls that may start, in order."""
+        self._hidden = HiddenLoop(core, executor.hides_loop)
         self._next_hold = 1
         self.lending = Lending(self)
         self.tidying = Tidying(self)
@@ -255,26 +256,31 @@ class Host:
 
     def _run_ready(self) -> None:
         """Start what may start, in order, on the user's thread, until nothing is left or others should have a turn."""
-        ready, until = self._ready, 0.0
-        while ready:
-            try:
-                mailbox, incoming = ready.popleft()
-            except IndexError:
-                return  # A thread of the actor was faster.
-            actor = incoming.actor
-            if incoming.context is None and actor is not None and not (self.holds_cpu or actor.starting) and actor.is_async:
-                following = self._run_plain(mailbox, incoming, actor)
-            else:
-                following = self._take_next(mailbox, incoming) if self._begin(incoming) else None
-            if following is not None:
-                # Behind those that were ready before it (MB-1).
-                ready.append((mailbox, following))
-            if not until:
-                until = incoming.started + RUN_S
-            elif self._monotonic() > until:
-                if ready:
-                    self.executor.submit(self._run_ready)
-                return
+        ready, hidden, until = self._ready, self._hidden, 0.0
+        try:
+            while ready:
+                try:
+                    mailbox, incoming = ready.popleft()
+                except IndexError:
+                    return  # A thread of the actor was faster.
+                actor = incoming.actor
+                if incoming.context is None and actor is not None and not (self.holds_cpu or actor.starting) and actor.is_async:
+                    if hidden.loop is not None:
+                        hidden.show()
+                    following = self._run_plain(mailbox, incoming, actor)
+                else:
+                    following = self._take_next(mailbox, incoming) if self._begin(incoming) else None
+                if following is not None:
+                    # Behind those that were ready before it (MB-1).
+                    ready.append((mailbox, following))
+                if not until:
+                    until = incoming.started + RUN_S
+                elif self._monotonic() > until:
+                    return
+        finally:
+            hidden.show()
+            if ready:
+                self.executor.submit(self._run_ready)
 
     def _take_next(self, mailbox: Mailbox[Incoming], ended: Incoming) -> Incoming | None:
         """A call is over: the one that may start in its place."""
@@ -309,6 +315,7 @@ class Host:
         if actor is not None and actor.starting:
             self._run_as_task(incoming, fn)
             return False
+        self._hidden.suit(actor)
         # A context of its own: what it sets no other call sees (SEMANTICS 8).
         copy_context().run(self._run_sync, incoming, fn)
         return True
@@ -371,12 +378,12 @@ class Host:
         actor = incoming.actor
         try:
             if actor is None or (actor.interruptible and incoming.message.method in actor.interruptible):  # type: ignore[union-attr]
-                value = apart(self, incoming, self.interrupts.run, incoming, fn)
+                value = self.interrupts.run(incoming, fn)
             elif incoming.cancelled:
                 raise asyncio.CancelledError
             else:
                 args, kwargs = arguments.load_arguments(self.core, incoming)
-                value = apart(self, incoming, fn, *args, **kwargs)
+                value = fn(*args, **kwargs)
                 args, kwargs = (), {}
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
