@@ -271,8 +271,7 @@ class Host:
                 else:
                     following = self._take_next(mailbox, incoming) if self._begin(incoming) else None
                 if following is not None:
-                    # Behind those that were ready before it (MB-1).
-                    ready.append((mailbox, following))
+                    ready.append((mailbox, following))  # Behind those that were ready before it (MB-1).
                 if not until:
                     until = incoming.started + RUN_S
                 elif self._monotonic() > until:
