@@ -420,6 +420,18 @@ def test_st_8_what_is_freed_while_it_is_on_disk_or_on_its_way_is_deleted_in_the_
     book.check()
 
 
+def test_semantics_16_what_its_owner_will_not_let_go_is_named_in_the_error_of_a_full_store() -> None:
+    book, _ = full_book(10)
+    assert book.allocate("w", 1, 2 * PAGE, 0.0) is None
+    while steps := book.spill(0.0):
+        [asks] = steps
+        assert isinstance(asks, AskOwner)
+        assert book.owner_says("a", [], list(asks.extents), 0.0) == []
+    [denied] = book.expire(20.0, {"a": "driver a", "w": "worker w"}.__getitem__)
+    assert "0 B pinned, 40 KiB in use where it was made (40 KiB by driver a), the largest" in denied.reason
+    book.check()
+
+
 def test_a_full_disk_is_tried_again_later_and_the_error_of_a_full_store_names_it() -> None:
     book, _ = full_book(10)
     assert book.allocate("b", 1, 2 * PAGE, 0.0) is None

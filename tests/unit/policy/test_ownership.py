@@ -626,6 +626,19 @@ def nest(process: Process) -> None:
     assert len(process.references.owned.entries) == NESTED + 1
 
 
+def lent_nest() -> tuple[Net, Process, Process]:
+    """What `nest` leaves at "a", with the only handle at "b"."""
+    net = net_of("a", "b")
+    a, b = net.processes.values()
+    nest(a)
+    a.call("b", [a.handles[0]])
+    a.handles.clear()
+    net.deliver_all()
+    b.end_call(0, keep=[0], returned=[], fails=False)
+    net.deliver_all()
+    return net, a, b
+
+
 def test_ow_1_values_within_values_go_with_the_last_handle_however_deep() -> None:
     [a] = net_of("a").processes.values()
     nest(a)
@@ -635,14 +648,7 @@ def test_ow_1_values_within_values_go_with_the_last_handle_however_deep() -> Non
 
 
 def test_ow_1_a_borrower_that_has_looked_all_the_way_down_lets_go_of_all_with_one_message() -> None:
-    net = net_of("a", "b")
-    a, b = net.processes.values()
-    nest(a)
-    a.call("b", [a.handles[0]])
-    a.handles.clear()
-    net.deliver_all()
-    b.end_call(0, keep=[0], returned=[], fails=False)
-    net.deliver_all()
+    net, a, b = lent_nest()
     for _ in range(NESTED):
         b.look(b.handles[-1])
         net.deliver_all()
@@ -665,14 +671,7 @@ def test_ow_1_a_borrower_that_has_looked_all_the_way_down_lets_go_of_all_with_on
 
 
 def test_ow_1_a_borrower_that_is_lost_frees_what_is_nested() -> None:
-    net = net_of("a", "b")
-    a, b = net.processes.values()
-    nest(a)
-    a.call("b", [a.handles[0]])
-    a.handles.clear()
-    net.deliver_all()
-    b.end_call(0, keep=[0], returned=[], fails=False)
-    net.deliver_all()
+    net, a, _ = lent_nest()
     net.kill("b")
     a.end_batch()
     net.deliver_all()
