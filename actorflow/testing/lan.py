@@ -6,9 +6,10 @@
         lan.cut(lan.hosts[1], lan.hosts[0])         # packets of 1 do not reach 0; those of 0 still reach 1
         lan.part([lan.hosts[2]])                    # 2 and all others do not hear each other
         lan.heal()
+        lan.limit(1000)                             # from now on each cable carries 1 Gbit/s, in either direction
 
 Each host has an address of its own, its own loopback and ports; files, processes and the clock are the machine's. It needs root, `ip`
-(iproute2) and `nft` (nftables): `problem()` says what is missing.
+and `tc` (iproute2), and `nft` (nftables): `problem()` says what is missing.
 
     LA-1  Packets that are cut are dropped without a word, as where a cable is out: no reset, no ICMP.
     LA-2  `close` ends what was started here and removes every namespace, cable and bridge, also after an error on the way.
@@ -30,6 +31,10 @@ from actorflow.testing.errors import SimulationMisuse
 HOSTS_MAX = 100
 COMMAND_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
+BURST = "256kb"
+"""What a limited cable may take at once: several of the largest packets that a kernel hands over."""
+QUEUE = "50ms"
+"""How long a packet may wait for its turn on a limited cable before it is dropped."""
 CUTS = "actorflow_cuts"
 """The table of nftables on each host that drops what is cut, in its chain `in`."""
 
@@ -40,7 +45,7 @@ def problem() -> str:
     """Why there can be no Lan here, and what to do; empty when there can."""
     if sys.platform != "linux":
         return f"network namespaces need Linux, and this is {sys.platform}"
-    missing = [tool for tool in ("ip", "nft") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "tc", "nft") if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} cannot be found: install iproute2 and nftables"
     if os.geteuid() != 0:
@@ -143,6 +148,17 @@ class Lan:
         """All cables are whole again."""
         for host in self.hosts:
             _run(*host.command(["nft", f"flush set ip {CUTS} cut"]))
+
+    # -- speed
+
+    def limit(self, megabits: float) -> None:
+        """Every cable carries so many Mbit/s from now on, in each direction by itself. Raises SimulationMisuse."""
+        if not megabits > 0:
+            raise SimulationMisuse(f"cannot limit cables to {megabits!r} Mbit/s: give more than 0")
+        rate = ["tbf", "rate", f"{round(megabits * 1000)}kbit", "burst", BURST, "latency", QUEUE]
+        for host in self.hosts:
+            _run("tc", "qdisc", "replace", "dev", host.cable, "root", *rate)  # What comes to the host,
+            _run("tc", "-n", host.namespace, "qdisc", "replace", "dev", "eth0", "root", *rate)  # and what it sends.
 
     # -- the end
 

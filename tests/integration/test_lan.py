@@ -120,3 +120,43 @@ def test_too_many_or_none(number: int) -> None:
     with pytest.raises(SimulationMisuse, match="1 to 100 are possible"):
         Lan(number)
     assert traces() == before
+
+
+SEND = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], 4712)) as sock:
+    begun = time.perf_counter()
+    sock.sendall(bytes(int(sys.argv[2])))
+    sock.recv(1)
+    print(time.perf_counter() - begun)
+"""
+TAKE = """
+import socket, sys
+with socket.create_server((sys.argv[1], 4712)) as listener:
+    print("ready", flush=True)
+    while True:
+        sock, _ = listener.accept()
+        left = int(sys.argv[2])
+        while left:
+            left -= len(sock.recv(1 << 20))
+        sock.sendall(b"!")
+"""
+
+
+def test_a_limited_cable_carries_no_more_in_either_direction(lan: Lan) -> None:
+    size, megabits = 4_000_000, 80
+    lan.limit(8_000)
+    lan.limit(megabits)  # The newest word counts.
+    for taker, sender in (lan.hosts[:2], lan.hosts[1::-1]):
+        process = taker.start([sys.executable, "-c", TAKE, taker.address, str(size)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        seconds = float(sender.run([sys.executable, "-c", SEND, taker.address, str(size)]))
+        # 0.4 s; less what a cable takes at once.
+        assert seconds > 0.3, f"{size} bytes took {seconds:.2f} s over {megabits} Mbit/s"
+
+
+@pytest.mark.parametrize("megabits", [0, -1, float("nan")])
+def test_a_cable_carries_something(lan: Lan, megabits: float) -> None:
+    with pytest.raises(SimulationMisuse, match="give more than 0"):
+        lan.limit(megabits)

@@ -76,7 +76,8 @@ class Groups:
         self._alarm_at = 0.0
         self._soon: asyncio.Handle | None = None
         self._spoken_to: dict[ProcessId, None] = {}
-        """Who is to hear at the end of the turn what was said in it."""
+        self._nodes_spoken_to: dict[ProcessId, None] = {}
+        """Who is to hear at the end of the turn what was said in it: first those who wait for an answer, then nodes."""
         self._in_turn = False
         """More words may follow before the turn is over."""
         self._inside: dict[GroupId, dict[ActorId, int]] = {}
@@ -134,9 +135,10 @@ class Groups:
                 self._look()
             else:
                 self._set_alarm()
-            spoken_to, self._spoken_to = self._spoken_to, {}
-            for process_id in spoken_to:
+            for process_id in (*self._spoken_to, *self._nodes_spoken_to):
                 self._directory.flush(process_id)
+            self._spoken_to.clear()
+            self._nodes_spoken_to.clear()
 
     # -- from drivers and workers
 
@@ -332,7 +334,7 @@ class Groups:
         """Do what was decided, in order, and look at those who wait before this turn of the loop ends."""
         for decision in decisions:
             if isinstance(decision, Prepare | Commit | Cancel | Return):
-                self._spoken_to[decision.node_id] = None
+                self._nodes_spoken_to[decision.node_id] = None
             if isinstance(decision, Ready | Waiting | Rescheduling | Removed):
                 self._tell(decision)
             elif isinstance(decision, Answer):
@@ -398,8 +400,8 @@ class Groups:
             self._soon.cancel()
             self._soon = None
         now = self._ports.monotonic()
-        self._perform(self.table.tick(now, self._ports.rng))
-        self._perform(self.table.schedule(now))
+        due = self.table.tick(now, self._ports.rng)
+        self._perform([*due, *self.table.schedule(now)])
 
 
 def _prepare(decision: Prepare) -> words.PrepareBundles:

@@ -120,8 +120,11 @@ class Planner:
 
     def touch(self) -> None:
         """There may be more room than before, or other nodes."""
+        if not self._queue:
+            self._begin()  # Nobody is there to be tried: only what was found out before is forgotten.
+            return
         self._dirty = True
-        if self._phase is Phase.CALM and self._queue:
+        if self._phase is Phase.CALM:
             self._phase_until = -math.inf  # who could never be placed may starve now
 
     @property
