@@ -4,10 +4,11 @@
     python -m benchmarks.broadcast --mbit 500 --check  compares with the target
 
 transfers.py has all nodes on loopback, where a copy costs nothing but the processors, which all nodes share; so it says what the machine
-can do, and not which way the bytes go. Here each node is on a host of its own (a network namespace), and each cable carries so much in each
-direction. Each round measures, one after the other: a plain copy from the first host to the second, over TCP without TLS; plain copies to
-all others at one time, which is what a broadcast would be if every node asked the first one; a pull, in which an actor on another host reads an
-array that the driver on the first host has put; and a broadcast, in which one actor on each of them does. Between hosts there is TLS.
+can do, and not which way the bytes go. Here each node is on a host of its own (a network namespace), and each cable carries so much in
+each direction. Each round measures, one after the other: a plain copy from the first host to the second, over TCP without TLS; plain
+copies to all others at one time, which is what a broadcast would be if every node asked the first one; a pull, in which an actor on
+another host reads an array that the driver on the first host has put; and a broadcast, in which one actor on each of them does. Between
+hosts there is TLS.
 
 It needs root, iproute2 and nftables, and says so and ends well where they are missing.
 """
