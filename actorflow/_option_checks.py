@@ -247,6 +247,24 @@ def label_selector(option: str, value: Any) -> dict[str, str] | None:
     return dict(value)
 
 
+def fallback_strategy(option: str, value: Any) -> tuple[dict[str, str], ...]:
+    """Selectors in the order in which they are tried, each as a dict with `label_selector` and nothing else."""
+    right = f'A list is right, as in {option}=[{{"label_selector": {{"zone": "b"}}}}, {{"label_selector": {{}}}}]'
+    if not value and not isinstance(value, Mapping | str):
+        return ()
+    if not isinstance(value, list | tuple):
+        raise wrong_type(option, value, right)
+    selectors = []
+    for number, each in enumerate(value):
+        which = f"{option}[{number}]"
+        if not isinstance(each, Mapping):
+            raise wrong_type(which, each, right)
+        if set(each) != {"label_selector"}:
+            raise wrong(which, dict(each), "is not a label_selector and nothing else", right)
+        selectors.append(label_selector(f"{which}['label_selector']", each["label_selector"]) or {})
+    return tuple(selectors)
+
+
 # Placement and environment ----------------------------------------------------------------------------------
 
 

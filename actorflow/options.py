@@ -8,7 +8,7 @@ once, and reused by every call; all that a call needs of it is computed before t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
@@ -66,6 +66,7 @@ class _PlacedKeywords(TypedDict, total=False):
     resources: Mapping[str, float]
     accelerator_type: str
     label_selector: Mapping[str, str]
+    fallback_strategy: Sequence[Mapping[str, Mapping[str, str]]]
     priority: int
     scheduling_strategy: SchedulingStrategy
     placement_group: PlacementGroup | None
@@ -129,6 +130,8 @@ class _Placed:
     """Only on a node with this kind of accelerator."""
     label_selector: Mapping[str, str] | None = None
     """Only on a node with these labels."""
+    fallback_strategy: tuple[dict[str, str], ...] = ()
+    """Selectors that are tried in their order where no node with the labels has room, as in [{"label_selector": {"zone": "b"}}]."""
     priority: int = 0
     """Higher is served first when resources are short."""
     scheduling_strategy: str | NodeAffinity = "default"
@@ -165,8 +168,11 @@ class _Placed:
             from actorflow._core.policy.placement_wish import wish_text
 
             node, soft = (strategy.node_id, strategy.soft) if isinstance(strategy, NodeAffinity) else ("", False)
-            text = wish_text(self.label_selector, spread=strategy == "spread", node=node, soft=soft)
+            text = wish_text(self.label_selector, self.fallback_strategy, spread=strategy == "spread", node=node, soft=soft)
             object.__setattr__(self, "placement", text)
+        if self.fallback_strategy and not self.label_selector:
+            what, instead = "has no label_selector to fall back from", "add label_selector={...}, or leave it out"
+            raise _clash("fallback_strategy", what, instead, "fallback_strategy")
         if self.placement_group is not None or self.bundle_index >= 0 or self.capture_child_tasks:
             self._place_in_group(demand)
         environment = {"env_vars": self.env_vars, "working_dir": self.working_dir}
@@ -331,6 +337,7 @@ _PLACED_CHECKS: Checks = {
     "resources": check.custom_resources,
     "accelerator_type": check.name_or_none,
     "label_selector": check.label_selector,
+    "fallback_strategy": check.fallback_strategy,
     "priority": check.integer,
     "scheduling_strategy": check.strategy(NodeAffinity),
     "placement_group": check.placement_group,

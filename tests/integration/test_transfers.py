@@ -96,6 +96,21 @@ async def test_arguments_and_results_cross_nodes() -> None:
             await store_is_empty()
 
 
+async def test_tasks_run_where_their_large_arguments_lie() -> None:
+    count = 1_000_000
+    with cluster(2, 2) as nodes:
+        async with af.init(address=nodes[0].tcp):
+            mine, other = await node_ids()
+            far = ones.options(scheduling_strategy=on(other)).remote(count)
+            near = await af.put(np.ones(count))
+            await af.wait([far])
+            assert await total(far) == (count, other)
+            assert await total(near) == (count, mine)
+            assert await total(np.ones(count)) == (count, mine), "an argument that was not put"
+            del far, near
+            await store_is_empty()
+
+
 async def test_a_broadcast_reaches_all_nodes() -> None:
     count = 2_000_000
     with cluster(1, 1, 1, 1) as nodes:

@@ -161,6 +161,12 @@ def test_labels_and_strategies_choose_the_node(sim_seed: int) -> None:
         found["zone b"] = set(await asyncio.gather(*(zone(0.3) for _ in range(5))))
         found["not b"] = set(await asyncio.gather(*(where.options(label_selector={"zone": "!b"})(0.3) for _ in range(5))))
         [place] = found["zone b"]
+        others = [{"label_selector": {"zone": "d"}}, {"label_selector": {}}]
+        fallback = where.options(label_selector={"zone": "b"}, fallback_strategy=others)
+        found["b and others"] = set(await asyncio.gather(*(fallback(0.3) for _ in range(4))))
+        in_b = [{"label_selector": {"zone": "b"}}]
+        nowhere = await Place.options(label_selector={"zone": "d"}, fallback_strategy=in_b).remote()  # type: ignore[attr-defined]
+        found["actor by fallback"] = await nowhere.node()
         pinned = where.options(scheduling_strategy=af.NodeAffinity(place))
         found["pinned"] = set(await asyncio.gather(*(pinned(0.3) for _ in range(5))))
         spread = where.options(scheduling_strategy="spread", num_cpus=0.1)
@@ -187,7 +193,8 @@ def test_labels_and_strategies_choose_the_node(sim_seed: int) -> None:
         assert found.pop("zone b") == found.pop("pinned") == {b}
         assert b not in found.pop("not b")
         assert len(found.pop("spread")) == 2
-        assert found.pop("actor") == b
+        assert len(found.pop("b and others")) == 2, "b has room for two, and the others do not wait for it"
+        assert found.pop("actor") == found.pop("actor by fallback") == b
         assert found.pop("soft")
         words = list(found.values())
         assert "zone=d" in words[0]

@@ -135,6 +135,58 @@ def test_a_large_result_stays_where_it_was_made_and_is_read_everywhere(sim_seed:
         assert end(cluster, driver) == [True, *[total(value(2))] * 4]
 
 
+def test_tasks_run_where_their_large_arguments_lie(sim_seed: int) -> None:
+    async def main() -> dict[str, Any]:
+        refs = {node: make.options(scheduling_strategy=on(node)).remote(4) for node in (a, b)}
+        little = make.options(scheduling_strategy=on(b)).remote(4, 20_000)
+        await af.wait([*refs.values(), little], num_returns=3)
+        mine = await af.put(value(4))
+        await asyncio.sleep(1.0)  # What made them has given its room back.
+        found: dict[str, Any] = {
+            "a": await add(refs[a]),
+            "b": await asyncio.gather(*(add(refs[b], 1.0) for _ in range(4))),
+            "here": await add(mine),
+            "little": await add(little),
+        }
+        # It is full: the next one does not wait for it, and the value comes after it.
+        await asyncio.sleep(1.0)
+        busy = [add.remote(refs[b], 5.0) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        found["elsewhere"] = await add(refs[b])
+        await asyncio.gather(*busy)
+        return found
+
+    with World(sim_seed) as world:
+        cluster, [a, b] = stage(world, nodes=2)
+        driver = cluster.driver(main, stay=True)
+        found = end(cluster, driver)
+        here, on_a, on_b = [node.node.node_id for node in cluster.nodes if node.node is not None]
+        whole = total(value(4))
+        assert found["a"] == (whole, on_a)
+        assert found["b"] == [(whole, on_b)] * 4
+        assert found["here"] == (whole, here)
+        assert found["little"] == (total(value(4, 20_000)), here), "it is not worth the way"
+        assert found["elsewhere"][0] == whole
+        assert found["elsewhere"][1] != on_b
+
+
+def test_lo_2_classes_for_arguments_on_other_nodes_are_forgotten(sim_seed: int) -> None:
+    async def main() -> list[Any]:
+        refs = [make.options(scheduling_strategy=on(node)).remote(4) for node in added]
+        await af.wait(refs, num_returns=len(refs))
+        for ref in refs:
+            await add(ref)
+            await asyncio.sleep(1.0)
+        from actorflow import _runtime
+
+        return [key for key in _runtime.current().tasks._classes if isinstance(key, tuple)]  # type: ignore[attr-defined]
+
+    with World(sim_seed) as world:
+        cluster, added = stage(world, nodes=3)
+        [last] = end(cluster, cluster.driver(main, stay=True))
+        assert last[1] == added[-1].node.node_id  # type: ignore[union-attr]
+
+
 def test_large_arguments_and_results_of_actors_cross_nodes(sim_seed: int) -> None:
     async def main() -> list[int]:
         one = Keeper.options(scheduling_strategy=on(a)).remote()  # type: ignore[attr-defined]

@@ -5,6 +5,8 @@ A node never forwards: it tells the owner whom to ask. With one node in the clus
     EL-1  A request is sent on only to a node that could hold it, is not draining, and has not sent it on itself.
     EL-2  What could run here now stays, unless its strategy wants it elsewhere; what waits is looked at again when another node has room.
     EL-3  After REDIRECTS_MAX nodes a request stays where it could wait: views are late, and it would wander.
+    EL-4  A request that nobody has sent on yet goes to the node where most of its arguments lie. Only that node knows for certain whether
+          it has room: if not, it sends the request on, to this one as well.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from actorflow._core.policy.cluster_view import ClusterView
 from actorflow._core.policy.node_records import NodeRecord, NodeReport
 from actorflow._core.policy.placement_wish import work_class
 from actorflow._core.policy.scheduling import Scheduler
-from actorflow._core.policy.work_class import Chosen, Infeasible, NodeAffinity, Queued, Request, WorkClass
+from actorflow._core.policy.work_class import Chosen, Infeasible, NodeAffinity, Queued, Request, Strategy, WorkClass
 from actorflow._core.protocol.messages import NodeLoad, NodesChanged
 
 REPORT_S = 0.02
@@ -31,6 +33,8 @@ MOVED_MAX = 64
 MOVE_AGAIN_S = 0.5
 """... and after this time without news, as what was sent to a node and went elsewhere is no news of it."""
 CLASSES_MAX = 1_000
+
+NOWHERE: Mapping[ProcessId, int] = {}
 
 Place = tuple[ProcessId, str]
 """A node and its address."""
@@ -109,11 +113,17 @@ class Elsewhere:
     # -- choosing
 
     def better_place(
-        self, resources: Mapping[str, int], placement: str, excluded: list[ProcessId], *, waits: bool = False
+        self,
+        resources: Mapping[str, int],
+        placement: str,
+        excluded: list[ProcessId],
+        *,
+        locality: Mapping[ProcessId, int] = NOWHERE,
+        waits: bool = False,
     ) -> Place | Infeasible | None:
         """Where a request had better go; None: it stays here. Infeasible: no node can ever hold it.
 
-        `waits`: it is here already, and leaves only for a node that has room.
+        `locality`: bytes of its arguments by node. `waits`: it is here already, and leaves only for a node that has room.
         """
         if self.alone and not placement:
             return None
@@ -126,11 +136,14 @@ class Elsewhere:
         work = self._class(resources, placement)
         here = self._view.get(context.node_id)
         assert here is not None
+        if not excluded and not waits and (place := self._holder(work, locality)) is not None:
+            self._view.debit(place[0], resources, now)
+            return place
         # Somebody has sent it here: it stays for room, or because it has wandered enough (EL-3).
         arrived = bool(excluded) and not waits and could_hold(work, here)
         if arrived and (len(excluded) >= REDIRECTS_MAX or here.has_room(work.resources)):
             return None
-        decision = self._scheduler.choose(Request(work, local=context.node_id, excluded=excluded), now, self._rng)
+        decision = self._scheduler.choose(Request(work, context.node_id, locality, excluded), now, self._rng)
         if isinstance(decision, Infeasible):
             return decision
         assert isinstance(decision, Chosen | Queued)
@@ -138,6 +151,14 @@ class Elsewhere:
             return None
         self._view.debit(decision.node_id, resources, now)
         return decision.node_id, self._addresses[decision.node_id]
+
+    def _holder(self, work: WorkClass, locality: Mapping[ProcessId, int]) -> Place | None:
+        """EL-4: the node that has the most of the arguments, if that is another one and could hold the work when idle."""
+        node_id = next(iter(locality), "")
+        node = self._view.get(node_id) if node_id != self._context.node_id else None
+        if node is None or node.draining or work.strategy is not Strategy.DEFAULT or not could_hold(work, node):
+            return None
+        return node_id, self._addresses[node_id]
 
     def _class(self, resources: Mapping[str, int], placement: str) -> WorkClass:
         key = (tuple(sorted(resources.items())), placement)

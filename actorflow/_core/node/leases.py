@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class Lease:
     """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
 
-    __slots__ = ("_room", "claim", "client", "env", "excluded", "number", "placement", "removed", "ticket", "worker")
+    __slots__ = ("_room", "claim", "client", "env", "excluded", "locality", "number", "placement", "removed", "ticket", "worker")
 
     def __init__(self, room: Leases, client: Client, request: RequestLease, ticket: Ticket) -> None:
         self._room = room
@@ -49,6 +49,7 @@ class Lease:
         self.ticket = ticket
         self.excluded = request.excluded
         """Nodes that have sent the request on."""
+        self.locality = request.locality
         self.claim: Claim | None = None
         self.worker: WorkerProcess | None = None
         self.removed = False
@@ -106,7 +107,8 @@ class Leases:
             return
         in_group = message.placement.startswith(GROUP)
         if not in_group:
-            place = self._elsewhere.better_place(message.resources, message.placement, message.excluded)
+            placement, excluded, locality = message.placement, message.excluded, message.locality
+            place = self._elsewhere.better_place(message.resources, placement, excluded, locality=locality)
             if isinstance(place, Infeasible):
                 peer.send(LeaseRefused(message.lease, "infeasible", place.reason))
                 return
@@ -250,7 +252,7 @@ class Leases:
             lease = cast(Lease, ticket.holder)
             # Who was full when it sent the request on may have room by now.
             excluded = lease.excluded if now - ticket.requested_at < MOVE_AGAIN_S else []
-            place = self._elsewhere.better_place(ticket.demand, lease.placement, excluded, waits=True)
+            place = self._elsewhere.better_place(ticket.demand, lease.placement, excluded, locality=lease.locality, waits=True)
             if place is None or isinstance(place, Infeasible):
                 continue
             self._withdraw(lease)

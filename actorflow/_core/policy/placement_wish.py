@@ -7,21 +7,30 @@ The text is JSON, empty for most work; for work in a placement group it is that 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from actorflow._core.base.ids import GroupId
-from actorflow._core.policy.label_selectors import parse_selector
+from actorflow._core.policy.label_selectors import parse_selectors
 from actorflow._core.policy.work_class import ANY_NODE, NodeAffinity, Strategy, WorkClass
 
 GROUP = "group:"
 """How the text of work in a placement group begins; what follows is its id and the index of the bundle."""
 
-LABELS, STRATEGY, NODE, SOFT = "labels", "strategy", "node", "soft"
+LABELS, FALLBACKS, STRATEGY, NODE, SOFT = "labels", "fallbacks", "strategy", "node", "soft"
 
 
-def wish_text(labels: Mapping[str, str] | None, *, spread: bool = False, node: str = "", soft: bool = False) -> str:
+def wish_text(
+    labels: Mapping[str, str] | None,
+    fallbacks: Sequence[Mapping[str, str]] = (),
+    *,
+    spread: bool = False,
+    node: str = "",
+    soft: bool = False,
+) -> str:
     """The text for these wishes; empty for none."""
     wish: dict[str, object] = {LABELS: dict(labels)} if labels else {}
+    if fallbacks:
+        wish[FALLBACKS] = [dict(selector) for selector in fallbacks]
     if spread:
         wish[STRATEGY] = Strategy.SPREAD.value
     if node:
@@ -45,7 +54,7 @@ def work_class(resources: Mapping[str, int], text: str) -> WorkClass:
     if not text:
         return WorkClass(resources)
     wish = json.loads(text)
-    selectors = (parse_selector(LABELS, wish[LABELS]),) if LABELS in wish else ANY_NODE
+    selectors = parse_selectors(LABELS, wish[LABELS], FALLBACKS, wish.get(FALLBACKS, ())) if LABELS in wish else ANY_NODE
     strategy: Strategy | NodeAffinity = Strategy(wish.get(STRATEGY, Strategy.DEFAULT.value))
     if NODE in wish:
         strategy = NodeAffinity(str(wish[NODE]), bool(wish.get(SOFT)))

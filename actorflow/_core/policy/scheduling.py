@@ -25,6 +25,7 @@ from typing import Protocol
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.base.resources import CPU
 from actorflow._core.policy.cluster_view import ClusterView
+from actorflow._core.policy.locality import LOCALITY_BYTES_MIN
 from actorflow._core.policy.nearest_node import explain_infeasible, explain_node
 from actorflow._core.policy.node_index import PACKED_BELOW, Column, first_slot, least_used, nth_slot
 from actorflow._core.policy.work_class import (
@@ -40,8 +41,6 @@ from actorflow._core.policy.work_class import (
 
 DRAWN_SHARE = 5
 """The least used fifth of the nodes that could hold the work take part in a draw, one at least. Precedent: Ray."""
-LOCALITY_BYTES_MIN = 1 << 20
-"""A node that holds less of the arguments is not worth the way: this is moved in less than a millisecond."""
 CLASSES_MAX = 1_000
 """Of how many classes of work the candidates are remembered. A forgotten class costs some microseconds more."""
 

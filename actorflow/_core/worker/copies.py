@@ -35,6 +35,10 @@ class Copies:
         """True for an object of ours that is in use."""
         return (home, extent) in self._holders or (home == self._core.node_id and self._store.knows(extent))
 
+    def holders(self, stored: Stored) -> list[str]:
+        """Its home, and where copies are."""
+        return [stored.node, *self._holders.get((stored.node, stored.extent), ())]
+
     def freed(self, stored: Stored) -> list[str]:
         """We need it no more: who is to be told, besides our own node of what was written there."""
         nodes = list(self._holders.pop((stored.node, stored.extent), ()))

@@ -312,6 +312,10 @@ class StoreClient:
         else:
             self.copies.owns(stored)
 
+    def holders(self, stored: Stored) -> list[str]:
+        """The nodes that have an object, its home first, as far as this process knows. Under the lock."""
+        return self._copies.holders(stored) if self._copies is not None else [stored.node]
+
     def knows(self, extent: int) -> bool:
         """True for an object of ours on this node that is in use. Under the lock."""
         return extent in self._complete

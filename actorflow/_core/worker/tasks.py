@@ -20,6 +20,7 @@ from actorflow._core.protocol.messages import (
     ReclaimLease,
     RequestLease,
     ReturnLease,
+    Stored,
     TaskCall,
     WornOut,
 )
@@ -78,12 +79,14 @@ class Request:
 
 
 class LeaseClass:
-    """Tasks that may share workers: the same resources, environment and priority."""
+    """Tasks that may share workers: the same resources, environment and priority, and the same other node for their arguments."""
 
-    __slots__ = ("full", "in_group", "key", "leases", "options", "queue", "requests", "sweeping")
+    __slots__ = ("arguments_on", "full", "in_group", "key", "leases", "options", "queue", "requests", "sweeping")
 
-    def __init__(self, key: Any, options: Any) -> None:
+    def __init__(self, key: Any, options: Any, arguments_on: str = "") -> None:
         self.key = key
+        self.arguments_on = arguments_on
+        """The other node that has the most of the arguments of its tasks (worker/locality.py); empty for most classes."""
         self.options = options
         self.queue: deque[Call] = deque()
         self.leases: dict[int, Lease] = {}
@@ -93,6 +96,11 @@ class LeaseClass:
         self.sweeping = False
         self.in_group: bool = options.in_group
         """Its tasks run in a placement group: another room knows whom to ask (worker/groups.py)."""
+
+    @property
+    def over(self) -> bool:
+        """True while it has neither work nor leases."""
+        return not (self.queue or self.leases or self.requests)
 
 
 class TaskSubmitter:
@@ -112,13 +120,31 @@ class TaskSubmitter:
     def enqueue(self, call: Call) -> None:
         """The call's arguments are there: send it when a worker is free."""
         key = call.options.scheduling_key
-        klass = self._classes.get(key)
+        node_id = self._other_holder(call) if call.extra and call.deps else ""
+        klass = self._classes.get((key, node_id) if node_id else key)
         if klass is None:
-            klass = self._classes[key] = LeaseClass(key, call.options)
+            klass = self._new_class(key, call.options, node_id)
         call.state = CallState.QUEUED
         klass.queue.append(call)
         if not klass.full:
             self._pump(klass)
+
+    def _other_holder(self, call: Call) -> str:
+        """The other node that has the most of the arguments of a call; empty when there is none."""
+        me = self._core.node_id
+        if call.options.in_group or all(type(entry.outcome) is not Stored or entry.outcome.node == me for entry in call.deps or ()):
+            return ""
+        from actorflow._core.worker import locality  # Where there is one node it is never needed.
+
+        return locality.other_node(self._core, call)
+
+    def _new_class(self, key: Any, options: Any, node_id: str) -> LeaseClass:
+        if node_id:
+            for old in [old for old, klass in self._classes.items() if klass.arguments_on and klass.over]:
+                del self._classes[old]  # LO-2
+            key = key, node_id
+        klass = self._classes[key] = LeaseClass(key, options, node_id)
+        return klass
 
     def _pump(self, klass: LeaseClass) -> None:
         queue = klass.queue
@@ -198,9 +224,14 @@ class TaskSubmitter:
         self._ask(lease_id, request)
 
     def _ask(self, lease_id: int, request: Request) -> None:
-        options, name = request.klass.options, request.klass.queue[0].target.name
-        wanted = (options.resources, options.priority, options.env, name, options.placement)
-        request.node.send(RequestLease(lease_id, *wanted, request.excluded))
+        options, call = request.klass.options, request.klass.queue[0]
+        wanted = (options.resources, options.priority, options.env, call.target.name, options.placement)
+        message = RequestLease(lease_id, *wanted, request.excluded)
+        if call.extra and (call.deps or call.stored is not None):
+            from actorflow._core.worker import locality
+
+            message.locality = locality.bytes_by_node(self._core, call)
+        request.node.send(message)
 
     def _withdraw(self, klass: LeaseClass) -> None:
         for lease_id in klass.requests:
@@ -218,7 +249,8 @@ class TaskSubmitter:
             del self._requests[message.lease]
             request.klass.requests.discard(message.lease)
             return
-        request.excluded.append(peer.process_id)
+        if message.node_id != request.klass.arguments_on:  # That one may send it back: it was not asked for want of room here.
+            request.excluded.append(peer.process_id)
         request.node = self._core.peer(message.node_id, message.address)
         if request.node.lost:
             self._node_lost(request.node)

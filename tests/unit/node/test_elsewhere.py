@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from actorflow._core.base.resources import UNIT
+from actorflow._core.policy.placement_wish import wish_text
 from actorflow._core.protocol.messages import (
     CancelLease,
     LeaseGranted,
@@ -64,6 +65,46 @@ def test_what_has_no_room_here_is_sent_to_a_node_that_has(cluster: Cluster) -> N
     assert {redirect.node_id for redirect in driver.got(LeaseRedirect)} == {"other"}
     assert {redirect.address for redirect in driver.got(LeaseRedirect)} == {"unix:/other.sock"}
     assert [granted.lease for granted in driver.got(LeaseGranted)] == [1], "from the half on another that is idle is better"
+
+
+def test_work_goes_where_its_arguments_lie_though_there_is_room_here(cluster: Cluster) -> None:
+    told(cluster, OTHER)
+    driver = cluster.driver()
+    driver.send(RequestLease(1, CPU, locality={"other": 5 << 20, "node": 4 << 20}))
+    driver.send(RequestLease(2, CPU, locality={"node": 5 << 20, "other": 4 << 20}))
+    driver.send(RequestLease(3, CPU, locality={"gone": 5 << 20}))
+    cluster.until(lambda: len(driver.got(LeaseRedirect)) + len(driver.got(LeaseGranted)) == 3)
+    assert [granted.lease for granted in driver.got(LeaseGranted)] == [2]
+    assert [redirect.lease for redirect in driver.got(LeaseRedirect)] == [1, 3], "3: from the half on the idle one is better, as ever"
+
+
+def test_el_4_only_where_the_arguments_lie_is_it_known_whether_there_is_room(cluster: Cluster) -> None:
+    told(cluster, full())
+    driver = cluster.driver()
+    there = {"other": 5 << 20, "node": 4 << 20}
+    driver.send(RequestLease(1, CPU, locality=there))
+    cluster.until(lambda: driver.got(LeaseRedirect))
+    assert driver.got(LeaseRedirect)[0].node_id == "other"
+    driver.send(RequestLease(1, CPU, excluded=["other"], locality=there))
+    cluster.until(lambda: driver.got(LeaseGranted))
+    assert len(driver.got(LeaseRedirect)) == 1, "the other one has sent it back, and here is room"
+
+
+@pytest.mark.parametrize("wish", [wish_text({"zone": "!b"}), wish_text(None, node="node"), wish_text(None, node="node", soft=True)])
+def test_el_4_not_to_a_node_that_is_not_meant(cluster: Cluster, wish: str) -> None:
+    told(cluster, OTHER)
+    driver = cluster.driver()
+    driver.send(RequestLease(1, CPU, placement=wish, locality={"other": 5 << 20}))
+    cluster.until(lambda: driver.got(LeaseGranted))
+    assert driver.got(LeaseRedirect) == []
+
+
+def test_el_4_not_to_a_node_that_could_not_hold_it(cluster: Cluster) -> None:
+    told(cluster, NodeEntry("other", "unix:/other.sock", 1, {"disk": UNIT}, {"disk": UNIT}))
+    driver = cluster.driver()
+    driver.send(RequestLease(1, CPU, locality={"other": 5 << 20}))
+    cluster.until(lambda: driver.got(LeaseGranted))
+    assert driver.got(LeaseRedirect) == []
 
 
 def test_el_3_one_that_has_wandered_enough_stays(cluster: Cluster) -> None:

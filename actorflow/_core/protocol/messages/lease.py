@@ -19,6 +19,8 @@ class RequestLease(Message, tag=30):
     """Labels and strategy (policy/placement_wish.py); empty for most."""
     excluded: list[str] = []
     """Nodes that have sent the request on."""
+    locality: dict[str, int] = {}
+    """Where large arguments of the next piece of work lie, in bytes by node: worth going there when there is room."""
 
 
 class LeaseRedirect(Message, tag=24):
