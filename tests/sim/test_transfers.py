@@ -170,7 +170,7 @@ def test_tasks_run_where_their_large_arguments_lie(sim_seed: int) -> None:
         assert found["elsewhere"][1] != on_b
 
 
-def test_lo_2_classes_for_arguments_on_other_nodes_are_forgotten(sim_seed: int) -> None:
+def test_lh_2_classes_for_arguments_on_other_nodes_are_forgotten(sim_seed: int) -> None:
     async def main() -> list[Any]:
         refs = [make.options(scheduling_strategy=on(node)).remote(4) for node in added]
         await af.wait(refs, num_returns=len(refs))

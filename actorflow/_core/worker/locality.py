@@ -3,8 +3,8 @@
 It is said with the request for a lease, and weighed by the node that is asked (policy/scheduling.py). Tasks whose arguments lie on another
 node have a scheduling class of their own (worker/tasks.py), so that a lease which is got for them there is not used for others.
 
-LO-1: it is a hint: where the holders have no room, or are gone, a task runs where it would have run without.
-LO-2: classes for other nodes that have neither work nor leases are forgotten when the next one is made.
+LH-1: it is a hint: where the holders have no room, or are gone, a task runs where it would have run without.
+LH-2: classes for other nodes that have neither work nor leases are forgotten when the next one is made.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class TaskSubmitter:
     def _new_class(self, key: Any, options: Any, node_id: str) -> LeaseClass:
         if node_id:
             for old in [old for old, klass in self._classes.items() if klass.arguments_on and klass.over]:
-                del self._classes[old]  # LO-2
+                del self._classes[old]  # LH-2
             key = key, node_id
         klass = self._classes[key] = LeaseClass(key, options, node_id)
         return klass
