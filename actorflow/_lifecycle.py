@@ -40,6 +40,7 @@ class InitOptions:
     memory: int | None = None
     resources: tuple[tuple[str, float], ...] = ()
     object_store_memory: int | None = None
+    object_spilling_directory: str = ""
     namespace: str = "default"
     mode: str = "processes"
     inline: bool = False
@@ -89,6 +90,12 @@ def _options(given: dict[str, Any]) -> InitOptions:
             values[name] = parse_bytes(name, values[name])
     if values["object_store_memory"] == 0:
         raise OptionError("af.init(object_store_memory=0): values over 100 KiB need some; leave it out for a part of the machine's memory")
+    if values["object_spilling_directory"] is not None:
+        from actorflow._core.io.spill_target import check_target
+
+        values["object_spilling_directory"] = check_target("af.init", values["object_spilling_directory"])
+    else:
+        values["object_spilling_directory"] = ""
     if values["resources"] is not None:
         parse_resources(resources=values["resources"])
     values["resources"] = tuple(sorted((values["resources"] or {}).items()))
@@ -120,6 +127,7 @@ def init(
     memory: int | str | None = None,
     resources: dict[str, float] | None = None,
     object_store_memory: int | str | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     namespace: str = "default",
     mode: Literal["processes", "in_process"] = "processes",
     inline: bool = False,
@@ -131,7 +139,8 @@ def init(
     `address`: None takes ACTORFLOW_ADDRESS, else starts a new local cluster; "auto" joins the cluster of this user on this host.
     `num_cpus`, `num_gpus`, `memory` (bytes or "4GiB"), `resources`: what the local cluster offers; by default what the machine has.
     GPUs and TPUs are found; `num_gpus=0` hides them, and `resources={"TPU": 0}` those.
-    `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's.
+    `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's. `object_spilling_directory`: where
+    the local cluster puts those for which there is no room, a directory or a URI (s3://bucket/path); by default the session directory.
     `namespace`: where the names of this program's actors live. `inline`: carry the protocol on the running loop and not in a thread of
     its own: faster by some microseconds a call, but code that blocks the loop then blocks the protocol too.
     `cancel_grace`: seconds that a cancelled task of the local cluster has to end before its worker is killed. Where a program joins, that
@@ -209,6 +218,7 @@ def _plan(options: InitOptions) -> ClusterPlan:
         address=options.address,
         resources=totals,
         arena_bytes=arena_size(options.object_store_memory),
+        spill=options.object_spilling_directory,
         namespace=options.namespace,
         in_process=options.mode == "in_process",
         cancel_grace_s=options.cancel_grace,

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from actorflow._core.base.errors import OptionError
 from actorflow._core.base.resources import parse_bytes, parse_resources
 from actorflow._core.boot.cluster_launch import CANCEL_GRACE_S, DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
-from actorflow._core.boot.node_launch import arena_size, local_resources
+from actorflow._core.boot.node_launch import arena_size, check_simulated_devices, given_devices, local_resources
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
+from actorflow._core.io.spill_target import check_target
 from actorflow._core.policy.label_selectors import check_labels
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
@@ -25,9 +26,10 @@ def start(
     port: int | None = None,
     tls: bool = False,
     num_cpus: float | None = None,
-    num_gpus: float = 0.0,
+    num_gpus: float | None = None,
     memory: int | str | None = None,
     object_store_memory: int | str | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
     credentials: str = "",
@@ -38,7 +40,8 @@ def start(
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
 
-    The options are those of `actorflow start`. `life_fd`: the node ends when the other end of this pipe is closed.
+    The options are those of `actorflow start`; of GPUs and TPUs the node has what it finds, but for those whose number is given. `life_fd`:
+    the node ends when the other end of this pipe is closed.
 
     Raises ClusterStartError, CredentialError, OptionError.
     """
@@ -46,9 +49,12 @@ def start(
         raise OptionError(f"cancel_grace={cancel_grace!r}: seconds are needed, 0 or more; 0 kills what does not end at once")
     if not 0 <= advertise_port < 1 << 16:
         raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
+    check_simulated_devices()
+    devices = given_devices(num_gpus, resources or {}, "actorflow start")
     own = local_resources(num_cpus, num_gpus, parse_bytes("memory", memory) if memory is not None else None)
     totals = parse_resources(num_cpus=own["CPU"], num_gpus=own["GPU"], memory=int(own["memory"]), resources=dict(resources or {}))
     size = parse_bytes("object_store_memory", object_store_memory) if object_store_memory is not None else None
+    spill = check_target("actorflow start", object_spilling_directory)
     if port is None:
         port = 0 if address else DEFAULT_PORT
     sweep_stale()
@@ -68,6 +74,8 @@ def start(
         cancel_grace_s=cancel_grace,
         labels=checked,
         life_fd=life_fd,
+        devices=devices,
+        spill=spill,
     )
     return start_node(plan)
 

@@ -27,9 +27,14 @@ def add_commands(commands: Any) -> None:
     start.add_argument("--tls", action="store_true", help="TLS on loopback too")
     start.add_argument("--port", type=int, help=f"the one port of the node (default: {_nodes.DEFAULT_PORT} with --head, else any)")
     start.add_argument("--num-cpus", type=float, help="default: the CPUs of this host")
-    start.add_argument("--num-gpus", type=float, default=0.0)
+    start.add_argument("--num-gpus", type=float, help="default: those that are found; 0 hides them")
     start.add_argument("--memory", help='for example "4GiB" (default: 70 %% of what there is)')
     start.add_argument("--object-store-memory", help="shared memory for large values (default: 30 %% of what there is)")
+    start.add_argument(
+        "--object-spilling-directory",
+        metavar="WHERE",
+        help="a directory, or a URI as in s3://bucket/path, for large values that find no room in memory (default: the session directory)",
+    )
     start.add_argument("--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a resource of your own; may be repeated")
     start.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="for label_selector=; may be repeated")
     start.add_argument(
@@ -63,6 +68,7 @@ def _start(options: argparse.Namespace) -> str:
         num_gpus=options.num_gpus,
         memory=options.memory,
         object_store_memory=options.object_store_memory,
+        object_spilling_directory=options.object_spilling_directory,
         resources=_resources(options.resource),
         labels=_labels(options.label),
         credentials=options.credentials,

@@ -129,13 +129,14 @@ class Cluster:
         self,
         *,
         num_cpus: float = 1,
-        num_gpus: float = 0,
+        num_gpus: float | None = 0,
         memory: int | str = "1GiB",
         object_store_memory: int | str = "64MiB",
+        object_spilling_directory: str | os.PathLike[str] | None = None,
         resources: dict[str, float] | None = None,
         labels: dict[str, str] | None = None,
     ) -> Node:
-        """Start a node and return when it has joined. Raises ClusterStartError, OptionError."""
+        """Start a node and return when it has joined. `num_gpus`: None for those that are found. Raises ClusterStartError, OptionError."""
         started = _nodes.start(
             address=self.address if self._all else "",
             port=0,
@@ -144,6 +145,7 @@ class Cluster:
             num_gpus=num_gpus,
             memory=memory,
             object_store_memory=object_store_memory,
+            object_spilling_directory=object_spilling_directory,
             resources=resources,
             labels=labels,
             life_fd=self._life.read_fd,

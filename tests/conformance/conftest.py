@@ -48,9 +48,9 @@ def tcp_network(loop_factory: LoopFactory, *, tls: bool, handed_over: bool = Fal
 
 
 @contextmanager
-def real_spill(loop_factory: LoopFactory) -> Iterator[SpillWorld]:
+def real_spill(loop_factory: LoopFactory, target: str = "") -> Iterator[SpillWorld]:
     with tempfile.TemporaryDirectory(prefix="af-") as directory:
-        with closing(RealSpillWorld(loop_factory, Path(directory))) as world:
+        with closing(RealSpillWorld(loop_factory, Path(directory), target)) as world:
             yield world
 
 
@@ -72,6 +72,9 @@ ARENAS: dict[str, Callable[[], AbstractContextManager[ArenaWorld]]] = {
 SPILLS: dict[str, Callable[[], AbstractContextManager[SpillWorld]]] = {
     "directory-asyncio": lambda: real_spill(asyncio.new_event_loop),
     "directory-uvloop": lambda: real_spill(uvloop.new_event_loop),
+    "named-directory": lambda: real_spill(uvloop.new_event_loop, "DIRECTORY"),
+    # To pyarrow a directory is as good as a bucket.
+    "uri": lambda: real_spill(uvloop.new_event_loop, "file://DIRECTORY"),
     **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedSpillWorld(seed)) for seed in SEEDS},
 }
 PROCESSES: dict[str, Callable[[], AbstractContextManager[ProcessWorld]]] = {

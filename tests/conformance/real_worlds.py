@@ -18,7 +18,9 @@ from actorflow._core.io.local_network import LocalNetwork
 from actorflow._core.io.ports import Arena
 from actorflow._core.io.processes import ZygoteProcesses
 from actorflow._core.io.sockets import UnixNetwork
-from actorflow._core.io.spill_files import DirectorySpill
+from actorflow._core.io.spill_directory import LOCK
+from actorflow._core.io.spill_files import FileSpill
+from actorflow._core.io.spill_target import place_of
 from actorflow._core.io.zygote_link import ZygoteHandle, link_pair
 from tests.conformance.worlds import SPILL_ARENA_BYTES
 
@@ -85,27 +87,29 @@ class RealArenaWorld(RealWorld):
 
 
 class RealSpillWorld(RealWorld):
-    def __init__(self, loop_factory: LoopFactory, directory: Path) -> None:
+    def __init__(self, loop_factory: LoopFactory, directory: Path, target: str) -> None:
+        """`target`: as io/spill_target.py has it, with DIRECTORY for one that is there for it."""
         super().__init__(loop_factory)
-        self._directory = directory / "spill"
+        self._directory = directory
         self.arena = MemfdArena.create(SPILL_ARENA_BYTES)
-        self.spill = DirectorySpill(self.loop, self.arena, str(self._directory))
+        place = place_of(target.replace("DIRECTORY", str(directory)), str(directory / "spill"), "session")
+        self.spill = FileSpill(self.loop, self.arena, place)
 
     def fail_next(self) -> None:
-        whole, what = self._directory, self.spill._check_open
+        whole, what = self._directory, self.spill._go_on
 
         def fails() -> None:
-            self.spill._check_open = what  # type: ignore[method-assign]
+            self.spill._go_on = what  # type: ignore[method-assign]
             raise OSError(errno.EIO, "the disk is broken", str(whole))
 
-        self.spill._check_open = fails  # type: ignore[method-assign]
+        self.spill._go_on = fails  # type: ignore[method-assign]
 
     def files(self) -> int:
-        return len(list(self._directory.iterdir())) if self._directory.exists() else 0
+        return sum(path.is_file() and path.name != LOCK for path in self._directory.rglob("*"))
 
     def close(self) -> None:
         self.spill.close()
-        assert self.files() == 0
+        assert list(self._directory.iterdir()) == [], "DI-3"
         self.arena.close()
         super().close()
 

@@ -13,7 +13,7 @@ import actorflow as af
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.local_only("a local cluster finds its devices itself; `actorflow start` is told how many there are"),
+    pytest.mark.local_only("its devices are made up by a variable that the nodes of this process see"),
 ]
 CLUSTER_OPTIONS: dict[str, Any] = {"num_cpus": 8, "num_gpus": None}
 GPUS, CHIPS = 3, 4

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import actorflow as af
+from actorflow.testing import Cluster
 from tests.integration.leaks import until
 
 pytestmark = pytest.mark.local_only("one small store, and its files on the disk of this host")
@@ -67,6 +68,37 @@ def test_three_times_the_store_goes_to_disk_and_comes_back_and_leaves_no_file(se
 
     af.sync(main())
     assert until(lambda: not files(home)), "ST-8"
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_objects_go_where_the_user_says(home: Path, tmp_path: Path, scheme: str) -> None:
+    where = tmp_path / "scratch" / "spill"
+
+    async def main() -> None:
+        refs = [await af.put(array(number)) for number in range(20)]
+        [ours] = where.iterdir()
+        assert any(path.name != "lock" for path in ours.iterdir()), "160 MB do not fit in 64"
+        assert not files(home)
+        for number in range(20):
+            check(await refs[number], number)
+        assert await af.get([total.remote(ref) for ref in refs]) == [number * ITEMS for number in range(20)]
+
+    with af.init(num_cpus=2, object_store_memory=STORE, object_spilling_directory=f"{scheme}{where}"):
+        af.sync(main())
+    assert until(lambda: list(where.iterdir()) == []), "DI-3"
+
+
+async def test_nodes_have_a_place_of_their_own_in_one_directory(tmp_path: Path) -> None:
+    with Cluster(2, object_store_memory=STORE, object_spilling_directory=tmp_path) as cluster:
+        async with af.init(address=cluster.address):
+            nodes = [row["node_id"] for row in await af.state.list_nodes()]
+            refs = [make.options(scheduling_strategy=af.NodeAffinity(nodes[number % 2])).remote(number) for number in range(24)]
+            await af.wait(refs, num_returns=24)
+            assert len(list(tmp_path.iterdir())) == 2
+            for number, ref in enumerate(refs):
+                check(await ref, number)
+                refs[number] = None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_results_and_arguments_that_are_on_disk_are_read_by_others(session: Any, home: Path) -> None:

@@ -48,6 +48,32 @@ async def test_nodes_come_and_go() -> None:
     assert not any(os.path.exists(node.path) for node in cluster._all)
 
 
+@af.remote(num_cpus=0)
+def shown() -> tuple[str, str | None]:
+    return af.get_runtime_context().node_id, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+async def test_nodes_find_their_devices_unless_they_are_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster(1) as cluster:
+        monkeypatch.setenv("ACTORFLOW_SIMULATED_DEVICES", "GPU:2:A100")
+        cluster.add_node(num_gpus=None)
+        cluster.add_node(num_gpus=3, labels={"rank": "told"})
+        async with af.init(address=cluster.address):
+            found = {row["node_id"]: row for row in await af.nodes()}
+            assert sorted(row["resources"].get("GPU", 0) for row in found.values()) == [0, 2, 3]
+            node_id, devices = await shown.options(num_gpus=2, accelerator_type="A100", label_selector={"rank": "!told"})()
+            assert found[node_id]["resources"]["GPU"] == 2
+            assert found[node_id]["labels"]["accelerator_type"] == "A100"
+            assert sorted((devices or "").split(",")) == ["0", "1"]
+            assert (await shown.options(num_gpus=3)())[1] == "0,1,2"
+            assert (await shown.options(label_selector={"rank": "told"})())[1] in {None, ""}, "what was not asked for is hidden"
+    with pytest.raises(af.OptionError, match=r"actorflow start\(num_gpus=0.5\)"):
+        Cluster(1, num_gpus=0.5)
+    monkeypatch.setenv("ACTORFLOW_SIMULATED_DEVICES", "GPU")
+    with pytest.raises(af.OptionError, match="ACTORFLOW_SIMULATED_DEVICES"):
+        Cluster(1)
+
+
 async def test_a_node_that_stands_still_goes_on() -> None:
     with Cluster(2) as cluster:
         async with af.init(address=cluster.address):

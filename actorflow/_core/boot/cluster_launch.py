@@ -63,6 +63,9 @@ class NodePlan:
     life_fd: int = -1
     """The reading end of a pipe whose other end its starter holds: when that one is gone the node ends. -1: it lives until it is told."""
     cancel_grace_s: float = CANCEL_GRACE_S
+    devices: dict[str, int] | None = None
+    spill: str = ""
+    """Both as in ClusterNodeConfig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         labels=dict(plan.labels),
         life_fd=plan.life_fd,
         cancel_grace_s=plan.cancel_grace_s,
+        devices=plan.devices,
+        spill=plan.spill,
     )
     log_path = f"{session.logs}/node.log"
     try:

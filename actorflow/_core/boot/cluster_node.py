@@ -66,6 +66,10 @@ class ClusterNodeConfig(NamedTuple):
     """At its end when whoever has started this node is gone, and this node is to end then; -1: it lives on."""
     advertised_port: int = 0
     cancel_grace_s: float = 5.0
+    devices: dict[str, int] | None = None
+    """How many of which its user said there are, 0 for none; of the others the node has what it finds."""
+    spill: str = ""
+    """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""
 
     def to_json(self) -> str:
         """For the command line."""
@@ -193,7 +197,8 @@ class NodeProcess:
         from actorflow._core.io.cluster_access import handover_path
         from actorflow._core.io.handover import HandoverServer
         from actorflow._core.io.processes import ZygoteProcesses
-        from actorflow._core.io.spill_files import DirectorySpill
+        from actorflow._core.io.spill_files import FileSpill
+        from actorflow._core.io.spill_target import place_of
         from actorflow._core.node.node import Node
         from actorflow._core.security.roles import Role
 
@@ -208,7 +213,8 @@ class NodeProcess:
         stack.callback(credentials.close)
         ports = replace(self._ports, network=self._network(security))
         processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
-        node = Node(ports, self._settings(), processes, arena, self._node_ends, DirectorySpill(loop, arena, session.spill))
+        spill = FileSpill(loop, arena, place_of(config.spill, session.spill, session.session_id))
+        node = Node(ports, self._settings(), processes, arena, self._node_ends, spill)
         server = ArenaServer(loop, session.arena_path, arena)
         stack.callback(server.close)
         desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
@@ -350,18 +356,23 @@ class NodeProcess:
         return self._address(self._node_id, self._session.node_address)
 
     def _settings(self) -> NodeConfig:
+        from actorflow._core.boot.node_devices import own_devices
         from actorflow._core.node.config import NodeConfig
 
         config, session = self._config, self._session
+        own = own_devices(config.resources, config.devices)
         return NodeConfig(
             address=self._node_address(),
             head_address=self._at_head("head") if config.head else self._own_address("head"),
             has_lease=bool(config.head),
-            resources=config.resources,
+            resources=own.resources,
             worker_address=lambda worker_id: self._address(worker_id, session.worker_address(worker_id)),
             node_id=self._node_id,
             pid=os.getpid(),
-            labels=config.labels,
+            labels={**own.labels, **config.labels},
+            device_ids=own.ids,
+            device_types=own.types,
+            device_displays=own.displays,
             cancel_grace_s=config.cancel_grace_s,
             log_dir=session.logs,
         )

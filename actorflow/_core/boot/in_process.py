@@ -29,7 +29,8 @@ from actorflow._core.io.loops import new_loop
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import Arena, Ports, ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.process_arena import ProcessArena
-from actorflow._core.io.spill_files import DirectorySpill
+from actorflow._core.io.spill_files import FileSpill
+from actorflow._core.io.spill_target import place_of
 from actorflow._core.node.config import NodeConfig
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.session import Identity
@@ -70,7 +71,9 @@ class InProcessCluster:
             device_displays=own.displays,
             cancel_grace_s=settings.cancel_grace_s,
         )
-        spill = DirectorySpill(ports.loop, self.arena, session.spill) if session is not None else None
+        spill = None
+        if session is not None:
+            spill = FileSpill(ports.loop, self.arena, place_of(settings.spill, session.spill, session.session_id))
         self._node = Node(ports, config, ThreadProcesses(ports, self.arena), self.arena, lambda reason: None, spill)
         forks.own(self)
 

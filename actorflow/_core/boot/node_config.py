@@ -24,6 +24,8 @@ class LocalClusterConfig(NamedTuple):
     prestart: int
     cancel_grace_s: float = 5.0
     devices: dict[str, int] | None = None
+    spill: str = ""
+    """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""
 
     def to_json(self) -> str:
         """For the command line."""

@@ -42,6 +42,8 @@ class ClusterPlan(NamedTuple):
     """It only looks at a cluster, and is no job of it."""
     devices: dict[str, int] | None = None
     """How many of which the user said there are, 0 for none; of the others the node has what it finds."""
+    spill: str = ""
+    """As LocalClusterConfig.spill."""
 
 
 class LocalCluster:
@@ -86,6 +88,7 @@ class LocalCluster:
             prestart=plan.prestart,
             cancel_grace_s=plan.cancel_grace_s,
             devices=plan.devices,
+            spill=plan.spill,
         )
         environ = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         try:
@@ -209,16 +212,16 @@ def local_resources(num_cpus: float | None, num_gpus: float | None, memory: int 
     return {"CPU": cpus, "GPU": num_gpus or 0.0, "memory": float(memory if memory is not None else int(memory_bytes() * 0.7))}
 
 
-def given_devices(num_gpus: float | None, resources: Mapping[str, float]) -> dict[str, int]:
-    """The numbers of devices that the user said, zeros too: they hide what is there. Raises OptionError for a part of one."""
+def given_devices(num_gpus: float | None, resources: Mapping[str, float], where: str = "af.init") -> dict[str, int]:
+    """The numbers of devices that the user said, zeros too: they hide what is there. Raises OptionError for a part of one, and below 0."""
     given: dict[str, float] = {name: resources[name] for name in DEVICE_NAMES if name in resources}
     if num_gpus is not None:
         given[GPU] = num_gpus
     for name, count in given.items():
-        if count != int(count):
+        if not 0 <= count < float("inf") or count != int(count):
             option = f"num_gpus={count:g}" if name == GPU else f"resources={{{name!r}: {count:g}}}"
             raise OptionError.explain(
-                which=f"af.init({option})",
+                which=f"{where}({option})",
                 what="is no number of devices",
                 why="a machine has whole ones; shares are for the tasks that use them",
                 next_step="Give a whole number, 0 to hide all, or leave it out for what is there",

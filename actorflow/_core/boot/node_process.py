@@ -78,7 +78,8 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
     from actorflow._core.head.head import Head
     from actorflow._core.io.processes import ZygoteProcesses
     from actorflow._core.io.real import real_ports
-    from actorflow._core.io.spill_files import DirectorySpill
+    from actorflow._core.io.spill_files import FileSpill
+    from actorflow._core.io.spill_target import place_of
     from actorflow._core.node.config import NodeConfig
     from actorflow._core.node.node import Node
 
@@ -115,7 +116,8 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         prestart=config.prestart,
         cancel_grace_s=config.cancel_grace_s,
     )
-    node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end, DirectorySpill(loop, arena, session.spill))
+    spill = FileSpill(loop, arena, place_of(config.spill, session.spill, session.session_id))
+    node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end, spill)
     async with contextlib.AsyncExitStack() as stack:
         server = ArenaServer(loop, session.arena_path, arena)
         stack.callback(server.close)
