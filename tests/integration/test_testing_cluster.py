@@ -183,7 +183,7 @@ def test_tc_2_a_node_that_waits_for_its_head_ends_with_its_starter_too(programs:
         env={"ACTORFLOW_TMPDIR": own_home},
     )
     program.says("ready", 40.0)
-    assert len(leaks.processes(own_home)) == 3, "the program, a node and its zygote"
+    assert leaks.until(lambda: len(leaks.processes(own_home)) == 3), "the program, a node and its zygote"
     program.signal(signal.SIGKILL)
     program.ends()
     assert leaks.until(lambda: not leaks.processes(own_home), GONE_S), leaks.leftovers(own_home)

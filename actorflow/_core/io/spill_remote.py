@@ -3,8 +3,8 @@
 URI/actorflow-<session id>/<extent>. What nodes that were killed have left is not swept, as nobody can tell there who lives: a rule of the
 store that deletes old objects does that.
 
-    RS-1  A file that is held open is deleted when it is let go of: in an object store a name is all there is.
-    RS-2  The end of a node waits CLEAR_S at most for the store.
+    RR-1  A file that is held open is deleted when it is let go of: in an object store a name is all there is.
+    RR-2  The end of a node waits CLEAR_S at most for the store.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RemotePlace:
         self._held: dict[int, int] = {}
         """How many readers each file has."""
         self._unwanted: set[int] = set()
-        """To be deleted when nobody holds them (RS-1)."""
+        """To be deleted when nobody holds them (RR-1)."""
         self._wrote = False
 
     # -- SpillPlace
@@ -101,7 +101,7 @@ class RemotePlace:
         self._delete(number)
 
     def clear(self) -> None:
-        """See SpillPlace (RS-2)."""
+        """See SpillPlace (RR-2)."""
         if not self._wrote:
             return
         thread = threading.Thread(target=self._clear, name="actorflow-spill-end", daemon=True)

@@ -127,7 +127,7 @@ def test_a_disk_that_is_almost_full_is_left_alone(tmp_path: Path, monkeypatch: p
     place.clear()
 
 
-def test_rs_1_a_name_goes_when_the_last_reader_lets_go(tmp_path: Path) -> None:
+def test_rr_1_a_name_goes_when_the_last_reader_lets_go(tmp_path: Path) -> None:
     place = RemotePlace(f"file://{tmp_path}", "s")
     place.write(1, memoryview(b"0123456789"), on)
     first, second = place.open(1), place.open(1)
@@ -146,7 +146,7 @@ def test_rs_1_a_name_goes_when_the_last_reader_lets_go(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_rs_2_a_store_that_does_not_answer_keeps_no_node_from_ending(
+def test_rr_2_a_store_that_does_not_answer_keeps_no_node_from_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import threading
