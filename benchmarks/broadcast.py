@@ -37,7 +37,7 @@ if not __package__:  # also as `python benchmarks/broadcast.py`
 import actorflow as af
 from actorflow.testing.lan import Lan, LanHost, problem
 from benchmarks.targets import TRANSFERS
-from benchmarks.transfers import MIB, Reader, settled
+from benchmarks.transfers import MIB, pull_and_broadcast, readers_elsewhere
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 6380
@@ -87,24 +87,11 @@ async def drive(address: str, others: list[str], size: int, rounds: int) -> None
     """Measure, and say each round on a line of JSON."""
     array = np.ones(size, dtype=np.uint8)
     async with af.init(address=address):
-        mine = af.get_runtime_context().node_id
-        ids = [row["node_id"] for row in await af.state.list_nodes() if row["node_id"] != mine]
-        readers = [Reader.options(scheduling_strategy=af.NodeAffinity(node)).remote() for node in ids]  # type: ignore[attr-defined]
-        small = await af.put(np.ones(200_000, dtype=np.uint8))
-        await asyncio.gather(*(reader.read([small]) for reader in readers))
+        readers = await readers_elsewhere()
         for _ in range(rounds):
             row = {"copy": await asyncio.to_thread(copies, others[:1], array.data)}
             row["copies at once"] = await asyncio.to_thread(copies, others, array.data)
-            ref = await af.put(array)
-            row["pull"] = await readers[0].read([ref])
-            del ref
-            await settled()
-            ref = await af.put(array)
-            begun = time.perf_counter()
-            await asyncio.gather(*(reader.read([ref]) for reader in readers))
-            row["broadcast"] = time.perf_counter() - begun
-            del ref
-            await settled()
+            row |= await pull_and_broadcast(readers, array)
             print(json.dumps(row), flush=True)
 
 

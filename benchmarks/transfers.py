@@ -92,33 +92,45 @@ class Reader:
         return seconds
 
 
+async def readers_elsewhere() -> list[Any]:
+    """A reader on each node but this one, which has read something already."""
+    mine = af.get_runtime_context().node_id
+    ids = [row["node_id"] for row in await af.state.list_nodes() if row["node_id"] != mine]
+    readers = [Reader.options(scheduling_strategy=af.NodeAffinity(node)).remote() for node in ids]  # type: ignore[attr-defined]
+    small = await af.put(np.ones(200_000, dtype=np.uint8))
+    await asyncio.gather(*(reader.read([small]) for reader in readers))
+    return readers
+
+
+async def pull_and_broadcast(readers: list[Any], array: Any) -> dict[str, float]:
+    """Seconds until one of them has read the array, and then until all have read another."""
+    ref = await af.put(array)
+    row = {"pull": await readers[0].read([ref])}
+    del ref
+    await settled()
+    ref = await af.put(array)
+    begun = time.perf_counter()
+    await asyncio.gather(*(reader.read([ref]) for reader in readers))
+    row["broadcast"] = time.perf_counter() - begun
+    del ref
+    await settled()
+    return row
+
+
 async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, float]]:
     """Seconds of each round."""
     floors = [Floor(size) for _ in nodes[1:]]
     threads = ThreadPoolExecutor(len(floors))
     rows: list[dict[str, float]] = []
     async with af.init(address=nodes[0].tcp):
-        ids = [row["node_id"] for row in await af.state.list_nodes()]
-        mine = af.get_runtime_context().node_id
-        readers = [Reader.options(scheduling_strategy=af.NodeAffinity(node)).remote() for node in ids if node != mine]  # type: ignore[attr-defined]
-        small = await af.put(np.ones(200_000, dtype=np.uint8))
-        await asyncio.gather(*(reader.read([small]) for reader in readers))
+        readers = await readers_elsewhere()
         array = np.ones(size, dtype=np.uint8)
         for number in range(rounds + 1):
             row = {"floor": floors[0].copy()}
             begun = time.perf_counter()
             list(threads.map(Floor.copy, floors))
             row["floors at once"] = time.perf_counter() - begun
-            ref = await af.put(array)
-            row["pull"] = await readers[0].read([ref])
-            del ref
-            await settled()
-            ref = await af.put(array)
-            begun = time.perf_counter()
-            await asyncio.gather(*(reader.read([ref]) for reader in readers))
-            row["broadcast"] = time.perf_counter() - begun
-            del ref
-            await settled()
+            row |= await pull_and_broadcast(readers, array)
             if number:  # The first round warms the memory up.
                 rows.append(row)
                 print("  ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in row.items()), flush=True)

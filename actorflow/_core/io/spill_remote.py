@@ -25,7 +25,7 @@ CLEAR_S = 10.0
 
 
 class _Object:
-    """A Reader. What it reads is opened by the first thread that does."""
+    """A Reader. Each part is opened anew, on its thread: the loop never waits for the store."""
 
     def __init__(self, place: RemotePlace, number: int) -> None:
         self._place = place

@@ -5,6 +5,7 @@ Most processes never need this: it is made when an object of theirs is written o
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from actorflow._core.protocol.messages import CopyHere, FreeObject, Locate, Located, Stored
@@ -36,8 +37,10 @@ class Copies:
         return (home, extent) in self._holders or (home == self._core.node_id and self._store.knows(extent))
 
     def holders(self, stored: Stored) -> list[str]:
-        """Its home, and where copies are."""
-        return [stored.node, *self._holders.get((stored.node, stored.extent), ())]
+        """Its home, this node if it has a copy, and the latest of the others: a broadcast may have made thousands."""
+        copies, me = self._holders.get((stored.node, stored.extent), {}), self._core.node_id
+        near = [me] if me in copies else []
+        return list(dict.fromkeys((stored.node, *near, *islice(reversed(copies), HOLDERS_NAMED_MAX))))
 
     def freed(self, stored: Stored) -> list[str]:
         """We need it no more: who is to be told, besides our own node of what was written there."""
