@@ -214,11 +214,7 @@ def find_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
 
     `pids`: only those with these processes. A node that begins again has another directory, and is the same process.
     """
-    found: dict[int, SessionInfo] = {}
-    for node in find_all(joining=True):  # The newest first: for a moment one that begins again has two.
-        if node.tcp and (pids is None or node.pid in pids):
-            found.setdefault(node.pid, node)
-    return list(found.values())
+    return [node for node in find_all(joining=True) if node.tcp and (pids is None or node.pid in pids)]
 
 
 def stop_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:

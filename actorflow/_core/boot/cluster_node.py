@@ -68,8 +68,6 @@ class ClusterNodeConfig(NamedTuple):
     cancel_grace_s: float = 5.0
     devices: dict[str, int] | None = None
     """How many of which its user said there are, 0 for none; of the others the node has what it finds."""
-    lock_fd: int = -1
-    """The lock of its session, where the life before has taken it; -1: it is still to be taken."""
     spill: str = ""
     """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""
 
@@ -86,10 +84,7 @@ def run(config: ClusterNodeConfig) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     session = SessionDir(config.session_dir)
-    if config.lock_fd >= 0:
-        session.take_lock_over(config.lock_fd)
-    else:
-        session.hold_lock()
+    session.hold_lock()
     gc.freeze()
     gc.enable()
 
@@ -114,7 +109,7 @@ def run(config: ClusterNodeConfig) -> int:
     if code == GIVEN_UP and node.again:
         from actorflow._core.boot.second_life import begin_again
 
-        begin_again(config, node.port, node.tcp(), node.again)
+        begin_again(config, node.port, node.again)
     return code
 
 
@@ -172,13 +167,12 @@ class NodeProcess:
     async def serve(self, arena: MemfdArena, zygote: ZygoteHandle) -> int:
         """Start, and wait until this node is to end. Returns the exit code."""
         self._loop.add_signal_handler(signal.SIGTERM, self._end_for_good, "this node was asked to end (SIGTERM)")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # The life before has blocked it until now.
         if self._config.life_fd >= 0:
             continue_without_parent()
             self._loop.add_reader(self._config.life_fd, self._starter_gone, zygote)
         if not self._awaited:
             self.port = self._config.port  # As in its first life.
-            self._session.publish("", tcp=self.tcp(), head=self._config.head)
+            self._session.publish("", tcp=self._tcp(), head=self._config.head)
         async with contextlib.AsyncExitStack() as stack:
             starting = self._loop.create_task(self._start(stack, arena, zygote), name="start this node")
             either: list[asyncio.Future[Any]] = [starting, self._ended]
@@ -229,7 +223,7 @@ class NodeProcess:
         if config.head:
             await node.others_know()
         tls = "yes" if config.tls else ""
-        session.publish(session.node_address, tcp=self.tcp(), credentials=config.credentials, tls=tls, head=config.head or self.tcp())
+        session.publish(session.node_address, tcp=self._tcp(), credentials=config.credentials, tls=tls, head=config.head or self._tcp())
         if config.ready_fd >= 0:  # In a second life nobody waits.
             os.write(config.ready_fd, f"{self.port}".encode())
             os.close(config.ready_fd)
@@ -249,8 +243,7 @@ class NodeProcess:
 
         return f"{TcpAddress(self._config.advertised, self._advertised_port, name)},{path}"
 
-    def tcp(self) -> str:
-        """Where others reach it: host:port."""
+    def _tcp(self) -> str:
         host, port = self._config.advertised, self._advertised_port
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

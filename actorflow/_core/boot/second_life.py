@@ -7,13 +7,11 @@ it joined.
 
     BA-1  Nothing of the first life is left: the second begins with a new image of the process, another session and another name.
     BA-2  The token is for a single use, ends when a certificate would, and is in no file, argument or variable.
-    BA-3  Who ends nodes finds this one at every moment: the second session is locked and says its process before the first image is gone.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,17 +27,10 @@ NOBODY = -1
 """As `ready_fd`: nobody waits to be told."""
 
 
-def begin_again(config: ClusterNodeConfig, port: int, tcp: str, token: str) -> NoReturn:
-    """Become a node of the same cluster, at the same port, with another name. Raises ClusterStartError, CredentialError, OSError.
-
-    `tcp`: where others reach it.
-    """
+def begin_again(config: ClusterNodeConfig, port: int, token: str) -> NoReturn:
+    """Become a node of the same cluster, at the same port, with another name. Raises ClusterStartError, CredentialError, OSError."""
     ticket = join_ticket.of_token(parse_token(token.encode(), KeyKind.JOIN, "what the head has given this node to begin again with"))
     session = create_session_dir(os.urandom(6).hex())
-    # Whoever wants an end now gets it when the next image can end in order.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    session.hold_lock()
-    session.publish("", tcp=tcp, head=config.head)
     log_fd = os.open(f"{session.logs}/node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for fd in (1, 2):
         os.dup2(log_fd, fd)
@@ -49,6 +40,5 @@ def begin_again(config: ClusterNodeConfig, port: int, tcp: str, token: str) -> N
     for fd in (ticket_fd, config.life_fd):
         if fd >= 0:
             os.set_inheritable(fd, True)  # All others close with this image.
-    lock_fd = session.hand_lock_on()
-    again = config._replace(session_dir=session.path, port=port, ready_fd=NOBODY, ticket_fd=ticket_fd, lock_fd=lock_fd)
+    again = config._replace(session_dir=session.path, port=port, ready_fd=NOBODY, ticket_fd=ticket_fd)
     os.execv(sys.executable, [sys.executable, "-P", "-m", "actorflow._core.boot.node_main", "cluster", again.to_json()])

@@ -128,16 +128,6 @@ class SessionDir:
             time.sleep(LOCK_RETRY_S)
         self._lock_fd = fd
 
-    def hand_lock_on(self) -> int:
-        """Let the next image of this process have the lock that is held: its descriptor."""
-        os.set_inheritable(self._lock_fd, True)
-        return self._lock_fd
-
-    def take_lock_over(self, fd: int) -> None:
-        """Hold the lock that the last image of this process has handed on."""
-        os.set_inheritable(fd, False)
-        self._lock_fd = fd
-
     def abandon(self) -> None:
         """See forks.Owner: a fork that lives on must not make this cluster look alive."""
         fd, self._lock_fd = self._lock_fd, -1
