@@ -421,15 +421,51 @@ async def forgets_on_the_loop():
     pid = os.fork()
     return os.waitpid(pid, 0)[1] if pid else None
 
+@af.remote
+async def forgets_and_closes_what_the_loop_watches():
+    # As the child does with sockets of ours: a turn of the loop would end there with SIGABRT, as it is about to watch it.
+    reader, writer = os.pipe()
+    asyncio.get_running_loop().add_reader(reader, print)
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        return
+    asyncio.get_running_loop().remove_reader(reader)
+    os.close(reader)
+    os.close(writer)
+    return os.waitpid(pid, 0)[1]
+
+class Forgets(af.Actor):
+    async def plain(self):
+        pid = os.fork()
+        return os.waitpid(pid, 0)[1] if pid else None
+
+    async def after_a_turn(self):
+        await asyncio.sleep(0)
+        return await self.plain()
+
+    async def fails(self):
+        pid = os.fork()
+        if not pid:
+            raise ValueError
+        return os.waitpid(pid, 0)[1]
+
+class ForgetsInAThread(af.Actor, max_concurrency=2):
+    def call(self):
+        pid = os.fork()
+        return os.waitpid(pid, 0)[1] if pid else None
+
 async def main():
-    for f in (forgets_to_exit, forgets_on_the_loop):
+    actor, threaded = Forgets.remote(), ForgetsInAThread.remote()
+    methods = [actor.plain, actor.after_a_turn, actor.fails, threaded.call]
+    for f in (forgets_to_exit, forgets_on_the_loop, forgets_and_closes_what_the_loop_watches, *methods):
         for _ in range(2):
             status = await f()
             assert os.waitstatus_to_exitcode(status) == 1, (f, status)
     assert await square(3) == 9
     print("all is well")
 
-af.run(main, num_cpus=1)
+af.run(main, num_cpus=3)
 """
     )
     assert "all is well\n" in program.out()

@@ -6,7 +6,6 @@ A process that has a runtime watches its forks. The zygote has none: its forks a
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from weakref import WeakSet
 
@@ -65,12 +64,5 @@ def _in_child() -> None:
         blocking.abandon_thread_loop()
         forks.abandon_all()
         for core in runtimes:
-            if core.host is not None:
-                core.host.executor.loop.call_soon(_came_back)
             turn_away(core)
 
-
-def _came_back() -> None:
-    """A child has returned from the call that forked it. The loop that it finds, and the call that it would answer, are its parent's."""
-    sys.stderr.write(f"actorflow: process {os.getpid()}, forked in a task or an actor, returned from that call and ends here\n")
-    os._exit(1)

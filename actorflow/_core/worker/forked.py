@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, NoReturn
 
 from actorflow._core.base import current
@@ -38,8 +40,25 @@ class ForkedCore:
         return f"<the runtime of the process {self.identity.pid} that this one was forked from>"
 
 
+class NoWayBack:
+    """What a host in a forked child has for its core: a host comes to it when code of the user's has returned, or has failed."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        came_back()
+
+
+def came_back() -> NoReturn:
+    """A child has returned from the call that forked it. The loop that it finds, and the call that it would answer, are its parent's."""
+    sys.stderr.write(f"actorflow: process {os.getpid()}, forked in a task or an actor, returned from that call and ends here\n")
+    os._exit(1)
+
+
 def turn_away(core: Core) -> None:
     """Make a ForkedCore of this core, in place. In a forked child."""
+    if core.host is not None:
+        # Here and now, where it is possible: one more turn of the loop would watch, for its parent, descriptors that are closed here.
+        core.host.core = NoWayBack()  # type: ignore[assignment]
+        core.host.executor.loop.call_soon(came_back)
     state: dict[str, Any] = core.__dict__
     keep_for_ever(state)
     core.__dict__ = dict(ForkedCore(core).__dict__)
