@@ -46,6 +46,7 @@ class InitOptions:
     inline: bool = False
     log_to_driver: bool = True
     cancel_grace: float = 5.0
+    memory_usage_threshold: float = 0.95
     looks: bool = False
 
     def difference(self, other: InitOptions) -> str:
@@ -79,6 +80,7 @@ def _check_text(name: str, value: object) -> None:
 
 def _options(given: dict[str, Any]) -> InitOptions:
     from actorflow._core.base.resources import parse_bytes, parse_resources
+    from actorflow._core.policy.memory_watch import check_memory_threshold
 
     values = dict(given)
     if values["address"] is None:
@@ -114,6 +116,7 @@ def _options(given: dict[str, Any]) -> InitOptions:
         raise OptionTypeError(f"af.init(cancel_grace={grace!r}): seconds are needed, a number and not {type(grace).__name__}")
     if not 0 <= grace < float("inf"):
         raise OptionError(f"af.init(cancel_grace={grace!r}): seconds are needed, 0 or more; 0 kills what does not end at once")
+    check_memory_threshold("af.init", values["memory_usage_threshold"])
     if values["inline"] and values["mode"] != "processes":
         raise OptionError("af.init(inline=True) is for mode='processes': in_process runs in this process already")
     return InitOptions(**values)
@@ -133,6 +136,7 @@ def init(
     inline: bool = False,
     log_to_driver: bool = True,
     cancel_grace: float = 5.0,
+    memory_usage_threshold: float = 0.95,
 ) -> Session:
     """Start actorflow in this process. One object for every form: `await af.init()`, `async with`, `with`, or a bare call.
 
@@ -145,6 +149,8 @@ def init(
     its own: faster by some microseconds a call, but code that blocks the loop then blocks the protocol too.
     `cancel_grace`: seconds that a cancelled task of the local cluster has to end before its worker is killed. Where a program joins, that
     is for the nodes to say (`actorflow start --cancel-grace`), as their resources are.
+    `memory_usage_threshold`: the share of the machine's memory, or of the control group's, above which workers of the local cluster are
+    ended, the newest work that is tried again first; 0 leaves that to the system.
     `mode="in_process"`: workers are threads of this process, for pdb and coverage.
 
     The same options twice give the same session. Raises AlreadyInitializedError for others, ClusterStartError, ClusterConnectionError,
@@ -222,6 +228,7 @@ def _plan(options: InitOptions) -> ClusterPlan:
         namespace=options.namespace,
         in_process=options.mode == "in_process",
         cancel_grace_s=options.cancel_grace,
+        memory_threshold=options.memory_usage_threshold,
         looks=options.looks,
         devices=devices,
         prestart=max(1, min(int(own["CPU"]), 2)),

@@ -12,9 +12,10 @@ from actorflow._core.boot.node_launch import arena_size, check_simulated_devices
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
 from actorflow._core.io.spill_target import check_target
 from actorflow._core.policy.label_selectors import check_labels
+from actorflow._core.policy.memory_watch import THRESHOLD, check_memory_threshold
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 
-__all__ = ["CANCEL_GRACE_S", "DEFAULT_PORT", "StartedNode", "find", "forget", "start", "stop"]
+__all__ = ["CANCEL_GRACE_S", "DEFAULT_PORT", "THRESHOLD", "StartedNode", "find", "forget", "start", "stop"]
 
 
 def start(
@@ -37,6 +38,7 @@ def start(
     certificate_valid_s: float = CERTIFICATE_VALID_S,
     life_fd: int = -1,
     cancel_grace: float = CANCEL_GRACE_S,
+    memory_usage_threshold: float = THRESHOLD,
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
 
@@ -49,6 +51,7 @@ def start(
         raise OptionError(f"cancel_grace={cancel_grace!r}: seconds are needed, 0 or more; 0 kills what does not end at once")
     if not 0 <= advertise_port < 1 << 16:
         raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
+    check_memory_threshold("actorflow start", memory_usage_threshold)
     check_simulated_devices()
     devices = given_devices(num_gpus, resources or {}, "actorflow start")
     own = local_resources(num_cpus, num_gpus, parse_bytes("memory", memory) if memory is not None else None)
@@ -72,6 +75,7 @@ def start(
         token_file=token_file,
         certificate_valid_s=certificate_valid_s,
         cancel_grace_s=cancel_grace,
+        memory_threshold=memory_usage_threshold,
         labels=checked,
         life_fd=life_fd,
         devices=devices,

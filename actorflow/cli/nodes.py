@@ -51,6 +51,13 @@ def add_commands(commands: Any) -> None:
         metavar="SECONDS",
         help="how long cancelled code on this node, and what drivers here have cancelled, may go on (default: %(default)g)",
     )
+    start.add_argument(
+        "--memory-usage-threshold",
+        type=float,
+        default=_nodes.THRESHOLD,
+        metavar="SHARE",
+        help="of this machine's memory, above which workers end; 0 leaves that to the system (default: %(default)g)",
+    )
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
     stop.set_defaults(run=_stop)
@@ -74,6 +81,7 @@ def _start(options: argparse.Namespace) -> str:
         credentials=options.credentials,
         token_file=options.token_file,
         cancel_grace=options.cancel_grace,
+        memory_usage_threshold=options.memory_usage_threshold,
     )
     head = options.address or node.tcp
     return (

@@ -133,6 +133,7 @@ class Cluster:
         memory: int | str = "1GiB",
         object_store_memory: int | str = "64MiB",
         object_spilling_directory: str | os.PathLike[str] | None = None,
+        memory_usage_threshold: float = 0.95,
         resources: dict[str, float] | None = None,
         labels: dict[str, str] | None = None,
     ) -> Node:
@@ -146,6 +147,7 @@ class Cluster:
             memory=memory,
             object_store_memory=object_store_memory,
             object_spilling_directory=object_spilling_directory,
+            memory_usage_threshold=memory_usage_threshold,
             resources=resources,
             labels=labels,
             life_fd=self._life.read_fd,

@@ -18,6 +18,7 @@ from actorflow._core.boot import join_ticket
 from actorflow._core.boot.cluster_node import ClusterNodeConfig
 from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
+from actorflow._core.policy.memory_watch import THRESHOLD
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 from actorflow._core.security.credential_files import (
     TOKEN_FILE_VARIABLE,
@@ -63,6 +64,7 @@ class NodePlan:
     life_fd: int = -1
     """The reading end of a pipe whose other end its starter holds: when that one is gone the node ends. -1: it lives until it is told."""
     cancel_grace_s: float = CANCEL_GRACE_S
+    memory_threshold: float = THRESHOLD
     devices: dict[str, int] | None = None
     spill: str = ""
     """Both as in ClusterNodeConfig."""
@@ -119,6 +121,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         labels=dict(plan.labels),
         life_fd=plan.life_fd,
         cancel_grace_s=plan.cancel_grace_s,
+        memory_threshold=plan.memory_threshold,
         devices=plan.devices,
         spill=plan.spill,
     )

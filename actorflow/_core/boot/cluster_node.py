@@ -66,6 +66,7 @@ class ClusterNodeConfig(NamedTuple):
     """At its end when whoever has started this node is gone, and this node is to end then; -1: it lives on."""
     advertised_port: int = 0
     cancel_grace_s: float = 5.0
+    memory_threshold: float = 0.95
     devices: dict[str, int] | None = None
     """How many of which its user said there are, 0 for none; of the others the node has what it finds."""
     spill: str = ""
@@ -196,6 +197,7 @@ class NodeProcess:
         from actorflow._core.io.arena import ArenaServer
         from actorflow._core.io.cluster_access import handover_path
         from actorflow._core.io.handover import HandoverServer
+        from actorflow._core.io.memory import Gauge
         from actorflow._core.io.processes import ZygoteProcesses
         from actorflow._core.io.spill_files import FileSpill
         from actorflow._core.io.spill_target import place_of
@@ -214,7 +216,7 @@ class NodeProcess:
         ports = replace(self._ports, network=self._network(security))
         processes = EnrolledProcesses(loop, ZygoteProcesses(loop, zygote), credentials)
         spill = FileSpill(loop, arena, place_of(config.spill, session.spill, session.session_id))
-        node = Node(ports, self._settings(), processes, arena, self._node_ends, spill)
+        node = Node(ports, self._settings(), processes, arena, self._node_ends, spill, Gauge())
         server = ArenaServer(loop, session.arena_path, arena)
         stack.callback(server.close)
         desk = AccessDesk(loop, access_path(session.path), lambda driver: credentials.access(Role.DRIVER, driver, driver))
@@ -374,5 +376,6 @@ class NodeProcess:
             device_types=own.types,
             device_displays=own.displays,
             cancel_grace_s=config.cancel_grace_s,
+            memory_threshold=config.memory_threshold,
             log_dir=session.logs,
         )

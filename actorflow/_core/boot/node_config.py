@@ -23,6 +23,7 @@ class LocalClusterConfig(NamedTuple):
     sys_path: list[str]
     prestart: int
     cancel_grace_s: float = 5.0
+    memory_threshold: float = 0.95
     devices: dict[str, int] | None = None
     spill: str = ""
     """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""

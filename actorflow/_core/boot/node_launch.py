@@ -38,6 +38,7 @@ class ClusterPlan(NamedTuple):
     in_process: bool
     prestart: int
     cancel_grace_s: float = 5.0
+    memory_threshold: float = 0.95
     looks: bool = False
     """It only looks at a cluster, and is no job of it."""
     devices: dict[str, int] | None = None
@@ -87,6 +88,7 @@ class LocalCluster:
             sys_path=[path or os.getcwd() for path in sys.path],
             prestart=plan.prestart,
             cancel_grace_s=plan.cancel_grace_s,
+            memory_threshold=plan.memory_threshold,
             devices=plan.devices,
             spill=plan.spill,
         )

@@ -76,6 +76,7 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
     from actorflow._core.boot.node_devices import own_devices
     from actorflow._core.head.config import HeadConfig
     from actorflow._core.head.head import Head
+    from actorflow._core.io.memory import Gauge
     from actorflow._core.io.processes import ZygoteProcesses
     from actorflow._core.io.real import real_ports
     from actorflow._core.io.spill_files import FileSpill
@@ -115,9 +116,10 @@ async def serve(config: LocalClusterConfig, session: SessionDir, arena: MemfdAre
         log_dir=session.logs,
         prestart=config.prestart,
         cancel_grace_s=config.cancel_grace_s,
+        memory_threshold=config.memory_threshold,
     )
     spill = FileSpill(loop, arena, place_of(config.spill, session.spill, session.session_id))
-    node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end, spill)
+    node = Node(ports, settings, ZygoteProcesses(loop, zygote), arena, end, spill, Gauge())
     async with contextlib.AsyncExitStack() as stack:
         server = ArenaServer(loop, session.arena_path, arena)
         stack.callback(server.close)

@@ -61,8 +61,8 @@ class Actor:
     """
 
     __slots__ = (
-        "_room", "actor_id", "claim", "exit", "incarnation", "name", "order", "shared", "stage", "ticket",
-        "timer", "worker",
+        "_room", "actor_id", "claim", "exit", "incarnation", "name", "order", "retriable", "shared", "stage",
+        "ticket", "timer", "worker",
     )  # fmt: skip
 
     def __init__(self, room: Actors, order: PlaceActor, ticket: Ticket) -> None:
@@ -72,6 +72,8 @@ class Actor:
         self.incarnation = order.incarnation
         self.name = order.spec.class_name
         self.shared = order.spec.shared
+        self.retriable = order.spec.max_restarts != 0
+        """See Occupant."""
         self.ticket = ticket
         self.claim: Claim | None = None
         self.worker: WorkerProcess | None = None
@@ -110,6 +112,8 @@ class House:
     __slots__ = ("_room", "actors")
 
     name = "shared actors"
+    retriable = False
+    """Of many actors one may not be."""
 
     def __init__(self, room: Actors) -> None:
         self._room = room
@@ -223,7 +227,7 @@ class Actors:
                 house = worker.occupant = House(self)
             house.actors[actor.actor_id] = actor
         else:
-            worker.occupant = actor
+            worker.occupant, worker.occupied_at = actor, self._context.now()
             actor.ticket.book.assign(actor.ticket, worker.worker_id)
         worker.peer.send(HostActor(order.spec, order.incarnation, order.checkpoint, actor.ticket.devices))
 

@@ -80,6 +80,8 @@ class NodeConfig:
     """Pages of freed objects stay in memory for so long after the last of them, for the next writer; 0: they go back at once."""
     transfer_chunk_bytes: int = 1 << 21
     """Objects travel between nodes in pieces of this size (CHUNK_BYTES): the same on all nodes of a cluster."""
+    memory_threshold: float = 0.0
+    """The share of the machine's memory that may be in use before workers end (policy/memory_watch.py); 0: nobody looks."""
     log_backlog_bytes_max: int = 1024 * 1024
     """Worker output is dropped, and counted, while a driver has more than this unread."""
 

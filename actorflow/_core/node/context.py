@@ -72,6 +72,10 @@ class Occupant(Protocol):
     def name(self) -> str:
         """For log prefixes and the state API."""
 
+    @property
+    def retriable(self) -> bool:
+        """What runs there is tried again when it is lost, as far as its node knows."""
+
     def actor_ids(self) -> list[str]:
         """The actors that live there."""
 
@@ -103,8 +107,8 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "address", "asked", "ending", "key", "occupant", "owed", "peer", "pid", "retired", "started_at", "timer",
-        "worker_id",
+        "address", "asked", "ending", "key", "occupant", "occupied_at", "out_of_memory", "owed", "peer", "pid", "retired",
+        "started_at", "timer", "worker_id",
     )  # fmt: skip
 
     def __init__(self, worker_id: str, key: WorkerKey, address: str, now: float) -> None:
@@ -115,6 +119,10 @@ class WorkerProcess:
         self.pid = 0
         self.peer: Peer | None = None
         self.occupant: Occupant | None = None
+        self.occupied_at = now
+        """Since when it has the occupant that it has."""
+        self.out_of_memory = False
+        """It is ended, or was, as memory ran out."""
         self.owed: list[Ticket] = []
         self.ending = ""
         self.retired = False
@@ -133,6 +141,8 @@ class WorkerProcess:
         cause = f"{self.label()} {words}"
         if self.ending:
             cause += f" by its node: {self.ending}" if exit.signal is not None else f" ({self.ending})"
+        elif self.out_of_memory:
+            cause += " by the system, as memory ran out"
         elif exit.signal == SIGKILL:
             cause += ", and not by actorflow: most often that is the system when memory runs out"
         if exit.peak_memory_bytes:

@@ -38,7 +38,9 @@ log = logging.getLogger(__name__)
 class Lease:
     """One lease, from its request to its end: the holder of a ticket, then the occupant of a worker."""
 
-    __slots__ = ("_room", "claim", "client", "env", "excluded", "locality", "number", "placement", "removed", "ticket", "worker")
+    __slots__ = (
+        "_room", "claim", "client", "env", "excluded", "locality", "number", "placement", "removed", "retriable", "ticket", "worker",
+    )  # fmt: skip
 
     def __init__(self, room: Leases, client: Client, request: RequestLease, ticket: Ticket) -> None:
         self._room = room
@@ -46,6 +48,8 @@ class Lease:
         self.number = request.lease
         self.env = request.env
         self.placement = request.placement
+        self.retriable = request.retriable
+        """See Occupant: as the call was that it was asked for."""
         self.ticket = ticket
         self.excluded = request.excluded
         """Nodes that have sent the request on."""
@@ -194,7 +198,7 @@ class Leases:
     def fulfilled(self, lease: Lease, worker: WorkerProcess) -> None:
         """The worker is there."""
         lease.worker, lease.claim = worker, None
-        worker.occupant = lease
+        worker.occupant, worker.occupied_at = lease, self._context.now()
         lease.ticket.book.assign(lease.ticket, worker.worker_id)
         granted = LeaseGranted(lease.number, worker.worker_id, worker.address, lease.ticket.devices)
         lease.client.peer.send(granted)
@@ -225,6 +229,7 @@ class Leases:
                 lease.number,
                 worker.worker_id,
                 death.cause,
+                out_of_memory=worker.out_of_memory,
                 log=death.log,
                 pid=worker.pid,
                 exit_code=exit.exit_code if exit is not None else None,

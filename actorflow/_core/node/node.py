@@ -67,6 +67,7 @@ from actorflow._core.protocol.messages import (
 from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
+    from actorflow._core.node.memory import MemoryGauge, MemoryWatch
     from actorflow._core.node.tenancy import Tenancy
     from actorflow._core.node.transfers import Transfers
 
@@ -87,7 +88,7 @@ class Node:
     """The node role of one machine. All methods on the ports' loop.
 
     `on_driver_gone(reason)` is called once, when the cluster's owner is gone, says so, or never comes. `spill`: where to put what the
-    arena has no room for; None: nowhere.
+    arena has no room for; None: nowhere. `memory`: says how much there is, for `config.memory_threshold`.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Node:
         arena: Arena,
         on_driver_gone: Callable[[str], None],
         spill: SpillFiles | None = None,
+        memory: MemoryGauge | None = None,
     ) -> None:
         self.config = config
         self.node_id = config.node_id or new_id(ports.rng)
@@ -137,6 +139,12 @@ class Node:
         self._context = context
         self._transfers: Transfers | None = None
         self._store = Store(context, arena, self._clients.get, spill, self._move_objects, lambda: self._elsewhere.alone)
+        self._memory: MemoryWatch | None = None
+        if memory is not None and config.memory_threshold:
+            from actorflow._core.node.memory import MemoryWatch
+
+            self._memory = MemoryWatch(context, self._workers, self._store, memory)
+            self._workers.on_killed = self._memory.killed
         self._state = State(context, self._workers, self._connected)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = self._table()
 
@@ -204,6 +212,8 @@ class Node:
 
             self._tenancy = Tenancy(self._context, self._give_up)
             self._tenancy.start()
+        if self._memory is not None:
+            self._memory.start()
         if self.config.owner:
             self._owner_timer = self._ports.loop.call_later(self.config.owner_timeout_s, self._owner_late)
 
@@ -225,6 +235,8 @@ class Node:
         self._elsewhere.stop()
         if self._tenancy is not None:
             self._tenancy.stop()
+        if self._memory is not None:
+            self._memory.stop()
         self._actors.stop()
         self._state.stop()
         if self._context.groups is not None:

@@ -12,7 +12,7 @@ from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Arena, SpillFiles
 from actorflow._core.node.context import NodeContext
 from actorflow._core.policy.extent_records import AskOwner, Denied, Freed, Granted, ReadIn, WriteOut
-from actorflow._core.policy.object_store import ExtentBook
+from actorflow._core.policy.object_store import PRESSED_SHARE, SPILL_SHARE, ExtentBook
 from actorflow._core.protocol.messages import (
     Allocate,
     Allocated,
@@ -103,6 +103,7 @@ class Store:
         """(client, token) of pins on objects that come back from disk."""
         self._release_at: float | None = None
         """When the pages of what is free go back to the system; until then they are warm for the next writer."""
+        self._pressed = False
 
     def allocate(self, peer: Peer, message: Allocate) -> None:
         """An extent, please; the answer may have to wait for room."""
@@ -252,6 +253,18 @@ class Store:
         self._carry_out(self.book.owner_says(peer.process_id, message.yes, message.no, now), now)
         self._make_room(now)
 
+    def press(self, pressed: bool) -> None:
+        """The machine is short of memory, or is not any more: pages of no use go back to it, and more goes to disk."""
+        if pressed == self._pressed:
+            return
+        self._pressed = pressed
+        self.book.spill_share = PRESSED_SHARE if pressed else SPILL_SHARE
+        if pressed:
+            now = self._context.now()
+            if self._release_at is not None:
+                self._release_at = now
+            self.expire(now, str)
+
     def _make_room(self, now: float) -> None:
         if self.abroad is not None and not self._offering and (short := self.book.short_bytes()) > 0:
             self._offering = True
@@ -358,7 +371,7 @@ class Store:
             self._arena.release(freed.offset, freed.size)
 
     def _keep_warm(self, now: float) -> bool:
-        keep_s = self._context.config.warm_pages_s
+        keep_s = 0.0 if self._pressed else self._context.config.warm_pages_s
         if keep_s:
             self._release_at = now + keep_s
         return keep_s > 0

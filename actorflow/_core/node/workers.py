@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from actorflow._core.io.peers import Peer
@@ -43,6 +44,8 @@ class Workers:
         self._logs = logs
         self._displays = context.config.displays()
         self._workers: dict[str, WorkerProcess] = {}
+        self.on_killed: Callable[[WorkerProcess], None] | None = None
+        """Told of a worker that somebody else has ended by SIGKILL, before its death is told. Set by the node."""
         self.dead: deque[tuple[WorkerProcess, str]] = deque(maxlen=DEAD_SHOWN)
         self._reaped: dict[str, WorkerProcess] = {}
         """Their processes are gone, and their connections have not ended (NW-3)."""
@@ -175,6 +178,8 @@ class Workers:
         if worker.timer is not None:
             worker.timer.cancel()
         worker.pid = exit.pid or worker.pid
+        if self.on_killed is not None and exit.signal == SIGKILL and not worker.ending:
+            self.on_killed(worker)
         death = worker.death(exit, self._logs.finish(worker))
         failed_start = self._context.pool.workers[worker.worker_id].state is WorkerState.STARTING
         if failed_start:

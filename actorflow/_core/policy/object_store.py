@@ -41,6 +41,8 @@ SLABS_SHARE_MAX = 0.5
 NAMED_MAX = 3
 """Clients that the error of a full store names."""
 SPILL_SHARE = 0.8
+PRESSED_SHARE = 0.3
+"""The share of the store above which it spills: while the machine has memory, and while that runs out."""
 """From here on what nobody reads goes to disk."""
 LEAVING_SHARE_MAX = 0.25
 """So much of the arena is on its way to disk at most."""
@@ -80,14 +82,16 @@ class ExtentBook:
 
     __slots__ = (
         "_charged", "_clients", "_disk_fails_until", "_disk_problem", "_extents", "_idle", "_leaving_bytes", "_number",
-        "_progress_at", "_refused", "_space", "_wait_number", "_waiters", "patience_s", "size", "spilled_bytes", "spills",
-        "waiting_max",
+        "_progress_at", "_refused", "_space", "_wait_number", "_waiters", "patience_s", "size", "spill_share",
+        "spilled_bytes", "spills", "waiting_max",
     )  # fmt: skip
 
     def __init__(self, size: int, *, waiting_max: int = 10_000, patience_s: float = 10.0, spills: bool = False) -> None:
         self.size = size
         self.spills = spills
         """There is a disk to spill to."""
+        self.spill_share = SPILL_SHARE
+        """Above this part of the store what nobody reads goes to disk."""
         self.spilled_bytes = 0
         """Bytes of what is on disk and not in memory."""
         self.waiting_max = waiting_max
@@ -454,11 +458,11 @@ class ExtentBook:
     @property
     def asks_again(self) -> bool:
         """True while `spill` is to be called again in time."""
-        return bool(self._refused or self._charged) and (bool(self._waiters) or self.used_bytes() > self.size * SPILL_SHARE)
+        return bool(self._refused or self._charged) and (bool(self._waiters) or self.used_bytes() > self.size * self.spill_share)
 
     def short_bytes(self) -> int:
         """So much had better come free; not above 0 while there is enough."""
-        short = self.used_bytes() - int(self.size * SPILL_SHARE)
+        short = self.used_bytes() - int(self.size * self.spill_share)
         if self._waiters:
             short = max(short, pages(next(iter(self._waiters.values())).size) * PAGE_BYTES)
         return short

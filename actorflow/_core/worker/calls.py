@@ -73,6 +73,8 @@ class Call:
     timer: Any = None
     values: dict[str, str] | None = None
     """The declared context it takes along (SEMANTICS 8)."""
+    memory_tries = 0
+    """How often it was tried again because memory had run out."""
     story: list[str] | None = None
     """What happened to earlier attempts, for the error of the last one."""
 

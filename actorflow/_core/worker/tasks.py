@@ -36,6 +36,9 @@ REQUESTS_MAX = 16
 """Unanswered lease requests per scheduling class: bounds what a burst of tasks asks of the node at once."""
 STORY_MAX = 16
 """Events that a call remembers."""
+MEMORY_TRIES_MAX = 12
+MEMORY_PAUSE_S, MEMORY_PAUSE_S_MAX = 1.0, 60.0
+"""How often, and after which pauses, a task is tried again whose worker was ended because memory ran out: besides its `max_retries`."""
 LOSS_REPORT_S = 1.0
 """How long the node is given to say why a worker died before the loss is reported without a cause."""
 
@@ -112,6 +115,8 @@ class TaskSubmitter:
         self._requests: dict[int, Request] = {}
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
+        self._resting: dict[Call, None] = {}
+        """Calls in a pause before they are tried again."""
         self._run_us: dict[str, float] = {}
         """Moving average of the time one call of a function runs, by its id: it sets how deep calls are pipelined."""
 
@@ -226,7 +231,7 @@ class TaskSubmitter:
     def _ask(self, lease_id: int, request: Request) -> None:
         options, call = request.klass.options, request.klass.queue[0]
         wanted = (options.resources, options.priority, options.env, call.target.name, options.placement)
-        message = RequestLease(lease_id, *wanted, request.excluded)
+        message = RequestLease(lease_id, *wanted, request.excluded, retriable=call.retries_left != 0)
         if call.extra and (call.deps or call.stored is not None):
             from actorflow._core.worker import locality
 
@@ -384,6 +389,8 @@ class TaskSubmitter:
             elif death.removed:
                 error = self._core.groups.removed_error(klass.options.placement, call.target.name)
                 self._core.caller.settle_error(call, error)
+            elif death.out_of_memory and position == 0 and call.retries_left and self._again_later(call, lease, cause):
+                pass
             elif call.retries_left == 0:
                 self._core.caller.settle_error(
                     call,
@@ -391,7 +398,7 @@ class TaskSubmitter:
                         which=f"{call.target.name} (attempt {call.attempt + 1})",
                         what=f"was lost with its worker {lease.worker_id}",
                         why=cause,
-                        next_step=f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines",
+                        next_step=_next_step(call),
                         story=call.story or (),
                         log_tail=death.log,
                         function_name=call.target.name,
@@ -411,6 +418,26 @@ class TaskSubmitter:
         klass.queue.extendleft(reversed(again))
         klass.full = False
         self._pump(klass)
+
+    def _again_later(self, call: Call, lease: Lease, cause: str) -> bool:
+        """Memory ran out where it ran: that has tries of its own, with pauses, in which others may end. False when they are used up."""
+        tries = call.memory_tries
+        if tries >= MEMORY_TRIES_MAX:
+            call.retries_left = 0
+            return False
+        call.memory_tries = tries + 1
+        pause_s = min(MEMORY_PAUSE_S * 2.0**tries, MEMORY_PAUSE_S_MAX)
+        self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}, next one in {pause_s:g} s: {cause}")
+        self._prepare_retry(call, spend=False)
+        self._resting[call] = None
+        self._core.later(pause_s, lambda: self._now_again(call))
+        return True
+
+    def _now_again(self, call: Call) -> None:
+        if call in self._resting:
+            del self._resting[call]
+            if call.state is CallState.QUEUED:  # It may have been cancelled.
+                self.enqueue(call)
 
     @staticmethod
     def _note(call: Call, event: str) -> None:
@@ -542,7 +569,8 @@ class TaskSubmitter:
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""
-        calls = [call for klass in self._classes.values() for call in klass.queue if call.state is CallState.QUEUED]
+        queues = [self._resting, *(klass.queue for klass in self._classes.values())]
+        calls = [call for queue in queues for call in queue if call.state is CallState.QUEUED]
         return calls + [call for lease in self._leases.values() for call in lease.inflight.values()]
 
     def fail_all(self, error: Exception) -> None:
@@ -552,3 +580,11 @@ class TaskSubmitter:
         for klass in self._classes.values():
             klass.queue.clear()
         self._leases.clear()
+        self._resting.clear()
+
+
+def _next_step(call: Call) -> str:
+    if call.memory_tries:
+        times = call.memory_tries + 1
+        return f"it ran out of memory {times} times and is not tried again: have it need less, or ask with memory= so that fewer run"
+    return f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines"

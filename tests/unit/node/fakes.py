@@ -126,6 +126,7 @@ class Cluster:
         self.host = world.host("node")
         self.processes = SimProcesses(self.host, self._born, seed_profile)
         self.arena = SimArena(64 * 4096, self.host)
+        memory = config.pop("memory", None)
         settings: dict[str, Any] = {
             "address": NODE,
             "head_address": HEAD,
@@ -134,7 +135,7 @@ class Cluster:
             "node_id": "node",
             "warm_pages_s": 0.0,
         }
-        self.node = Node(self.host.ports, NodeConfig(**settings | config), self.processes, self.arena, self.gone.append)
+        self.node = Node(self.host.ports, NodeConfig(**settings | config), self.processes, self.arena, self.gone.append, None, memory)
         self.run(self.head.host, self.head.peers.listen(HEAD))
         self.run(self.host, self.node.start())
         self.until(lambda: self.head.received)

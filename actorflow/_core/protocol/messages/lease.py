@@ -21,6 +21,8 @@ class RequestLease(Message, tag=30):
     """Nodes that have sent the request on."""
     locality: dict[str, int] = {}
     """Where large arguments of the next piece of work lie, in bytes by node: worth going there when there is room."""
+    retriable: bool = True
+    """The next piece of work is tried again when its worker dies."""
 
 
 class LeaseRedirect(Message, tag=24):
