@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from actorflow._lifecycle import init, is_initialized, run, shutdown
     from actorflow._placement import PlacementGroup, get_placement_group, placement_group
     from actorflow._remote_function import RemoteFunction, remote
+    from actorflow._supervision import Supervision, supervise
     from actorflow.errors import (
         ActorAlreadyExistsError,
         ActorDiedError,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RuntimeEnvError,
         SerializationError,
+        SupervisionError,
         TaskCancelledError,
         TaskError,
         TaskPlacementGroupRemoved,
@@ -141,6 +143,8 @@ __all__ = [
     "RuntimeEnvError",
     "SerializationError",
     "Stream",
+    "Supervision",
+    "SupervisionError",
     "TaskCancelledError",
     "TaskError",
     "TaskGroup",
@@ -172,6 +176,7 @@ __all__ = [
     "run",
     "shutdown",
     "state",
+    "supervise",
     "sync",
     "timeline",
     "timeout",
@@ -204,6 +209,7 @@ _HOMES = {
     "actorflow._lifecycle": ("init", "is_initialized", "run", "shutdown"),
     "actorflow._placement": ("PlacementGroup", "get_placement_group", "placement_group"),
     "actorflow._remote_function": ("RemoteFunction", "remote"),
+    "actorflow._supervision": ("Supervision", "supervise"),
     "actorflow.options": ("NodeAffinity",),
     "actorflow.state": ("available_resources", "cluster_resources", "nodes", "timeline"),
 }

@@ -24,6 +24,7 @@ FACE = {
     "functions": ["BoundMethod", "RemoteFunction", "remote"],
     "actors": ["Actor", "ActorClass", "Handle", "get_actor", "method"],
     "options": ["NodeAffinity", "options"],
+    "supervision": ["Supervision", "supervise"],
     "placement groups": ["PlacementGroup", "get_placement_group", "placement_group"],
     "what travels with calls": ["context"],
     "blocking code": ["sync"],

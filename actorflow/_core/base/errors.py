@@ -29,6 +29,7 @@
     ├── ActorError
     │   ├── ActorDiedError                       final: the actor will not come back
     │   │   └── ActorPlacementGroupRemoved       ... because its placement group is no more
+    │   ├── SupervisionError                     a supervision has given up, and has ended its actors
     │   ├── ActorUnavailableError                temporary: the call may or may not have run
     │   └── ActorUnschedulableError              no node can ever host this actor
     ├── ActorAlreadyExistsError (ValueError)     the name is taken
@@ -503,6 +504,15 @@ class ActorDiedError(ActorError):
 
 class ActorPlacementGroupRemoved(ActorDiedError, PlacementGroupRemovedError):
     """The placement group of the actor is no more, and the actor with it."""
+
+
+class SupervisionError(ActorError):
+    """A supervision has given up: its actors failed more often than it bears, or one of them cannot come back. They have ended with it.
+
+    The message has the last failure. Mend what fails, or let `af.supervise` bear more (`max_restarts`, `within`).
+    """
+
+    supervision: str = ""
 
 
 class ActorUnavailableError(ActorError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.head.class_cache import ClassCache
@@ -15,7 +16,7 @@ from actorflow._core.head.nodes import Nodes, node_id_of
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
-from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
+from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, LifeLost, Place, Publish, Stop
 from actorflow._core.policy.actors import ActorTable
 from actorflow._core.policy.checkpoints import CheckpointStore
 from actorflow._core.policy.jobs import EndJob
@@ -36,6 +37,9 @@ from actorflow._core.protocol.messages import (
     SaveCheckpoint,
     WatchActor,
 )
+
+if TYPE_CHECKING:
+    from actorflow._core.head.supervision import Supervisions
 
 NAMESPACE_DEFAULT = "default"
 
@@ -58,6 +62,8 @@ class Actors:
         """Where an actor in a placement group goes; None: it waits (head/groups.py). Set by the head."""
         self.on_dead: Callable[[ActorId], None] | None = None
         """Told of each actor that is gone for good; set when there are placement groups."""
+        self.supervisions: Supervisions | None = None
+        """The room of those that are supervised; None until there are some. Set by the head."""
         self.table = ActorTable(
             actors_max=config.actors_max,
             dead_actors_max=config.dead_actors_max,
@@ -189,6 +195,10 @@ class Actors:
         """Its placement group is no more."""
         self._perform(self.table.group_removed(actor_id, reason, self._ports.monotonic()))
 
+    def supervised(self, decisions: list[Decision]) -> None:
+        """Do what a supervision has decided."""
+        self._perform(decisions)
+
     def process_lost(self, process_id: ProcessId, reason: str) -> None:
         """A driver or worker is gone: it watches nothing and owns nothing any more."""
         self.table.watcher_lost(process_id)
@@ -212,8 +222,11 @@ class Actors:
             elif isinstance(decision, Stop):
                 kill = KillActor(decision.actor_id, True, decision.graceful, decision.incarnation)
                 self._nodes.send(decision.node_id, kill)
+            elif isinstance(decision, LifeLost):
+                assert self.supervisions is not None, "only a supervision says that an actor is supervised"
+                decisions += self.supervisions.lost(decision)
             else:
-                self._forget(decision)
+                decisions += self._forget(decision)
         self._set_alarm()
 
     def _find_node_later(self, decision: FindNode) -> list[Decision]:
@@ -246,13 +259,14 @@ class Actors:
             return self.table.placed(actor_id, incarnation, choice.node_id, now)
         return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)
 
-    def _forget(self, decision: Forget) -> None:
+    def _forget(self, decision: Forget) -> list[Decision]:
         self._checkpoints.drop(decision.actor_id)
         timer = self._delayed.pop(decision.actor_id, None)
         if timer is not None:
             timer.cancel()
         if self.on_dead is not None:
             self.on_dead(decision.actor_id)
+        return self.supervisions.dead(decision) if self.supervisions is not None else []
 
     def _set_alarm(self) -> None:
         """Have `tick` called when the next one has waited too long. One that rings too early does no harm."""

@@ -38,12 +38,15 @@ from actorflow._core.protocol.messages import (
     SaveCheckpoint,
     StateQuery,
     StateReply,
+    Supervise,
+    Unsupervise,
     WatchActor,
 )
 from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.head.groups import Groups
+    from actorflow._core.head.supervision import Supervisions
     from actorflow._core.head.watch import NodeWatch
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,8 @@ class Head:
             KillActor: (ANYONE, actors.kill),
             SaveCheckpoint: (ANYONE, actors.save_checkpoint),
             StateQuery: (ANYONE, self._state.query),
+            Supervise: (PROCESS, lambda peer, message: self._supervisions().begin(peer, message)),
+            Unsupervise: (PROCESS, lambda peer, message: self._supervisions().end(peer, message)),
             GroupWord: (ANYONE, lambda peer, message: self._groups().word(peer, message)),
         }
 
@@ -105,6 +110,14 @@ class Head:
             self._actors.on_dead = self._opened.actor_died
             self._state.groups = self._opened
         return self._opened
+
+    def _supervisions(self) -> Supervisions:
+        """The room of supervised actors, opened when somebody wants some."""
+        if self._actors.supervisions is None:
+            from actorflow._core.head.supervision import Supervisions
+
+            self._actors.supervisions = Supervisions(self._ports, self._directory, self._actors)
+        return self._actors.supervisions
 
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
@@ -169,6 +182,8 @@ class Head:
                 if self._opened is not None:
                     self._opened.job_ended(end)
             self._actors.process_lost(peer.process_id, reason)
+            if self._actors.supervisions is not None:
+                self._actors.supervisions.owner_lost(peer.process_id, reason)
             if self._opened is not None:
                 self._opened.process_lost(peer.process_id)
         except (InternalError, AssertionError) as error:

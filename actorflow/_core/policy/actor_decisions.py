@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actorflow._core.base.ids import ActorId, ProcessId
-from actorflow._core.protocol.messages import ActorSpec, ActorState, CreateActorReply
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
 
 
 @dataclass(slots=True)
@@ -53,10 +53,20 @@ class Publish:
 
 
 @dataclass(slots=True)
+class LifeLost:
+    """An incarnation of a supervised actor is gone, and another one follows. `asked`: it was to go."""
+
+    actor_id: ActorId
+    cause: str
+    asked: bool
+
+
+@dataclass(slots=True)
 class Forget:
     """The actor is dead: drop what is kept for its next incarnation."""
 
     actor_id: ActorId
+    died: ActorDied
 
 
-Decision = Answer | FindNode | Place | Stop | Publish | Forget
+Decision = Answer | FindNode | Place | Stop | Publish | LifeLost | Forget

@@ -102,7 +102,7 @@ class Actor:
 
     __slots__ = (
         "address", "bouncing", "created_at", "ended", "incarnation", "last_node_id", "leaving",
-        "losses_in_a_row", "node_id", "ready_at", "restarts", "spec", "state", "story", "watchers",
+        "losses_in_a_row", "node_id", "ready_at", "restarts", "spec", "state", "story", "supervised", "watchers",
         "worker_id",
     )  # fmt: skip
 
@@ -127,6 +127,8 @@ class Actor:
         """The current incarnation was told to end, to be followed by another one."""
         self.ended: ActorDied | None = None
         """Why it is dead, or why the incarnation before ended."""
+        self.supervised = False
+        """Its supervision decides on its restarts, and not `max_restarts`."""
         self.watchers: tuple[ProcessId, ...] = ()
         self.created_at = now
         self.ready_at: float | None = None
@@ -153,7 +155,7 @@ class Actor:
 
     def may_restart(self) -> bool:
         """True when a loss that counts would be followed by another incarnation."""
-        return self.spec.max_restarts < 0 or self.restarts < self.spec.max_restarts
+        return self.supervised or self.spec.max_restarts < 0 or self.restarts < self.spec.max_restarts
 
     def why_no_restart(self, cause: str) -> str:
         """The cause of the last loss, with what would have to be different to survive it."""

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from actorflow._core.base.ids import ActorId, ProcessId
-from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, Place, Publish, Stop
+from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, LifeLost, Place, Publish, Stop
 from actorflow._core.policy.actor_record import Actor, Event, State, restart_delay_s
 from actorflow._core.policy.actor_roster import Roster
 from actorflow._core.policy.early import EarlyWords, Unheard
@@ -250,11 +250,27 @@ class ActorTable:
             return []
         if no_restart or not actor.may_restart():
             return self._end(actor, Event.KILLED, died, graceful, now)
-        if not actor.node_id or actor.bouncing or actor.leaving is not None:
+        return self.bounce(actor_id, f"killed by {by}, to be restarted", now, graceful=graceful)
+
+    def supervise(self, actor_id: ActorId, supervised: bool) -> None:
+        """Its restarts are the business of its supervision, or are not any more."""
+        actor = self._actors.get(actor_id)
+        if actor is not None:
+            actor.supervised = supervised
+
+    def bounce(self, actor_id: ActorId, reason: str, now: float, *, graceful: bool = False) -> list[Decision]:
+        """End the current incarnation of an actor, for another one. One that is on its way already is left alone."""
+        actor = self._actors.get(actor_id)
+        if actor is None or not actor.node_id or actor.bouncing or actor.leaving is not None:
             return []
         actor.bouncing = True
-        actor.move(Event.ASKED_TO_STOP, now, f"killed by {by}, to be restarted")
+        actor.move(Event.ASKED_TO_STOP, now, reason)
         return [Stop(actor.node_id, actor_id, actor.incarnation, graceful)]
+
+    def given_up(self, actor_id: ActorId, reason: str, now: float) -> list[Decision]:
+        """The supervision of an actor has given up, and the actor ends with it."""
+        actor = self._actors.get(actor_id)
+        return self._die(actor, Event.KILLED, ActorDied("supervision", reason), now) if actor is not None else []
 
     def out_of_scope(self, actor_id: ActorId, now: float) -> list[Decision]:
         """The last handle is gone: what is in the mailbox still runs, then the actor stops (SEMANTICS 23)."""
@@ -351,11 +367,15 @@ class ActorTable:
             died = ActorDied("crashed", actor.why_no_restart(cause))
         if died is not None:
             return self._die(actor, Event.LOST_FOR_GOOD, died, now)
+        asked = actor.bouncing
         delay_s = self._restart(actor, cause, spent, now)
-        return [
+        decisions: list[Decision] = [
             Publish(actor.watchers, actor.as_state()),
             FindNode(actor.spec.actor_id, actor.incarnation, delay_s),
         ]
+        if actor.supervised:
+            decisions.append(LifeLost(actor.spec.actor_id, cause, asked))
+        return decisions
 
     def _restart(self, actor: Actor, cause: str, spent: bool, now: float) -> float:
         """Make room for the next incarnation; return how long it has to wait."""
@@ -364,7 +384,7 @@ class ActorTable:
             actor.losses_in_a_row = 0
         delay_s = restart_delay_s(actor.losses_in_a_row)
         actor.losses_in_a_row += 1
-        if spent:
+        if spent and not actor.supervised:
             actor.restarts += 1
         limit = actor.spec.max_restarts
         assert limit < 0 or actor.restarts <= limit, f"AC-3: {actor.restarts} restarts of {limit}"
@@ -401,5 +421,5 @@ class ActorTable:
         self._waiting.pop(actor.spec.actor_id, None)
         self._actors.remove(actor)
         self._dead.bury(dead)
-        decisions.append(Forget(actor.spec.actor_id))
+        decisions.append(Forget(actor.spec.actor_id, dead.died))
         return decisions

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
     from actorflow._core.worker.groups import GroupCalls
     from actorflow._core.worker.host import Host
+    from actorflow._core.worker.supervision import SupervisionCalls
 
 log = logging.getLogger("actorflow")
 
@@ -115,6 +116,7 @@ class Core:
         self.node_id = ""
         self.closed: BaseException | None = None
         self._groups: GroupCalls | None = None
+        self._supervisions: SupervisionCalls | None = None
         self.on_lost: Callable[[str], None] | None = None
         self.on_log: Callable[[m.WorkerLog], None] | None = None
         self.pending_acks: dict[str, set[int]] = {}
@@ -182,6 +184,8 @@ class Core:
         self.directory.fail_all(error)
         if self._groups is not None:
             self._groups.fail_all()
+        if self._supervisions is not None:
+            self._supervisions.fail_all()
 
     def _drain_timer(self) -> None:
         if self.closed is None:
@@ -306,6 +310,15 @@ class Core:
 
             self._groups = GroupCalls(self)
         return self._groups
+
+    @property
+    def supervisions(self) -> SupervisionCalls:
+        """Supervised actors; made when there are some."""
+        if self._supervisions is None:
+            from actorflow._core.worker.supervision import SupervisionCalls
+
+            self._supervisions = SupervisionCalls(self)
+        return self._supervisions
 
     def peer(self, process_id: str, address: str) -> Peer:
         """The connection to a process; made when there is none."""
@@ -530,6 +543,8 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.CreateActorReply: lambda core: core.actors.on_create_reply,
     m.FindActorReply: lambda core: core.directory.on_answer,
     m.GroupWord: lambda core: core.groups.on_word,
+    m.SuperviseReply: lambda core: core.supervisions.on_reply,
+    m.SupervisionOver: lambda core: core.supervisions.on_over,
     m.StateReply: lambda core: core.directory.on_answer,
     m.StateQuery: lambda core: core.directory.on_state_query,
     m.Allocated: lambda core: core.store.on_allocated,

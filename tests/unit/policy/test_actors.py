@@ -218,7 +218,7 @@ def test_without_restarts_a_crash_is_the_end_and_its_error_teaches() -> None:
     assert state.died.reason == "killed by SIGKILL (max_restarts=0, set it to let the actor restart)"
     assert state.died.story[0] == f"+0.000 s  created by {DRIVER}"
     assert state.died.story[1] == f"+0.000 s  placed on node {NODE}"
-    assert decisions[-1] == Forget(A)
+    assert decisions[-1] == Forget(A, state.died)
 
 
 def test_the_log_lines_of_a_cause_stay_at_its_end() -> None:

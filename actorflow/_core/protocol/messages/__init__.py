@@ -18,6 +18,10 @@ from actorflow._core.protocol.messages.actor import (
     KillActor,
     PlaceActor,
     SaveCheckpoint,
+    Supervise,
+    SuperviseReply,
+    SupervisionOver,
+    Unsupervise,
     WatchActor,
 )
 from actorflow._core.protocol.messages.base import Message
@@ -105,6 +109,7 @@ AnyMessage = (
     | KillLease | WornOut | Blocked | Unblocked
     | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
+    | Supervise | SuperviseReply | Unsupervise | SupervisionOver
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
@@ -213,9 +218,13 @@ __all__ = [
     "StreamCredit",
     "StreamEnd",
     "StreamItem",
+    "Supervise",
+    "SuperviseReply",
+    "SupervisionOver",
     "TaskCall",
     "Unblocked",
     "Unpin",
+    "Unsupervise",
     "WatchActor",
     "Welcome",
     "WorkerLog",

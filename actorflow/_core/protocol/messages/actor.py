@@ -42,9 +42,10 @@ class ActorDied(Message):
     """Why an actor is gone; `reason` in words that follow "it died: ".
 
     `kind`: killed | crashed | init_failed | owner_died | out_of_scope | exited | job_ended | unschedulable |
-    group_removed (its placement group is) | environment (no worker can have the one it asks for), and from the head
-    alone: refused (it was never created) | forgotten (unknown, or its end is no longer remembered). `story`: what
-    happened to it before, line by line, where that helps to understand the end.
+    group_removed (its placement group is) | supervision (its supervision gave up) | environment (no worker can
+    have the one it asks for), and from the head alone: refused (it was never created) | forgotten (unknown, or its
+    end is no longer remembered). `story`: what happened to it before, line by line, where that helps to understand
+    the end.
     `drained`: it ended gracefully; the replies to the calls in its mailbox are there, or on their way.
     """
 
@@ -234,3 +235,38 @@ class CheckpointSaved(Message, tag=65):
     incarnation: int
     number: int
     error: str = ""
+
+
+class Supervise(Message, tag=150):
+    """owner -> head: from now on these belong together (policy/supervision.py). Answered by SuperviseReply. Idempotent by its id.
+
+    `members`: ids of actors and of supervisions, in order.
+    """
+
+    supervision_id: str
+    members: list[str]
+    strategy: str
+    max_restarts: int
+    within_s: float
+    detached: bool = False
+
+
+class SuperviseReply(Message, tag=151):
+    """head -> owner: it has begun, or why not."""
+
+    supervision_id: str
+    error: str = ""
+
+
+class Unsupervise(Message, tag=152):
+    """anyone -> head: each on its own again. Answered by SupervisionOver to the owner. Idempotent."""
+
+    supervision_id: str
+
+
+class SupervisionOver(Message, tag=153):
+    """head -> owner: it has ended. `gave_up`: it did so itself, and has ended its actors."""
+
+    supervision_id: str
+    reason: str
+    gave_up: bool = False

@@ -1,0 +1,117 @@
+"""The head's supervisions: the failures of actors become events of the policy, its decisions those of the table of actors.
+
+This room is opened by the first supervision. The policy is `policy/supervision.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from actorflow._core.base.ids import ProcessId
+from actorflow._core.head.actors import Actors
+from actorflow._core.head.directory import Directory
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.actor_decisions import Decision, Forget, LifeLost
+from actorflow._core.policy.graveyard import DeadActor
+from actorflow._core.policy.supervision import (
+    Bounce,
+    EndMember,
+    Strategy,
+    Supervision,
+    SupervisionBook,
+    SupervisionDecision,
+    Unsupervised,
+)
+from actorflow._core.protocol.messages import Supervise, SuperviseReply, SupervisionOver, Unsupervise
+
+
+class Supervisions:
+    """See the module. The one writer of the book."""
+
+    def __init__(self, ports: Ports, directory: Directory, actors: Actors) -> None:
+        self._ports = ports
+        self._directory = directory
+        self._actors = actors
+        self.book = SupervisionBook()
+        """To be read by others, written here."""
+
+    # -- from drivers and workers
+
+    def begin(self, peer: Peer, message: Supervise) -> None:
+        """These belong together."""
+        if self.book.find(message.supervision_id) is not None:
+            peer.send(SuperviseReply(message.supervision_id))
+            return
+        problem = self._problem(message)
+        if not problem:
+            one = Supervision(
+                message.supervision_id,
+                peer.process_id,
+                peer.job_id,
+                message.members,
+                Strategy(message.strategy),
+                message.max_restarts,
+                message.within_s,
+                message.detached,
+            )
+            problem = self.book.problem_with(one)
+            if not problem:
+                self.book.begin(one)
+                for member in message.members:
+                    self._actors.table.supervise(member, True)
+        peer.send(SuperviseReply(message.supervision_id, problem))
+
+    def end(self, peer: Peer, message: Unsupervise) -> None:
+        """Each on its own again."""
+        if self.book.find(message.supervision_id) is None:
+            peer.send(SupervisionOver(message.supervision_id, "it is over already"))
+            return
+        self._actors.supervised(self._carry_out(self.book.end(message.supervision_id, f"{peer.role} {peer.process_id} ended it")))
+
+    def owner_lost(self, process_id: ProcessId, reason: str) -> None:
+        """A process is gone."""
+        self._actors.supervised(self._carry_out(self.book.owner_lost(process_id, reason)))
+
+    # -- from the actors
+
+    def lost(self, decision: LifeLost) -> list[Decision]:
+        """A member has lost its incarnation."""
+        return self._carry_out(
+            self.book.lost(decision.actor_id, _first_line(decision.cause), asked=decision.asked, now=self._ports.monotonic())
+        )
+
+    def dead(self, decision: Forget) -> list[Decision]:
+        """An actor is gone for good."""
+        return self._carry_out(self.book.dead(decision.actor_id, decision.died.kind, _first_line(decision.died.reason)))
+
+    # -- steps
+
+    def _problem(self, message: Supervise) -> str:
+        if message.strategy not in [strategy.value for strategy in Strategy]:
+            return f"there is no strategy {message.strategy!r}"
+        if message.max_restarts < 0 or not message.within_s > 0:
+            return f"max_restarts={message.max_restarts} within {message.within_s} s is no bound"
+        for member in message.members:
+            if self.book.find(member) is None and member not in self._actors.table.living():
+                found = self._actors.table.find(member)
+                return f"actor {member} is dead: {found.died.reason}" if isinstance(found, DeadActor) else f"there is no actor {member}"
+        return ""
+
+    def _carry_out(self, steps: Iterable[SupervisionDecision]) -> list[Decision]:
+        table, now = self._actors.table, self._ports.monotonic()
+        decisions: list[Decision] = []
+        for step in steps:
+            if isinstance(step, Bounce):
+                decisions += table.bounce(step.actor_id, step.reason, now)
+            elif isinstance(step, EndMember):
+                decisions += table.given_up(step.actor_id, step.reason, now)
+            elif isinstance(step, Unsupervised):
+                table.supervise(step.actor_id, False)
+            else:
+                self._directory.send(step.owner, SupervisionOver(step.supervision, step.reason, step.gave_up))
+        return decisions
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(".")
