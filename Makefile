@@ -32,10 +32,13 @@ PEERS := .venv-peers
 PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --quiet --constraint constraints.txt
 STAMP := $(VENV)/.stamp
-# As pip does when it installs a package: where PYTHONDONTWRITEBYTECODE is set, every process would compile all of it again.
+# As pip does when it installs a package: what is measured or shown first should not compile.
 COMPILE := $(PY) -m compileall -q actorflow benchmarks
 PEERS_STAMP := $(PEERS)/.stamp
 
+# What has been compiled is kept beside its source (git ignores it, `make clean` removes it): the tests start some thousand processes, and
+# where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports again. Empty is as not set.
+export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 

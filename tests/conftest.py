@@ -4,7 +4,9 @@ A test with an argument called `sim_seed` runs once for each seed, and its id na
 be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` runs many more (tests/sim/seeds.py).
 """
 
+import gc
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -31,3 +33,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "sim_seed" in metafunc.fixturenames:
         seeds = range(metafunc.config.getoption("--seeds-from"), metafunc.config.getoption("--seeds"))
         metafunc.parametrize("sim_seed", seeds, ids=[f"seed={seed}" for seed in seeds])
+
+
+_module = Path()
+"""Of the test that runs."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep the collector off what was there before the first test of a module: thousands of tests are half a million objects.
+
+    Else each full collection takes half a second, and every test that looks for what it has left makes two of them.
+    """
+    global _module
+    if item.path != _module:
+        _module = item.path
+        gc.collect()  # What is frozen is never collected.
+        gc.freeze()
