@@ -124,7 +124,7 @@ async def test_3_force_kills_the_worker_of_a_running_task_at_once(tmp_path: Path
     assert ref.cancel(force=True)
     with pytest.raises(af.TaskCancelledError, match="force=True"):
         await ref
-    assert time.monotonic() - cancelled_at < GRACE_S + 1
+    assert time.monotonic() - cancelled_at < 10, "it would take 30"
     assert await asyncio.gather(*behind) == list(range(4))
     assert ref.cancel(force=True) is False
 
@@ -151,13 +151,13 @@ async def test_3_force_is_not_for_actors(tmp_path: Path) -> None:
 async def test_4_a_method_that_does_not_listen_is_reported_with_its_stack_and_its_actor_goes_on(tmp_path: Path, concurrency: int) -> None:
     methods = await Methods.options(max_concurrency=concurrency).remote()
     path = tmp_path / "mark"
-    ref = methods.deaf.remote(str(path), 2.0)
+    ref = methods.deaf.remote(str(path), 3.0)
     assert await said(path, "started")
     cancelled_at = time.monotonic()
     ref.cancel()
     with pytest.raises(af.CancelIgnored) as caught:
         await ref
-    assert GRACE_S * 0.9 < time.monotonic() - cancelled_at < 1.8
+    assert GRACE_S * 0.9 < time.monotonic() - cancelled_at < 2.8, "and not when it has ended"
     assert "time.sleep(seconds)" in caught.value.stack
     assert "in deaf" in caught.value.stack
     assert "Methods.deaf" in str(caught.value)

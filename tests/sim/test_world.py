@@ -399,9 +399,9 @@ def test_of_two_worlds_each_freezes_for_itself() -> None:
     gc.unfreeze()
     with World(1) as first, World(2) as second:
         first.run_for(1)
-        before = gc.get_freeze_count()
+        before, made = gc.get_freeze_count(), [[number] for number in range(100)]
         second.run_for(1)
-        assert gc.get_freeze_count() > before > 0
+        assert gc.get_freeze_count() >= before + len(made) > len(made)
     assert gc.get_freeze_count() == 0
 
 
