@@ -95,7 +95,7 @@ async def test_4_a_task_group_is_left_when_its_sleeping_task_has_ended(tmp_path:
                 failed_at = time.monotonic()
     assert ref.done()
     assert path.read_text() == "CancelledError"
-    assert time.monotonic() - failed_at < 1.0
+    assert time.monotonic() - failed_at < SOON_S
 
 
 async def test_5_code_that_swallows_it_and_returns_has_been_cancelled_all_the_same(tmp_path: Path) -> None:
@@ -426,4 +426,4 @@ async def test_5_code_that_does_nothing_but_call_is_interrupted(tmp_path: Path) 
     ref.cancel()
     with pytest.raises(af.TaskCancelledError):
         await ref
-    assert time.monotonic() - began_at < 3.0
+    assert time.monotonic() - began_at < SOON_S

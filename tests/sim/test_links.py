@@ -101,7 +101,7 @@ def harm(two: Two, faults: int) -> list[str]:
 def test_6_every_message_arrives_once_in_order_over_all_connections(sim_seed: int) -> None:
     with World(sim_seed) as world:
         two = Two(world)
-        done = harm(two, faults=1 + sim_seed % 9)
+        done = harm(two, faults=1 + sim_seed * 4 % 9)  # The first seeds have few and many.
         world.run_until(two.sending)
         world.run_for(2.0)
         # Who has nothing to say does not learn that the other side has lost the connection.
