@@ -44,7 +44,8 @@ _module = Path()
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Keep the collector off what was there before the first test of a module: thousands of tests are half a million objects.
 
-    Else each full collection takes half a second, and every test that looks for what it has left makes two of them.
+    Else each full collection takes half a second, and every test that looks for what it has left makes two of them. A simulated world
+    undoes it when it is closed, which the next module mends: the scenarios collect seldom.
     """
     global _module
     if item.path != _module:

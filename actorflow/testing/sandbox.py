@@ -2,8 +2,7 @@
 
 The cyclic collector runs `__del__` and weak-reference callbacks whenever its counters say so, and those
 depend on all that the interpreter did before. In a world it runs at fixed steps only, and never looks at
-objects from outside. Whoever runs many worlds among many objects freezes these once (`gc.collect(); gc.freeze()`):
-then each world leaves the collector as it is, and a full collection takes no longer than the remains of one world do.
+objects from outside.
 """
 
 from __future__ import annotations
@@ -26,15 +25,11 @@ class Sandbox:
     """The conditions of one world."""
 
     _uncollected = 0
-    _freezing = 0
-    """Worlds that have frozen what was there before them, and are open."""
 
     def __init__(self) -> None:
         self.inside = False
         self.closed = False
-        self._entered = False
         self._frozen = False
-        """By this world: at its end that is undone."""
         self._generators: dict[int, SimLoop] = {}
         """By id: weak references are already cleared when a generator is finalised."""
 
@@ -48,9 +43,10 @@ class Sandbox:
         self.inside = True
         collecting, loop_before = gc.isenabled(), asyncio._get_running_loop()
         gc.disable()
-        if not self._entered:
-            self._entered = True
-            self._freeze()
+        if not self._frozen:
+            # What exists already is not looked at: collections are cheap, and nothing foreign dies in here.
+            self._frozen = True
+            gc.freeze()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._generator_started, finalizer=self._generator_dropped)
         try:
@@ -62,22 +58,10 @@ class Sandbox:
             if collecting:
                 gc.enable()
 
-    def _freeze(self) -> None:
-        """Nothing foreign may die in here, and collections are to be cheap."""
-        if gc.get_freeze_count() and not Sandbox._freezing:
-            # Somebody outside has frozen what there was. What may die of the rest, such as the world before, dies now.
-            gc.collect()
-        else:
-            self._frozen = True
-            Sandbox._freezing += 1
-            gc.freeze()
-
     def close(self) -> None:
         """Forbid any further run, and give the collector back what was there before."""
         self.closed = True
         if self._frozen:
-            self._frozen = False
-            Sandbox._freezing -= 1
             gc.unfreeze()
             Sandbox._uncollected += 1
             if Sandbox._uncollected >= COLLECT_WORLDS:

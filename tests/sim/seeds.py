@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import gc
 import io
 import logging
 import os
@@ -91,8 +90,6 @@ _tests: dict[str, Callable[[int], None]] = {}
 def begin(faults: int) -> None:
     """Once in each of them."""
     _tests.update(seeded_tests())
-    gc.collect()
-    gc.freeze()  # All that is there by now: each world collects only what came after.
     judged.limits["faults per seed"] = faults
     warnings.simplefilter("error")
     # What dies there dies on purpose; of a seed that is run again pytest shows what was logged.

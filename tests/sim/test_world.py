@@ -29,7 +29,6 @@ from actorflow.testing import (
     require,
     values_match,
 )
-from tests.sim import judged
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "unix:/server.sock"
@@ -363,45 +362,13 @@ def test_leftovers_name_what_is_left(world: World) -> None:
 # -- the world itself
 
 
-@pytest.fixture
-def collector() -> Iterator[None]:
-    """What a test does with it is undone."""
-    yield
-    gc.collect()
-    gc.freeze()  # As tests/conftest.py does.
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.usefixtures("collector")
-def test_the_collector_is_as_it_was_afterwards(frozen: bool) -> None:
-    gc.unfreeze()
-    if frozen:
-        gc.freeze()
-    before = gc.get_freeze_count()
+def test_the_collector_is_as_it_was_afterwards() -> None:
     assert gc.isenabled()
     with World(1) as world:
         seen: list[bool] = []
         world.host("a").loop.call_soon(lambda: seen.append(gc.isenabled()))
         world.run_for(1)
         assert (seen, gc.isenabled()) == ([False], True)
-    assert gc.get_freeze_count() == before
-
-
-@pytest.mark.usefixtures("collector")
-def test_what_somebody_has_frozen_changes_nothing() -> None:
-    frozen = judged.digest("borrowers", 3)
-    gc.unfreeze()
-    assert judged.digest("borrowers", 3) == frozen
-
-
-@pytest.mark.usefixtures("collector")
-def test_of_two_worlds_each_freezes_for_itself() -> None:
-    gc.unfreeze()
-    with World(1) as first, World(2) as second:
-        first.run_for(1)
-        before, made = gc.get_freeze_count(), [[number] for number in range(100)]
-        second.run_for(1)
-        assert gc.get_freeze_count() >= before + len(made) > len(made)
     assert gc.get_freeze_count() == 0
 
 
