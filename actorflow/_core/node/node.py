@@ -47,14 +47,18 @@ from actorflow._core.protocol.messages import (
     HandOver,
     KillActor,
     KillLease,
+    LeaveParts,
     Message,
     Needed,
     NodeGone,
     NodeInfo,
     NodesChanged,
+    Part,
+    PartsTaken,
     Pin,
     PlaceActor,
     Pull,
+    ReadParts,
     RequestLease,
     ReturnLease,
     Shutdown,
@@ -68,6 +72,7 @@ from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.node.memory import MemoryGauge, MemoryWatch
+    from actorflow._core.node.parts import Parts
     from actorflow._core.node.tenancy import Tenancy
     from actorflow._core.node.transfers import Transfers
 
@@ -138,6 +143,7 @@ class Node:
         self._actors = Actors(context, self._workers, self._elsewhere)
         self._context = context
         self._transfers: Transfers | None = None
+        self._parts: Parts | None = None
         self._store = Store(context, arena, self._clients.get, spill, self._move_objects, lambda: self._elsewhere.alone)
         self._memory: MemoryWatch | None = None
         if memory is not None and config.memory_threshold:
@@ -172,6 +178,7 @@ class Node:
             Spillable: (PROCESS, store.spillable),
             Pull: (PROCESS, self._first_of_transfers),
             FreeObject: (PROCESS, self._first_of_transfers),
+            **dict.fromkeys((Part, PartsTaken, ReadParts, LeaveParts), (DRIVER, self._first_of_parts)),
             StateQuery: (HEAD, self._state.query),
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
@@ -192,6 +199,15 @@ class Node:
 
     def _first_of_transfers(self, peer: Peer, message: Message) -> None:
         self._move_objects()
+        self._handlers[type(message)][1](peer, message)
+
+    def _first_of_parts(self, peer: Peer, message: Message) -> None:
+        """The room for values of drivers without shared memory is made when there is one."""
+        from actorflow._core.node.parts import Parts
+
+        self._parts = parts = Parts(self._context, self._store)
+        for kind, handle in ((Part, parts.part), (PartsTaken, parts.taken), (ReadParts, parts.read), (LeaveParts, parts.leave)):
+            self._handlers[kind] = (DRIVER, cast(Handler, handle))
         self._handlers[type(message)][1](peer, message)
 
     # -- life
@@ -373,6 +389,8 @@ class Node:
             self._workers.disconnected(peer, worker, reason)
         self._state.process_lost(peer.process_id)
         self._leases.client_lost(peer, reason)
+        if self._parts is not None:
+            self._parts.client_lost(peer.process_id)
         if peer.node_id in ("", self.node_id):
             self._store.client_lost(peer.process_id)  # What a guest owns here is its own node's business.
             if self._transfers is not None:

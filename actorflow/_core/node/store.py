@@ -225,6 +225,10 @@ class Store:
         """A part of what was given to `ask_room`."""
         return self._arena.view(offset, length, writable=True)
 
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy what a process without shared memory has sent into what it was given."""
+        self._arena.write(offset, data)
+
     def make_ready(self, offset: int, size: int) -> None:
         """Much is about to be written there."""
         self._arena.prefault(offset, size)

@@ -66,6 +66,7 @@ from actorflow._core.protocol.messages.object import (
     RefGroup,
     Stored,
 )
+from actorflow._core.protocol.messages.parts import LeaveParts, Part, PartsTaken, ReadParts
 from actorflow._core.protocol.messages.session import Goodbye, Hello, Leave, Needed, NodeInfo, Received, Shutdown, Welcome
 from actorflow._core.protocol.messages.state import StateQuery, StateReply, WorkerLog
 from actorflow._core.protocol.messages.store import (
@@ -116,6 +117,7 @@ AnyMessage = (
     | MaySpill | Spillable
     | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | FreedUpTo | Holding | OwnersGone
     | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
+    | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled
 )  # fmt: skip
@@ -177,6 +179,7 @@ __all__ = [
     "LeaseRedirect",
     "LeaseRefused",
     "Leave",
+    "LeaveParts",
     "LeavePull",
     "LeaveSource",
     "Locate",
@@ -192,10 +195,13 @@ __all__ = [
     "NotListening",
     "Outcome",
     "OwnersGone",
+    "Part",
+    "PartsTaken",
     "Pin",
     "Pinned",
     "PlaceActor",
     "Pull",
+    "ReadParts",
     "Rebuild",
     "Received",
     "ReclaimLease",
