@@ -134,9 +134,8 @@ class Driver:
             os.getpid(),
             self.plan.namespace,
             [path_to_text(path or os.getcwd()) for path in sys.path],
-            node_id=self._outside.node_id if self._outside is not None else "",
         )
-        core = Core(ports, identity, arena)
+        core = Core(ports, identity, arena, outside=self._outside is not None)
         user_forks.watch(core)
         core.on_log = self.on_log
         try:

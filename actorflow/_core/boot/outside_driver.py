@@ -2,7 +2,7 @@
 
 The token lets it speak with the enrolment desk and nothing else. There it gets the keys of its job and a certificate for it, and which node
 it is to speak with. Workers call it back, for the values that it owns: so it listens, at the address from which it reaches the cluster. It
-has no shared memory: what it sends and gets travels in messages.
+has no shared memory: that node stands for its own, its large values lie there and travel in parts (worker/remote_store.py).
 
     OD-1  A driver from outside can do what a driver of that one job can, for as long as its certificate lasts; while the token is good, and
           the desk is there, that is renewed.
@@ -76,8 +76,6 @@ class OutsideDriver:
         reads = ports.reads if isinstance(ports.reads, SharedReads) else None
         tcp = TcpNetwork(ports.loop, self._security, self._gateway.open_door, reads=reads, on_refused=self._on_refused)
         self.network = _OverTcp(tcp)
-        self.node_id = f"outside-{process_id}"
-        """Stands for its node: no node has that name, so nobody takes it for one that shares its memory."""
         identity = Identity("driver", process_id, pid=os.getpid())
         self._desk = Enrolment(replace(ports, network=self.network), identity, f"tcp:{head}/{ENROLMENT}", self._keys_changed)
         self._entered = False

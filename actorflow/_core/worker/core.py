@@ -86,10 +86,19 @@ async def _reading(reads: Reads, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return await coroutine
 
 
+def _remote_store(core: Core) -> StoreClient:
+    from actorflow._core.worker.remote_store import RemoteStore  # Only for drivers from outside.
+
+    return RemoteStore(core)
+
+
 class Core:
     """See the module. One per driver and per worker; `host` is the part that runs calls, None in a driver."""
 
-    def __init__(self, ports: Ports, identity: Identity, arena: Arena | None = None, blocker: Blocker = block_on) -> None:
+    def __init__(
+        self, ports: Ports, identity: Identity, arena: Arena | None = None, blocker: Blocker = block_on, *, outside: bool = False
+    ) -> None:
+        """`outside`: on a machine that is no node of the cluster; its node keeps its large values."""
         self.ports = ports
         self.lock = ports.lock
         self.identity = identity
@@ -107,7 +116,8 @@ class Core:
         self.directory = Directory(self)
         self.tasks = TaskSubmitter(self)
         self.actors = ActorCalls(self)
-        self.store = StoreClient(self, arena)
+        self._handlers: dict[type, Handler] = {}
+        self.store = _remote_store(self) if outside else StoreClient(self, arena)
         self.peers = Peers(ports, identity, self, self._schedule)
         self.host: Host | None = None
         self.node: Peer
@@ -143,7 +153,6 @@ class Core:
         self.wait_dead = self.directory.wait_dead
         self.outcome = self.directory.outcome
         self.state = self.directory.state
-        self._handlers: dict[type, Handler] = {}
 
     # -- life
 
@@ -341,7 +350,7 @@ class Core:
             if peer is self.node:
                 self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self._head_address = peer.welcome_info["head"]
-                self._know_cluster(self.identity.node_id or peer.process_id)  # A driver from outside is on no node.
+                self._know_cluster(peer.process_id)  # Also that of a driver from outside, whose values lie there.
                 if self.identity.role == "driver":
                     self._head = self.peers.connect(self._head_address)  # It makes the job known.
                 else:
@@ -385,6 +394,10 @@ class Core:
                 self._finish_batch()
             finally:
                 self._in_batch = False
+
+    def take(self, kind: type, handler: Handler) -> None:
+        """Let `handler` have the messages of a kind that few processes are sent."""
+        self._handlers[kind] = handler
 
     def _route(self, kind: type) -> Handler | None:
         """Who takes this kind of message; found once, when the first of them is here."""

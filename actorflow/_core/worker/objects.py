@@ -15,7 +15,7 @@ from actorflow._core.serialization.duals import describe
 from actorflow._core.serialization.values import Pickled
 from actorflow._core.worker.inspect import site_text
 from actorflow._core.worker.object_ref import ObjectRef
-from actorflow._core.worker.store import LostExtent, layout
+from actorflow._core.worker.store import LostExtent
 from actorflow._core.worker.turns import SMALL_PUTS
 from actorflow._core.worker.wakers import Countdown, FutureWaiter, Waiter
 
@@ -183,30 +183,11 @@ class Objects:
                 # When it is copied, and not before: it may be changed by whoever has this turn.
                 await core.turns.give()
             return ref
-        waiter = FutureWaiter(core.gates.current())
-        answer: list[m.Allocated] = []
-        given_up = False
-
-        def allocated(message: m.Allocated) -> None:
-            if given_up and not message.error:
-                core.node.send(m.FreeExtent(message.extent))
-            answer.append(message)
-            waiter.settled(message)
-
-        with core.lock:
-            core.store.allocate(layout(pickled)[0], allocated)
-            core.flush_now(core.node)
         try:
-            await waiter.future
-            if answer[0].error:
-                raise core.store.error_of(answer[0])
-            stored = core.store.fill(answer[0], pickled)
+            stored = await core.store.put(pickled)
         except BaseException:
             with core.lock:
-                given_up = True
                 core.references.unpin_all(refs)
-                if answer and not answer[0].error:
-                    core.node.send(m.FreeExtent(answer[0].extent))
             raise
         return self._own_stored(stored)
 

@@ -260,13 +260,44 @@ class StoreClient:
             # The copy may take long: not under the lock, and not in the middle of a batch of messages.
             self._core.ports.loop.call_soon(self._fill_then, message, pickled, then)
 
-        self.allocate(size, allocated)
+        self.ask_room(size, allocated)
 
-    def allocate(self, size: int, then: Callable[[Allocated], None]) -> None:
-        """Ask the node for an extent."""
+    async def put(self, pickled: Pickled) -> Stored:
+        """As `write`, for one who waits, and whose thread makes the copy. Raises ObjectStoreFullError, ClusterConnectionError."""
+        core = self._core
+        waiter = FutureWaiter(core.gates.current())
+        answer: list[Allocated] = []
+        given_up = False
+
+        def allocated(message: Allocated) -> None:
+            if given_up and not message.error:
+                core.node.send(FreeExtent(message.extent))
+            answer.append(message)
+            waiter.settled(message)
+
+        with core.lock:
+            self.ask_room(layout(pickled)[0], allocated)
+            core.flush_now(core.node)
+        try:
+            await waiter.future
+            if answer[0].error:
+                raise self.error_of(answer[0])
+            return self.fill(answer[0], pickled)
+        except BaseException:
+            with core.lock:
+                given_up = True
+                if answer and not answer[0].error:
+                    core.node.send(FreeExtent(answer[0].extent))
+            raise
+
+    def ask_room(self, size: int, then: Callable[[Allocated], None]) -> None:
+        """Ask the node for an extent. Under the lock."""
         if self.arena is None:
             then(Allocated(0, error="this process has no shared memory: values over 100 KiB need the node's object store"))
             return
+        self._ask_room(size, then)
+
+    def _ask_room(self, size: int, then: Callable[[Allocated], None]) -> None:
         self._token += 1
         self._waiting[self._token] = then
         self._core.node.send(Allocate(self._token, size))
@@ -296,8 +327,11 @@ class StoreClient:
                 self.arena.write(message.offset + start, part)
         except OSError as error:
             raise self._unmapped(f"{format_bytes(size)} cannot be written", size, error) from error
+        return self._stored(message, size, spans, pickled)
+
+    def _stored(self, place: Allocated, size: int, spans: list[tuple[int, int]], pickled: Pickled) -> Stored:
         refs = self._core.references.groups([ref._entry for ref in pickled.refs]) if pickled.refs else None
-        return Stored(self._core.node_id, message.extent, message.offset, size, b"", spans, refs, self._core.identity.process_id)
+        return Stored(self._core.node_id, place.extent, place.offset, size, b"", spans, refs, self._core.identity.process_id)
 
     def _unmapped(self, what: str, size: int, error: OSError) -> ObjectStoreFullError:
         """The arena is there, and this process has no room for it: the error says which limit it is, and what to do."""
@@ -379,17 +413,24 @@ class StoreClient:
 
         Raises ObjectLostError, ObjectStoreFullError.
         """
+        if self.arena is None:
+            raise ObjectLostError(f"an object of {stored.size} bytes is in the object store, and this process has no shared memory")
+        answer = await self._reach(stored)
+        return self._views(stored, answer.extent or stored.extent, answer.offset, own=False)
+
+    async def _reach(self, stored: Stored) -> Pinned:
+        """Have it, or a copy, pinned at our node. Raises ObjectLostError, ObjectStoreFullError, and what ended the runtime."""
         answer = await self._pin(stored, elsewhere=stored.node != self._core.node_id)
         if not answer.ok and answer.others:
             # It is gone from where it was written, which is here. Somebody may have a copy.
             copied = await self._pin(stored, elsewhere=True)
             answer = copied if copied.ok or copied.full else answer
-        if not answer.ok or self.arena is None:
+        if not answer.ok:
             if answer.full:
                 raise ObjectStoreFullError(f"an object cannot be read: {answer.error}")
             why = answer.error or f"it is not in the object store of node {stored.node} any more"
             raise LostExtent(stored.node, stored.extent, why)
-        return self._views(stored, answer.extent or stored.extent, answer.offset, own=False)
+        return answer
 
     async def _pin(self, stored: Stored, *, elsewhere: bool) -> Pinned:
         """The node's answer; an error of ours when the node is gone."""
