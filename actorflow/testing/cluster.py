@@ -67,7 +67,9 @@ WRITTEN_S = 1.0
 class SimDriver:
     """One driver process and what became of its program. Made by `SimCluster.driver`."""
 
-    def __init__(self, cluster: SimCluster, host: Host, process_id: str, namespace: str, stay: bool, inline: bool) -> None:
+    def __init__(
+        self, cluster: SimCluster, host: Host, process_id: str, namespace: str, stay: bool, inline: bool, outside: bool
+    ) -> None:
         self.cluster = cluster
         self.host = host
         self.process_id = process_id
@@ -79,6 +81,7 @@ class SimDriver:
         self.returned = False
         """True when `main` has returned or raised. With `stay` the process lives on until `end`."""
         self._stay = stay
+        self._outside = outside
         self.user_loop = host.loop if inline else host.new_loop("user")
         """The loop that runs `main`."""
         self._end: asyncio.Future[None] = host.loop.create_future()
@@ -130,7 +133,8 @@ class SimDriver:
         cluster, host = self.cluster, self.host
         address = cluster.address(self.process_id)
         identity = Identity("driver", self.process_id, self.process_id, address, host.pid, self.namespace, [])
-        core = self.core = Core(host.ports, identity, cluster.arena.attach(host), block_on)
+        arena = None if self._outside else cluster.arena.attach(host)
+        core = self.core = Core(host.ports, identity, arena, block_on, outside=self._outside)
         cluster.cores[host] = core
         await core.start(cluster.address("node"))
         return core
@@ -285,18 +289,27 @@ class SimCluster:
     # -- drivers
 
     def driver(
-        self, main: Main, *, name: str = "", namespace: str = "default", stay: bool = False, inline: bool = False
+        self,
+        main: Main,
+        *,
+        name: str = "",
+        namespace: str = "default",
+        stay: bool = False,
+        inline: bool = False,
+        outside: bool = False,
     ) -> SimDriver:
         """Start a driver that runs `main()`: ordinary code that uses `import actorflow as af`, without af.run.
 
         The process ends when `main` returns; with `stay` it lives on until `driver.end()`, so that what it
         still holds can be looked at. `inline`: the protocol shares the program's loop, as with
-        `af.init(inline=True)`.
+        `af.init(inline=True)`. `outside`: it runs on a machine of its own that is no node of the cluster, and has
+        no shared memory with any; for clusters over "tcp".
         """
         number = len(self.drivers)
-        host = self.world.host(name or (f"driver-{number}" if self.name == "cluster" else f"driver-{number} of {self.name}"))
+        title = name or (f"driver-{number}" if self.name == "cluster" else f"driver-{number} of {self.name}")
+        host = self.world.host(title, machine=f"machine of {title}" if outside else MACHINE)
         process_id = new_id(self.world.rng(f"ids of {self.name}")) if self.drivers else self.owner_id
-        driver = SimDriver(self, host, process_id, namespace, stay, inline)
+        driver = SimDriver(self, host, process_id, namespace, stay, inline, outside)
         self.drivers.append(driver)
         host.start(functools.partial(driver.live, main))
         return driver

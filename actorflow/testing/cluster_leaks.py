@@ -85,6 +85,7 @@ def _core_leaks(core: Core) -> list[str]:
         "answer of the head that is waited for": core.directory._answers,
     }
     found += [f"{name} {key}" for name, table in tables.items() for key in table]
+    found += core.store.left_over()
     for client in core.actors.every():
         found += [f"call {seq} under way to {client!r}" for seq in client.inflight]
         found += [f"call {call.entry.index} queued for {client!r}" for call in client.queue]
@@ -128,6 +129,8 @@ def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
     found += [f"node: {book.waiting} allocations that wait"] if book.waiting else []
     if node._transfers is not None:
         found += [f"node: {text}" for text in node._transfers.left_over()]
+    if node._parts is not None:
+        found += [f"node: {text}" for text in node._parts.left_over()]
     for peer in node._clients.values():
         found += [f"node: lease {number} of {peer!r}" for number in peer.state.leases]  # type: ignore[attr-defined]
     return found

@@ -13,7 +13,10 @@ import ssl
 import threading
 
 from actorflow._core.io.shared_reads import SharedReads
-from actorflow._core.io.socket_stream import RECV_BYTES, HangupWatch, SocketStream
+from actorflow._core.io.socket_stream import HangupWatch, SocketStream
+
+RECORD_BYTES = 16 * 1024
+"""What TLS opens at a time, at most. Python allocates what it is asked for: to ask for more costs, and brings no more."""
 
 
 class TlsLink:
@@ -38,7 +41,7 @@ class TlsLink:
         self.incoming.write(data)
         parts = []
         try:
-            while part := self.tls.read(RECV_BYTES):
+            while part := self.tls.read(RECORD_BYTES):
                 parts.append(part)
         except ssl.SSLWantReadError:
             pass

@@ -10,6 +10,7 @@ its mapping, or read there, is sent and received here. So each reading is a copy
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 from collections import deque
 from collections.abc import Callable
@@ -69,6 +70,17 @@ class _Cutter:
             if low < high:
                 part[low - start : high - start] = content[low - first : high - first]
         return part
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Private memory that is not written before it is filled, as a bytearray would be. Raises OSError."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)  # Windows.
+    found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # Where the kernel has none.
+            found.madvise(mmap.MADV_HUGEPAGE)
+    return found
 
 
 class _Read:
@@ -212,7 +224,7 @@ class RemoteStore(StoreClient):
         """Have the content sent of what is pinned. Under the lock. Raises ObjectStoreFullError."""
         extent = answer.extent or stored.extent
         try:
-            content = mmap.mmap(-1, stored.size)  # Not a bytearray: that would be written twice.
+            content = _memory(stored.size)
         except OSError as error:
             self._core.node.send(Unpin(extent))
             text = f"an object of {format_bytes(stored.size)} cannot be read: this process has no memory for it ({error.strerror or error})"

@@ -530,6 +530,10 @@ class StoreClient:
             elif extent not in self._complete and extent not in self._viewed:
                 self._core.node.send(FreeExtent(extent))
 
+    def left_over(self) -> list[str]:
+        """What should not be here at rest, for leak checks: of more than its tables."""
+        return []
+
     def fail_all(self, reason: str) -> None:
         """The node is gone: no answer will come."""
         waiting, self._waiting = self._waiting, {}

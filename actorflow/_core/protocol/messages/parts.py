@@ -12,7 +12,7 @@ class Part(Message, tag=134):
 
     number: int
     start: int
-    data: bytes
+    data: memoryview
 
 
 class PartsTaken(Message, tag=135):
