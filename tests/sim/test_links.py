@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from typing import Any
 
-from actorflow._core.io.lasting_peers import MEND_S, WAIT_S
+from actorflow._core.io.lasting_peers import MEND_S, WAIT_S, LastingPeer
 from actorflow._core.io.peers import Peer, Peers
+from actorflow._core.policy.link_resets import PAUSES_S
 from actorflow._core.protocol.messages import AnyMessage, Cancel
 from actorflow._core.protocol.session import Identity
 from actorflow.testing import World
@@ -211,3 +214,39 @@ def test_6_both_sides_are_told_when_too_much_was_under_way(sim_seed: int) -> Non
         assert len(two.client.lost) == len(two.server.lost) == 1
         assert two.server.peers._links is not None
         assert not two.server.peers._links._peers
+
+
+def test_lr_2_a_link_that_is_reset_after_every_handshake_is_no_hot_loop(sim_seed: int) -> None:
+    """Each connection comes up and is reset at once. When that is over the link goes on, and the next single reset costs no pause."""
+    with World(sim_seed) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        peer = two.peer
+        assert isinstance(peer, LastingPeer)
+        handshakes: dict[int, float] = {}
+        ended_at = world.now + 20.0
+
+        def strike() -> None:
+            if peer._up and peer._stream is not None and world.now < ended_at:
+                stream: Any = peer._stream
+                if stream.number not in handshakes:
+                    handshakes[stream.number] = world.now
+                    world.fabric.reset(stream)
+            if world.now < ended_at:
+                world.at_time(world.now + 0.001, strike)
+
+        world.at_time(world.now, strike)
+        world.run_for(22.0)
+        assert 20 < len(handshakes) < 35, "about one each second, after some in the beginning"
+        gaps = [after - before for before, after in itertools.pairwise(handshakes.values())]
+        assert max(gaps[:2]) < 0.1, "the first ones come at once"
+        assert max(gaps) < PAUSES_S[-1] + 0.1
+        assert peer._up, "it is back"
+        world.run_for(1.0)
+        broken_at = world.now
+        world.fabric.reset(peer._stream)  # type: ignore[arg-type]
+        world.run_until(lambda: not peer._up, 1.0)
+        world.run_until(lambda: peer._up, 1.0)
+        assert world.now - broken_at < 0.2, "LR-1"
+        assert not two.client.lost
+        assert not two.server.lost

@@ -100,7 +100,7 @@ def end(cluster: SimCluster, driver: SimDriver) -> Any:
 
 
 def harm(cluster: SimCluster, driver: SimDriver, faults: int, within_s: float) -> None:
-    """Break connections of the driver at random moments."""
+    """Reset connections of the driver at random moments. Not half: an end that has nothing to say learns of that from TCP, hours later."""
     world, rng = cluster.world, cluster.world.rng("harm")
 
     def strike() -> None:
@@ -108,8 +108,7 @@ def harm(cluster: SimCluster, driver: SimDriver, faults: int, within_s: float) -
         found = [ends for ends in found if not (ends[0].closed or ends[1].closed)]
         # Before its runtime is there nothing is a link yet, and what breaks is told as such.
         if found and driver.core is not None and driver.core._ready is None:
-            fault = world.fabric.reset if rng.random() < 0.7 else world.fabric.half_open
-            fault(rng.choice(rng.choice(found)))
+            world.fabric.reset(rng.choice(rng.choice(found)))
 
     for _ in range(faults):
         world.at_time(world.now + rng.random() * within_s, strike)
@@ -134,7 +133,7 @@ async def every_form(there: Any) -> list[str]:
     checks["an actor"] = await keeper.add(value(3)) == sums[3] and same(await keeper.give(9), 9)
     pair = await af.put([value(2), ref, value(3, 20_000), np.empty(0), b"end"])
     opened = await pair
-    checks["many buffers"] = same(opened[0], 2) and same(opened[2], 3, 20_000) and opened[3:] [-1] == b"end" and same(await opened[1], 1)
+    checks["many buffers"] = same(opened[0], 2) and same(opened[2], 3, 20_000) and opened[-1] == b"end" and same(await opened[1], 1)
     checks["read-only, like everywhere"] = not opened[0].flags.writeable
     refs = [make.remote(number, 30_000) for number in range(5)]
     ready, pending = await af.wait(refs, num_returns=5, timeout=60)

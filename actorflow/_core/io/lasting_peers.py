@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from actorflow._core.io.peers import Peer, PeerHandler
 from actorflow._core.io.ports import Ports, Stream
+from actorflow._core.policy.link_resets import LinkResets
 from actorflow._core.protocol.codec import BATCH_MESSAGES_MAX, encode
 from actorflow._core.protocol.links import Ledger, LinkSession
 from actorflow._core.protocol.messages import AnyMessage, Goodbye, Hello
@@ -31,7 +32,8 @@ TRY_S = 2.0
 WAIT_S = MEND_S + 1.0
 """How long the side that was connected to waits for it."""
 PAUSES_S = (0.0, 0.02, 0.05, 0.1, 0.2)
-"""Before each try to connect again; the last one stays."""
+"""Before each try to connect again, where the ones before did not succeed; the last one stays. Those that did, and broke at once, have
+longer ones: policy/link_resets.py."""
 TELL_S = 0.2
 """How late the other side hears that little has arrived."""
 
@@ -92,8 +94,8 @@ class LastingPeer(Peer):
     """See the module."""
 
     __slots__ = (
-        "_acceptor", "_identity", "_ledger", "_leg", "_link", "_links", "_mending", "_met", "_own", "_shares", "_tell_timer", "_up",
-        "_why",
+        "_acceptor", "_identity", "_ledger", "_leg", "_link", "_links", "_mending", "_met", "_own", "_resets", "_shares", "_tell_timer",
+        "_up", "_why",
         "closing",
     )  # fmt: skip
 
@@ -117,6 +119,7 @@ class LastingPeer(Peer):
         self._met = False
         """The first handshake is done."""
         self._mending: asyncio.Task[None] | None = None
+        self._resets = None if acceptor else LinkResets()
         self._tell_timer: asyncio.TimerHandle | None = None
         self._shares = False
         self._why = ""
@@ -209,6 +212,8 @@ class LastingPeer(Peer):
         if self.closing or self._session.goodbye or not self._link:
             self._fail(reason)
             return
+        if self._resets is not None:
+            self._resets.broke(self._session.frames, self._ports.loop.time())
         self._detach()
         self._why = self._why or reason
         self._mend()
@@ -244,12 +249,13 @@ class LastingPeer(Peer):
     # -- the side that connected
 
     async def _connect_again(self) -> None:
-        loop = self._ports.loop
+        loop, resets = self._ports.loop, self._resets
+        assert resets is not None, "who was connected to waits"
         give_up_at = loop.time() + MEND_S
         problem = ""
         tries = 0
         while loop.time() < give_up_at:
-            await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            await asyncio.sleep(max(PAUSES_S[min(tries, len(PAUSES_S) - 1)], resets.pause_s()))
             tries += 1
             leg = self.stream_handler()
             leg.came_back = loop.create_future()
@@ -334,6 +340,8 @@ class LastingPeer(Peer):
             with self._ports.lock:
                 self._up = True
             self._met, self._why = True, ""
+            if self._resets is not None:
+                self._resets.up(self._session.frames, self._ports.loop.time())
             if hello is not None:
                 self._link = hello.link
                 if self._link:  # Otherwise it lasts no longer than its connection.
@@ -368,6 +376,8 @@ class LastingPeer(Peer):
             return
         log.debug("the connection with %r is back", self)
         self._why = ""
+        if self._resets is not None:
+            self._resets.up(self._session.frames, self._ports.loop.time())
         if self._acceptor:
             self._stop_mending()
         elif self._leg is not None:
