@@ -11,7 +11,7 @@ from __future__ import annotations
 
 LIVED_S = 1.0
 PAUSES_S = (0.0, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Before the connection after the first, second... that broke in a row; the last one stays. Two resets close together are nothing unusual."""
+"""Before the connection after the first, second... that broke in a row; the last one stays. Two close together are nothing unusual."""
 
 
 class LinkResets:

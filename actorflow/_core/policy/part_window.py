@@ -120,7 +120,8 @@ class PartQueue:
 
     def begin(self, key: int, size: int) -> None:
         """A value of `size` bytes is to be sent."""
-        assert key not in self._left and size > 0, "a value is begun once, and is not empty"
+        assert key not in self._left, "a value is begun once"
+        assert size > 0, "a value is not empty: it has a pickle"
         self._left[key] = (0, size)
         self._turns.append(key)
 

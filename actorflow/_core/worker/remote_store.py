@@ -54,7 +54,7 @@ class _Cutter:
         self._at = 0
         """The first piece that is not all sent: the parts come in order."""
 
-    def cut(self, start: int, length: int) -> bytes | memoryview:
+    def cut(self, start: int, length: int) -> memoryview:
         """The next part; between the pieces there are zeros."""
         pieces, end = self._pieces, start + length
         while self._at + 1 < len(pieces) and pieces[self._at + 1][0] <= start:
@@ -69,7 +69,7 @@ class _Cutter:
             low, high = max(first, start), min(first + len(content), end)
             if low < high:
                 part[low - start : high - start] = content[low - first : high - first]
-        return part
+        return memoryview(part)
 
 
 def _memory(size: int) -> mmap.mmap:
@@ -178,7 +178,7 @@ class RemoteStore(StoreClient):
         node, now = self._core.node, self._core.ports.monotonic()
         while (piece := self._sending.next(now)) is not None:
             data = self._uploads[piece.key][1].cut(piece.start, piece.length)
-            node.send(Part(piece.key, piece.start, data))  # type: ignore[arg-type]  # the encoder takes any buffer
+            node.send(Part(piece.key, piece.start, data))
             node.flush()  # A frame of its own: what is said meanwhile goes between.
 
     def _on_taken(self, peer: Peer, message: PartsTaken) -> None:
