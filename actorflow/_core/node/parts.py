@@ -53,8 +53,10 @@ class Parts:
         return driver
 
     def client_lost(self, process_id: str) -> None:
-        """A process is gone; the store gives up its pins and its room (PS-2)."""
-        self._drivers.pop(process_id, None)
+        """A process is gone; the store gives up its room, and what it had pinned itself (PS-2)."""
+        driver = self._drivers.pop(process_id, None)
+        for token in list(driver.reads) if driver is not None else ():
+            self._end(driver, token)
 
     # -- from the driver
 
