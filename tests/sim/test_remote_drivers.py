@@ -253,6 +253,25 @@ def test_gets_and_puts_are_given_up_at_any_moment(sim_seed: int) -> None:
         assert end(cluster, driver)
 
 
+def test_rm_2_no_more_is_sent_of_what_was_given_up(sim_seed: int) -> None:
+    async def main() -> int:
+        store: Any = driver.core.store  # type: ignore[union-attr]
+        ref = await af.put(value(1, 1_000_000))
+        get = asyncio.ensure_future(af.get(ref))
+        while not store._taken:
+            await asyncio.sleep(0.0005)
+        get.cancel()
+        await asyncio.sleep(2.0)
+        assert get.cancelled()
+        taken: int = store._taken
+        return taken
+
+    with World(sim_seed) as world:
+        cluster, _ = stage(world, nodes=0)
+        driver = cluster.driver(main, outside=True, stay=True)
+        assert 0 < end(cluster, driver) < 4_000_000
+
+
 def test_a_full_store(sim_seed: int) -> None:
     """What nobody reads goes to disk and comes back; past that a put waits, and is told; and too much is too much."""
 
