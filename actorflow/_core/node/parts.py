@@ -55,8 +55,9 @@ class Parts:
     def client_lost(self, process_id: str) -> None:
         """A process is gone; the store gives up its room, and what it had pinned itself (PS-2)."""
         driver = self._drivers.pop(process_id, None)
-        for token in list(driver.reads) if driver is not None else ():
-            self._end(driver, token)
+        if driver is not None:
+            for token in list(driver.reads):
+                self._end(driver, token)
 
     # -- from the driver
 
