@@ -70,6 +70,8 @@ class Parts:
         ):  # fmt: skip
             self._close(peer, f"has sent {size} bytes for extent {message.number}, from {message.start} on, which is no room of its (PS-3)")
             return
+        if not message.start and size < extent.size:
+            self._store.make_ready(extent.offset, extent.size)  # The rest follows: its first touch is what would make it slow.
         self._store.write(extent.offset + message.start, message.data)
         driver = self._driver(peer)
         driver.taken += size

@@ -135,6 +135,7 @@ class RemoteStore(StoreClient):
 
         upload = _Upload(pickled, written)
         with core.lock:
+            core.check_open()  # Nobody would answer any more.
             self._begin(upload)
             core.flush_now(core.node)
         try:
@@ -221,7 +222,8 @@ class RemoteStore(StoreClient):
         return parts[0], parts[1:]
 
     def _ask_parts(self, stored: Stored, answer: Pinned, then: Callable[[Any], None]) -> _Read:
-        """Have the content sent of what is pinned. Under the lock. Raises ObjectStoreFullError."""
+        """Have the content sent of what is pinned. Under the lock. Raises ObjectStoreFullError, and what ended the runtime meanwhile."""
+        self._core.check_open()
         extent = answer.extent or stored.extent
         try:
             content = _memory(stored.size)
