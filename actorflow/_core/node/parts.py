@@ -88,7 +88,7 @@ class Parts:
         extent = self._store.book.find(message.extent)
         there = extent is not None and not self._store.book.is_away(message.extent) and 0 < message.size <= extent.size
         if not there or self._store.pin_for(peer.process_id, message.extent) is None:
-            peer.send(Part(message.token, 0, memoryview(b"")))
+            peer.send(Part(message.token, 0, b""))
             return
         driver.reads[message.token] = (message.extent, self._store.view(message.extent, 0, message.size))
         driver.queue.begin(message.token, message.size)
@@ -116,7 +116,7 @@ class Parts:
         while (piece := driver.queue.next(now)) is not None:
             # A copy: while the connection is away messages wait, and the extent may be another's before they leave.
             data = bytes(driver.reads[piece.key][1][piece.start : piece.start + piece.length])
-            driver.peer.send(Part(piece.key, piece.start, memoryview(data)))
+            driver.peer.send(Part(piece.key, piece.start, data))
             driver.peer.flush()  # A frame of its own: the other side can begin with it, and what is said meanwhile goes between.
             if piece.last:
                 self._end(driver, piece.key)

@@ -179,7 +179,7 @@ class RemoteStore(StoreClient):
         node, now = self._core.node, self._core.ports.monotonic()
         while (piece := self._sending.next(now)) is not None:
             data = self._uploads[piece.key][1].cut(piece.start, piece.length)
-            node.send(Part(piece.key, piece.start, data))
+            node.send(Part(piece.key, piece.start, data))  # type: ignore[arg-type]  # the encoder takes any buffer
             node.flush()  # A frame of its own: what is said meanwhile goes between.
 
     def _on_taken(self, peer: Peer, message: PartsTaken) -> None:

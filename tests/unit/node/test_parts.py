@@ -44,7 +44,7 @@ def content(size: int = SIZE) -> bytes:
 
 
 def part(number: int, start: int, data: bytes) -> Part:
-    return Part(number, start, memoryview(data))
+    return Part(number, start, data)
 
 
 def room(cluster: Cluster, client: Speaker, size: int = SIZE, token: int = 1) -> Allocated:

@@ -12,8 +12,7 @@ class Part(Message, tag=134):
 
     number: int
     start: int
-    data: memoryview
-    """A view of the frame that it came in: it is copied to its place at once."""
+    data: bytes
 
 
 class PartsTaken(Message, tag=135):
