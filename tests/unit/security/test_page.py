@@ -6,7 +6,7 @@ from pathlib import Path
 from actorflow._core.security import authority, lobby, preface, wire
 from actorflow._core.security.errors import Code
 
-FOLDERS = ("unit/security", "security", "fuzz")
+FOLDERS = ("unit/security", "security", "fuzz", "unit/node")
 """Where the tests are that the page names."""
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "security.md").read_text()
 
