@@ -126,6 +126,7 @@ class ClusterHead:
 
     def _use(self, ring: Keyring) -> None:
         self._head_security.terms.keyring = ring.for_node()
+        self.head.pass_ring = ring.for_node()
         self._desk_security.terms.keyring = Keyring(tuple(root for root in ring.roots if root.kind is not KeyKind.JOB))
         self.desk.keys_changed(ring)
         if self._own is not None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
-WORKERS_TOO = ("actorflow._core.io.cluster_access",)
+WORKERS_TOO = ("actorflow._core.io.cluster_access", "actorflow._core.worker.passes")
 """What this process and its workers need, besides what those of a local cluster do."""
 _PR_SET_PDEATHSIG = 1
 GIVEN_UP = 3

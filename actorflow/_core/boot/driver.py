@@ -170,7 +170,7 @@ class Driver:
         except OSError as error:
             raise ClusterConnectionError(f"cannot join through the node at {node.tcp}: {error}") from error
         ports.network = access.network(ports.loop, cast("SharedReads | None", ports.reads))
-        return f"{parse_tcp(f'tcp:{node.tcp}/{process_id}')},{own_address}"
+        return f"{parse_tcp(f'tcp:{node.tcp}/{process_id}@{process_id}')},{own_address}"
 
     async def _enter_from_outside(self, ports: Ports, token: Token, process_id: str) -> str:
         """Get keys from the head, and open a port of our own. Returns our address. Raises ClusterConnectionError."""

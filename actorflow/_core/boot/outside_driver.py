@@ -24,7 +24,7 @@ from actorflow._core.boot.node_place import place_of
 from actorflow._core.io.cluster_access import HANDSHAKE_PROTOCOL
 from actorflow._core.io.enrolment import Enrolment
 from actorflow._core.io.gateway import Gateway
-from actorflow._core.io.ports import Listener, Ports, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, PassSource, Ports, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.tcp_handshake import Security
 from actorflow._core.io.tcp_network import ENROLMENT, TcpNetwork
@@ -46,6 +46,10 @@ class _OverTcp:
 
     def __init__(self, tcp: TcpNetwork) -> None:
         self._tcp = tcp
+
+    def visit_as(self, job_id: str, passes: PassSource) -> None:
+        """See VisitingNetwork."""
+        self._tcp.visit_as(job_id, passes)
 
     def lasts(self, address: str) -> bool:
         """See Network."""
@@ -93,7 +97,7 @@ class OutsideDriver:
         answer = await self._certify()
         self._entered = True
         self._renewing = self._loop.create_task(self._renew(), name="renew the certificate")
-        return str(TcpAddress(place.advertised, port, self._process_id)), answer.node_address
+        return str(TcpAddress(place.advertised, port, self._process_id, self._process_id)), answer.node_address
 
     def close(self) -> None:
         """Leave: the port is closed, and nothing is renewed any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.head.class_cache import ClassCache
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.directory import Directory
-from actorflow._core.head.jobs import Jobs
+from actorflow._core.head.jobs import Jobs, job_of
 from actorflow._core.head.nodes import Nodes, node_id_of
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
@@ -30,6 +31,7 @@ from actorflow._core.protocol.messages import (
     ActorSpec,
     CheckpointSaved,
     CreateActor,
+    CreateActorReply,
     FindActor,
     FindActorReply,
     KillActor,
@@ -40,6 +42,8 @@ from actorflow._core.protocol.messages import (
 
 if TYPE_CHECKING:
     from actorflow._core.head.supervision import Supervisions
+
+log = logging.getLogger(__name__)
 
 NAMESPACE_DEFAULT = "default"
 
@@ -86,6 +90,12 @@ class Actors:
     def create(self, peer: Peer, message: CreateActor) -> None:
         """An actor, please."""
         spec = message.spec
+        own_job = job_of(peer)
+        if own_job not in ("", spec.job_id):
+            why = f"a process of job {own_job} creates actors of that job only, and this one was to be of job {spec.job_id}"
+            log.error("%r was refused an actor: %s", peer, why)
+            peer.send(CreateActorReply(spec.actor_id, error=why))
+            return
         spec.namespace = spec.namespace or _namespace(peer)
         self._classes.share(spec)
         self._perform(

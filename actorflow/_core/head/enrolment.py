@@ -26,6 +26,8 @@ from actorflow._core.security.roles import KeyKind
 FENCES_TOLD_MAX = 10_000
 """The newest fences, which nodes are told. The head itself goes by all of them."""
 
+AT_THE_DESK = frozenset({KeyKind.NODE, KeyKind.JOIN, KeyKind.CLIENT})
+
 log = logging.getLogger("actorflow")
 
 
@@ -104,7 +106,7 @@ class EnrolmentDesk:
     def peer_ready(self, peer: Peer) -> None:
         """A process has proven a key."""
         kind = _kind_of(peer)
-        if kind is None or kind is KeyKind.JOB:
+        if kind is None or kind not in AT_THE_DESK:
             log.warning("%r has proven no key that is good for an enrolment: its connection is closed", peer)
             peer.close(abort=True)
             return

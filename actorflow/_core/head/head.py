@@ -27,6 +27,7 @@ from actorflow._core.protocol.messages import (
     ActorOutOfScope,
     ActorReady,
     AnyMessage,
+    AskPass,
     Beat,
     CreateActor,
     FindActor,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from actorflow._core.head.groups import Groups
     from actorflow._core.head.supervision import Supervisions
     from actorflow._core.head.watch import NodeWatch
+    from actorflow._core.security.keys import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class Head:
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
+        self.pass_ring: Keyring | None = None
+        """The root of the keys of jobs, for passes between them; None in a cluster that has no keys."""
         self._opened: Groups | None = None
         actors = self._actors
         actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
@@ -89,6 +93,7 @@ class Head:
             ActorFailed: (NODE, actors.failed),
             ActorLost: (NODE, actors.lost),
             StateReply: (NODE, self._state.reply),
+            AskPass: (PROCESS, self._ask_pass),
             CreateActor: (PROCESS, actors.create),
             WatchActor: (PROCESS, actors.watch),
             FindActor: (PROCESS, actors.find),
@@ -207,6 +212,12 @@ class Head:
         if self._opened is not None and node is not None:
             self._opened.node_joined(node)
         self._actors.node_joined(message.node_id)
+
+    def _ask_pass(self, peer: Peer, message: AskPass) -> None:
+        from actorflow._core.head.passes import answer  # Only between hosts, where a cluster has keys.
+
+        living = self._actors.table.living().count(message.job_id)
+        peer.send(answer(self.pass_ring, peer, message, self._jobs.table, living, self._ports.wall_time()))
 
     def _beat(self, peer: Peer, message: Beat) -> None:
         if self._watch is None:

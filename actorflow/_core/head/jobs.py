@@ -34,3 +34,8 @@ class Jobs:
         decisions = self.table.driver_lost(peer.job_id, peer.process_id, reason, self._ports.monotonic())
         ends = [decision for decision in decisions if isinstance(decision, EndJob)]
         return ends[0] if ends else None
+
+
+def job_of(peer: Peer) -> str:
+    """The job of a driver or worker: what it has proven, and within a machine what it says."""
+    return (peer.proof.job_id if peer.proof is not None else "") or peer.job_id

@@ -171,6 +171,10 @@ class Peer:
         if self._stream is not None:
             self._stream.share_reads()
 
+    def heard_by(self, handler: PeerHandler) -> None:
+        """From now on `handler` is told of this peer, in place of who was. Called in `peer_ready`."""
+        self._handler = handler
+
     # -- chunks
 
     def read_chunks(self, sink: ChunkSink) -> None:

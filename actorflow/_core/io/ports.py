@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from actorflow._core.io.busy_poll import BusyPoll
+    from actorflow._core.security.keys import Key
 
 
 class Proof(NamedTuple):
     """What the process at the other end of a stream has proven to be. `job_id`: empty for nodes and heads.
 
-    `key`: the kind of key that it has proven, in the words of `security.roles.KeyKind`.
+    `key`: the kind of key that it has proven, in the words of `security.roles.KeyKind`. VISIT: it is of another job than this process.
     """
 
     role: str
@@ -135,6 +136,24 @@ class Network(Protocol):
         ConnectionRefusedError and FileNotFoundError: nobody has that address, or who has it will not speak with us. Any other kind
         says nothing of whether somebody is there: the line broke meanwhile, there was no answer, or too much to do.
         """
+
+
+class PassSource(Protocol):
+    """Where a network finds the passes with which it connects to processes of other jobs (security/passes.py)."""
+
+    async def pass_for(self, job_id: str) -> Key:
+        """A pass to those of this job: one that is here, or a new one, within a bounded time. Raises OSError, of the kinds in Network."""
+
+    def refused(self, job_id: str, key: Key) -> None:
+        """This one was not accepted."""
+
+
+@runtime_checkable
+class VisitingNetwork(Protocol):
+    """A Network between machines whose process may visit others: it belongs to a job."""
+
+    def visit_as(self, job_id: str, passes: PassSource) -> None:
+        """From now on connections to processes of other jobs than `job_id` are made with these passes."""
 
 
 @dataclass(frozen=True, slots=True)

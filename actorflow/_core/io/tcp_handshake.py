@@ -145,9 +145,9 @@ async def admit(loop: asyncio.AbstractEventLoop, sock: socket.socket, preface: P
 
 
 async def introduce(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, name: str, security: Security, expected: Expected
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, name: str, security: Security, key: Key, expected: Expected
 ) -> Admitted:
-    """The side that calls, on a connected socket. Raises HandshakeRefused, with `sock` still open."""
+    """The side that calls, on a connected socket, with this key. Raises HandshakeRefused, with `sock` still open."""
     wire = _Wire(loop, sock)
     deadline = loop.time() + HANDSHAKE_TIMEOUT_S
     preface = Preface(name, security.tls, security.terms.protocol_version, security.wall_time())
@@ -162,7 +162,7 @@ async def introduce(
                 )
                 assert wire.link is not None
                 binding = binding_of(wire.link.tls, security.client)
-            connector = Connector(security.terms, security.key(name), preface, binding, expected, deadline=deadline)
+            connector = Connector(security.terms, key, preface, binding, expected, deadline=deadline)
             return await _complete(loop, wire, sock, connector)
     except TimeoutError:
         raise refused(Code.TIMEOUT, f"the handshake was not done within {HANDSHAKE_TIMEOUT_S:g} s") from None

@@ -16,15 +16,17 @@ from typing import Any
 from actorflow._core.base.addresses import SCHEME, TcpAddress, parse_tcp, split
 from actorflow._core.io import forks
 from actorflow._core.io.gateway import RefusalLog, Take, say_and_close, tune
-from actorflow._core.io.ports import Listener, Network, Proof, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, Network, PassSource, Proof, Stream, StreamHandler
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from actorflow._core.io.tcp_handshake import Admitted, Security, admit, introduce
 from actorflow._core.io.tls_stream import TlsStream
-from actorflow._core.security.challenge import Expected
+from actorflow._core.io.visits import HostJob, with_pass
+from actorflow._core.security.challenge import Expected, Proven
 from actorflow._core.security.errors import Code, HandshakeRefused
+from actorflow._core.security.keys import Key
 from actorflow._core.security.lobby import TOTAL_MAX, Lobby
-from actorflow._core.security.roles import KeyKind, Role
+from actorflow._core.security.roles import OF_JOBS, KeyKind, Role
 from actorflow._core.security.wire import Preface
 
 CONNECT_TIMEOUT_S = 5.0
@@ -110,6 +112,11 @@ class TcpNetwork:
         self._reads = reads
         self._on_refused = on_refused
         self._hangups = HangupWatch(loop)
+        self._host_job = HostJob()
+
+    def visit_as(self, job_id: str, passes: PassSource) -> None:
+        """See ports.VisitingNetwork."""
+        self._host_job = HostJob(job_id, passes)
 
     async def listen(self, address: str, accept: Callable[[Stream], StreamHandler]) -> Listener:
         """Accept connections for the name in `address`, whose port is open already. Raises OSError."""
@@ -126,11 +133,18 @@ class TcpNetwork:
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect to a process and have it prove itself. Raises OSError with the reason, of the kinds in ports.Network."""
         place = _parse(address)
+        passes = self._host_job.passes_to(place.job)
+        if passes is None:
+            return await self._connect_with(self.security.key(place.name), place, address, handler)
+        return await with_pass(passes, place.job, lambda key: self._connect_with(key, place, address, handler))
+
+    async def _connect_with(self, key: Key, place: TcpAddress, address: str, handler: StreamHandler) -> Stream:
+        visits = key.id.kind is KeyKind.VISIT
         sock = await self._connect(place)
-        roles = frozenset({Role.HEAD}) if place.name in OF_THE_HEAD else frozenset(Role)
-        expected = Expected(roles, self.expected(place.name))
+        roles = frozenset({Role.HEAD}) if place.name in OF_THE_HEAD else OF_JOBS if visits else frozenset(Role)
+        expected = Expected(roles, self.expected(place.name), job_id=place.job)
         try:
-            admitted = await introduce(self.loop, sock, place.name, self.security, expected)
+            admitted = await introduce(self.loop, sock, place.name, self.security, key, expected)
         except HandshakeRefused as error:
             sock.close()
             if self._on_refused is not None:
@@ -140,7 +154,7 @@ class TcpNetwork:
         except BaseException:
             sock.close()
             raise
-        stream = self.stream_of(admitted)
+        stream = self.stream_of(admitted, place.job)
         stream.start(handler, admitted.early)
         return stream
 
@@ -148,16 +162,14 @@ class TcpNetwork:
         """The process that must answer to a name; empty: whoever may."""
         return "" if name in WELL_KNOWN else name
 
-    def stream_of(self, admitted: Admitted) -> SocketStream:
-        """The stream over an admitted connection."""
+    def stream_of(self, admitted: Admitted, host_job: str = "") -> SocketStream:
+        """The stream over an admitted connection. `host_job`: whom this process visits by it."""
         stream: SocketStream
         if admitted.link is not None:
             stream = TlsStream(self.loop, admitted.sock, self._hangups, admitted.link, self._reads)
         else:
             stream = SocketStream(self.loop, admitted.sock, self._hangups, self._reads)
-        party, key_id = admitted.peer.party, admitted.peer.key_id
-        of_job = key_id.kind is KeyKind.JOB and party.role in (Role.WORKER, Role.DRIVER)
-        stream.proof = Proof(party.role.name.lower(), party.process_id, key_id.subject if of_job else "", key_id.kind.name)
+        stream.proof = proof_of(admitted.peer, host_job)
         return stream
 
     async def _connect(self, place: TcpAddress) -> socket.socket:
@@ -228,6 +240,10 @@ class ClusterNetwork:
             listener.close()
             raise
 
+    def visit_as(self, job_id: str, passes: PassSource) -> None:
+        """See ports.VisitingNetwork."""
+        self._tcp.visit_as(job_id, passes)
+
     def lasts(self, address: str) -> bool:
         """See ports.Network: when it leads to another machine."""
         remote, local = split(address)
@@ -239,6 +255,16 @@ class ClusterNetwork:
         if self.lasts(address):
             return await self._tcp.connect(remote, handler)
         return await self._machine.connect(local, handler)
+
+
+def proof_of(peer: Proven, host_job: str = "") -> Proof:
+    """What a handshake has proven. `host_job`: of a process that this one visits."""
+    party, key_id = peer.party, peer.key_id
+    job_id = ""
+    if party.role in OF_JOBS and key_id.kind in (KeyKind.JOB, KeyKind.VISIT):
+        # A pass names its visitor's job: who has accepted it hears whose visitor that is.
+        job_id = host_job if key_id.kind is KeyKind.VISIT and host_job else key_id.subject
+    return Proof(party.role.name.lower(), party.process_id, job_id, key_id.kind.name)
 
 
 def _as_os_error(error: HandshakeRefused) -> tuple[type[OSError], int]:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from actorflow._core.base.addresses import with_job
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Processes, ProcessExit, WorkerSpec
 from actorflow._core.node.context import SIGKILL, Death, NodeContext, WorkerProcess
@@ -62,7 +63,7 @@ class Workers:
     def spawn(self, decision: Spawn) -> None:
         """Start a process."""
         context, key = self._context, decision.key
-        address = context.config.worker_address(decision.worker_id)
+        address = with_job(context.config.worker_address(decision.worker_id), key.job_id)
         worker = WorkerProcess(decision.worker_id, key, address, context.now())
         self._workers[worker.worker_id] = worker
         env = parse_env(key.env)

@@ -92,6 +92,10 @@ class JobTable:
         """True when the job has ended. A job nobody remembers, or knows yet, is not over."""
         return job_id in self._ended
 
+    def is_running(self, job_id: str) -> bool:
+        """True while a driver of the job is connected."""
+        return job_id in self._running
+
     def jobs(self) -> Iterator[Job]:
         """The running, then the ended, each newest first."""
         yield from reversed(self._running.values())

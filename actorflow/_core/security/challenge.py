@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from actorflow._core.security.errors import Code, HandshakeRefused, refused
 from actorflow._core.security.fences import Fences
 from actorflow._core.security.keys import KEY_BYTES, Key, KeyId, Keyring
+from actorflow._core.security.passes import key_of_visitor
 from actorflow._core.security.preface import describe_foreign, refusal_code, verdict_text
-from actorflow._core.security.roles import Role, accepting_problem, connecting_problem
+from actorflow._core.security.roles import KeyKind, Role, accepting_problem, connecting_problem
 from actorflow._core.security.tokens import SpentTokens, has_expired
 from actorflow._core.security.wire import (
     ANSWER_BYTES,
@@ -86,11 +87,12 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Whom a connector wants to find. Empty and 0: anybody, any."""
+    """Whom a connector wants to find. Empty and 0: anybody, any. `job_id`: whose process it visits, when it comes with a pass."""
 
     roles: frozenset[Role]
     process_id: str = ""
     incarnation_min: int = 0
+    job_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ class Acceptor(_Side):
 
     def _answer(self, message: bytes) -> None:
         opening = Opening.decode(message)
-        key = self._terms.keyring.find(opening.key_id)
+        key = self._find_key(opening)
         decoy = self._terms.random_bytes(KEY_BYTES)
         self._problem = self._problem_with(opening, key)
         self._key = decoy if key is None or self._problem else key.material  # MC-2
@@ -241,6 +243,12 @@ class Acceptor(_Side):
         self._transcript_bytes = transcript + mac
         self._opening = opening
         self._outbox.append(Answer(answer.party, answer.nonce, mac).encode())
+
+    def _find_key(self, opening: Opening) -> Key | None:
+        ring, key_id = self._terms.keyring, opening.key_id
+        if key_id.kind is KeyKind.VISIT:
+            return key_of_visitor(ring, key_id, opening.party.process_id)
+        return ring.find(key_id)
 
     def _problem_with(self, opening: Opening, key: Key | None) -> str:
         """MC-1, for the log."""
@@ -262,7 +270,8 @@ class Acceptor(_Side):
             why = self._problem or f"its proof is wrong: it does not have our {key_id}, or somebody is in between"
             raise self._refuse(Code.NOT_ADMITTED, f"refused {party}: {why}")
         if has_expired(key_id, self._wall_time):
-            raise self._refuse(Code.EXPIRED, f"refused {party}: its token ended {self._wall_time - key_id.expires:.0f} s ago")
+            what = "pass" if key_id.kind is KeyKind.VISIT else "token"
+            raise self._refuse(Code.EXPIRED, f"refused {party}: its {what} ended {self._wall_time - key_id.expires:.0f} s ago")
         if not terms.fences.admits(party.process_id, party.incarnation):
             raise self._refuse(Code.FENCED, f"refused {party}: it was replaced or removed")
         if not terms.spent.spend(key_id, self._wall_time):
@@ -345,9 +354,8 @@ class Connector(_Side):
             return f"we expected process {expected.process_id}"
         if party.incarnation < expected.incarnation_min:
             return f"we expected incarnation {expected.incarnation_min} or a later one"
-        return accepting_problem(
-            party.role, party.process_id, key_id.kind, key_id.subject, tls=binding.tls, names=binding.peer_names
-        )
+        subject = expected.job_id if key_id.kind is KeyKind.VISIT else key_id.subject
+        return accepting_problem(party.role, party.process_id, key_id.kind, subject, tls=binding.tls, names=binding.peer_names)
 
 
 def _mac(key: bytes, label: bytes, transcript: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Keys: what is derived from the cluster secret, and the ring of those that a process holds. Pure.
 
     secret --- root of NODE ------- the key of nodes
-          |--- root of JOB -------- a key for each job
+          |--- root of JOB -------- a key for each job ------- passes for visitors of the job (see passes)
           |--- root of JOIN ------- a key for each join token
           `--- root of CLIENT ----- a key for each client token
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from actorflow._core.security.errors import CredentialError
-from actorflow._core.security.roles import KeyKind
+from actorflow._core.security.roles import ROOT_KINDS, KeyKind
 
 KEY_BYTES = 32
 SECRET_ID_BYTES = 8
@@ -56,9 +56,9 @@ class KeyId:
     kind: KeyKind
     secret_id: bytes
     subject: str = ""
-    """The job of a key of a job, the id of a token; empty for nodes."""
+    """The job of a key of a job, the id of a token, the job of a visitor; empty for nodes."""
     expires: int = 0
-    """Wall time in whole seconds after which a token is no good; 0: never."""
+    """Wall time in whole seconds after which a token or a pass is no good; 0: never."""
     single_use: bool = False
 
     def __post_init__(self) -> None:
@@ -165,4 +165,4 @@ class Keyring(NeverPickled):
 
 def keyring_of(secrets: Iterable[bytes]) -> Keyring:
     """The ring of the head: every root of every secret, those of the first one first."""
-    return Keyring(tuple(Root.of(secret, kind) for secret in secrets for kind in KeyKind))
+    return Keyring(tuple(Root.of(secret, kind) for secret in secrets for kind in ROOT_KINDS))

@@ -21,6 +21,7 @@ from actorflow._core.base.ids import new_id
 from actorflow._core.io.blocking import block_on
 from actorflow._core.io.notebook import Ticker, in_notebook, interruptible
 from actorflow._core.io.peers import Peer, Peers
+from actorflow._core.io.ports import VisitingNetwork
 from actorflow._core.protocol import messages as m
 from actorflow._core.protocol.session import Identity
 from actorflow._core.serialization import tracebacks, values
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
     from actorflow._core.worker.groups import GroupCalls
     from actorflow._core.worker.host import Host
+    from actorflow._core.worker.passes import Passes
     from actorflow._core.worker.supervision import SupervisionCalls
+    from actorflow._core.worker.visitors import Visitors
 
 log = logging.getLogger("actorflow")
 
@@ -127,6 +130,14 @@ class Core:
         self.closed: BaseException | None = None
         self._groups: GroupCalls | None = None
         self._supervisions: SupervisionCalls | None = None
+        self.passes: Passes | None = None
+        """With which it visits other jobs; None where that takes none."""
+        self._visitors: Visitors | None = None
+        if isinstance(ports.network, VisitingNetwork):
+            from actorflow._core.worker.passes import Passes
+
+            self.passes = Passes(self)
+            ports.network.visit_as(identity.job_id or identity.process_id, self.passes)
         self.on_lost: Callable[[str], None] | None = None
         self.on_log: Callable[[m.WorkerLog], None] | None = None
         self.pending_acks: dict[str, set[int]] = {}
@@ -332,9 +343,16 @@ class Core:
     def peer(self, process_id: str, address: str) -> Peer:
         """The connection to a process; made when there is none."""
         peer = self._by_process.get(process_id)
-        if peer is None or peer.lost:
+        if peer is None or peer.lost or (peer.proof is not None and not self._is_of(peer, address)):
             peer = self._by_process[process_id] = self.peers.connect(address, process_id)
         return peer
+
+    def _is_of(self, peer: Peer, address: str) -> bool:
+        if self._visitors is None:
+            return True
+        from actorflow._core.worker.visitors import is_of
+
+        return is_of(peer, address)
 
     def all_peers(self) -> list[Peer]:
         """Every connection of this process, to flush them before it ends."""
@@ -357,6 +375,8 @@ class Core:
                     self._ready.set_result(None)
             elif peer is self._head:
                 self._ready.set_result(None)
+        if peer.proof is not None and peer.proof.key == "VISIT":
+            self._of_other_jobs().came(peer)
         with self.batch():
             known = self._by_process.get(peer.process_id)
             if known is None or known.lost:
@@ -364,6 +384,21 @@ class Core:
         if self.ports.reads is not None and peer.role in ("driver", "worker"):
             # The call path: whoever waits for an answer, or has a call to run, reads it.
             peer.share_reads()
+
+    def _of_other_jobs(self) -> Visitors:
+        """What stands before this process for peers of other jobs; made when there is one."""
+        if self._visitors is None:
+            from actorflow._core.worker.visitors import Visitors
+
+            self._visitors = Visitors(self)
+        return self._visitors
+
+    def _on_turned_out(self, peer: Peer, message: m.TurnedOut) -> None:
+        self._of_other_jobs().turned_us_out(peer, message)
+
+    def _on_pass(self, peer: Peer, message: m.PassGiven) -> None:
+        if self.passes is not None:
+            self.passes.on_given(peer, message)
 
     def _know_cluster(self, node_id: str) -> None:
         """Hear those who were too early, before the loop that reads beside this one hears more of them (PE-1)."""
@@ -572,5 +607,7 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.Shutdown: lambda core: core._on_shutdown,
     m.Leave: lambda core: core._on_leave,
     m.NodeGone: lambda core: core._on_node_gone,
+    m.PassGiven: lambda core: core._on_pass,
+    m.TurnedOut: lambda core: core._on_turned_out,
 }
 """Who takes which message. A worker looks up what it is sent, and no more: each entry would cost its start two copied pages."""

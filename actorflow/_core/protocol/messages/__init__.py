@@ -100,6 +100,7 @@ from actorflow._core.protocol.messages.transfer import (
     RequestChunks,
     StillServing,
 )
+from actorflow._core.protocol.messages.visit import AskPass, PassGiven, TurnedOut
 
 AnyMessage = (
     Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | Beat | BeatHeard | NodeGone
@@ -119,7 +120,7 @@ AnyMessage = (
     | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
     | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
-    | ClusterKeys | Enrol | Enrolled
+    | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -137,6 +138,7 @@ __all__ = [
     "Allocate",
     "Allocated",
     "AnyMessage",
+    "AskPass",
     "Beat",
     "BeatHeard",
     "Blocked",
@@ -197,6 +199,7 @@ __all__ = [
     "OwnersGone",
     "Part",
     "PartsTaken",
+    "PassGiven",
     "Pin",
     "Pinned",
     "PlaceActor",
@@ -228,6 +231,7 @@ __all__ = [
     "SuperviseReply",
     "SupervisionOver",
     "TaskCall",
+    "TurnedOut",
     "Unblocked",
     "Unpin",
     "Unsupervise",
