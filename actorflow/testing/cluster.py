@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from actorflow import _runtime
+from actorflow._core.base.addresses import with_job
 from actorflow._core.base.errors import ActorflowError, ClusterStartError
 from actorflow._core.base.ids import new_id
 from actorflow._core.base.resources import parse_bytes, parse_resources
@@ -36,6 +37,10 @@ from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.node.node import Node
 from actorflow._core.protocol.messages import Shutdown
 from actorflow._core.protocol.session import Identity
+from actorflow._core.security.keys import Keyring
+from actorflow._core.security.roles import Role
+from actorflow._core.security.secret import Secrets
+from actorflow._core.security.wire import Party
 from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host as CallHost
 from actorflow._core.worker.inspect import Events
@@ -45,6 +50,7 @@ from actorflow.testing.cluster_leaks import cluster_leaks, machine_leaks
 from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
+from actorflow.testing.members import Member
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.sim_node import SimNode
 from actorflow.testing.spill import SimSpill
@@ -131,7 +137,8 @@ class SimDriver:
 
     async def _join(self) -> Core:
         cluster, host = self.cluster, self.host
-        address = cluster.address(self.process_id)
+        address = with_job(cluster.address(self.process_id), self.process_id)
+        cluster.enrol(host, Role.DRIVER, self.process_id, self.process_id)
         identity = Identity("driver", self.process_id, self.process_id, address, host.pid, self.namespace, [])
         arena = None if self._outside else cluster.arena.attach(host)
         core = self.core = Core(host.ports, identity, arena, block_on, outside=self._outside)
@@ -195,6 +202,9 @@ class SimCluster:
         self.drivers: list[SimDriver] = []
         self.head: Head | None = None
         self.owner_id = new_id(world.rng(f"ids of {name}"))
+        self.secrets = Secrets(world.rng(f"secret of {name}").randbytes(32))
+        """Only between machines is there a use for it; `use_secrets` replaces it."""
+        self.ring = Keyring()
         self._arena_bytes = parse_bytes("object_store_memory", object_store_memory)
         self._profile = processes
         self._node_options = dict(node_options or {})
@@ -286,6 +296,21 @@ class SimCluster:
         """Where the process with this name or id listens."""
         return f"tcp:{self.name}:7000/{name}" if self._scheme == "tcp" else f"unix:/{self.name}/{name}.sock"
 
+    # -- keys, between machines
+
+    def enrol(self, host: Host, role: Role, process_id: str, job_id: str) -> None:
+        """Give a process the keys of its job; where connections are as within a machine, it needs none."""
+        if self._scheme == "tcp":
+            host.network.member = Member(Party(role, process_id), lambda: self.ring.for_job(job_id))
+
+    def use_secrets(self, secrets: Secrets) -> None:
+        """Replace the secret by its next step, everywhere and at once."""
+        self.secrets = secrets
+        if self._scheme == "tcp":
+            self.ring = secrets.keyring()
+            if self.head is not None:
+                self.head.pass_ring = self.ring.for_node()
+
     # -- drivers
 
     def driver(
@@ -333,6 +358,7 @@ class SimCluster:
 
     async def _begin_head(self, host: Host) -> Callable[[], Awaitable[None]]:
         self.head = head = Head(host.ports, HeadConfig(address=self.address("head"), pid=host.pid))
+        self.use_secrets(self.secrets)
         await head.start()
         return head.stop
 
@@ -366,6 +392,7 @@ class SimCluster:
             sys_path=list(spec.sys_path),
             node_id=spec.node_id,
         )
+        self.enrol(host, Role.WORKER, spec.worker_id, spec.job_id)
         core = Core(host.ports, identity, node.arena.attach(host), block_on)
         core.on_lost = lambda reason: host.exit(0)
         executor = SimExecutor(host, host.new_loop("user"))

@@ -13,13 +13,17 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actorflow._core.io.ports import PlacingHandler, Stream, StreamHandler
+from actorflow._core.base.addresses import job_of
+from actorflow._core.io.ports import PassSource, PlacingHandler, Proof, Stream, StreamHandler
+from actorflow._core.io.visits import HostJob, with_pass
 from actorflow.testing.links import Pipe
 from actorflow.testing.loop import SimHandle
 
 if TYPE_CHECKING:
     from actorflow.testing.fabric import Fabric
+    from actorflow._core.security.keys import Key
     from actorflow.testing.host import Host
+    from actorflow.testing.members import Member
 
 SCHEMES = ("unix:", "tcp:")
 PATH_BYTES_MAX = 107
@@ -32,9 +36,8 @@ CLOSED_THERE = "closed by the peer"
 class SimStream:
     """One end of a connection."""
 
-    __slots__ = ("_handler", "_lost_said", "_takers", "closed", "closing", "host", "key", "lasting", "number", "outgoing", "peer")
+    __slots__ = ("_handler", "_lost_said", "_takers", "closed", "closing", "host", "key", "lasting", "number", "outgoing", "peer", "proof")
 
-    proof = None
     outgoing: Pipe
     peer: SimStream
 
@@ -42,6 +45,8 @@ class SimStream:
         self.host = host
         self.lasting = lasting
         """See ports.Stream."""
+        self.proof: Proof | None = None
+        """See ports.Stream: of connections between jobs. Members of one job do not shake hands here."""
         self.number = 0
         """The number of the connection; both ends have the same."""
         self.key = 0
@@ -210,6 +215,13 @@ class SimNetwork:
         self.host = host
         self.listeners: dict[str, SimListener] = {}
         self._streams: dict[int, SimStream] = {}
+        self._host_job = HostJob()
+        self.member: Member | None = None
+        """Whom this process is, and with which keys; None where it has none."""
+
+    def visit_as(self, job_id: str, passes: PassSource) -> None:
+        """See ports.VisitingNetwork."""
+        self._host_job = HostJob(job_id, passes)
 
     @property
     def fabric(self) -> Fabric:
@@ -233,6 +245,13 @@ class SimNetwork:
     async def connect(self, address: str, handler: StreamHandler) -> SimStream:
         """See ports.Network. It takes as long as a first packet does; errors as for real sockets."""
         _check_address(address)
+        job_id = job_of(address)
+        passes = self._host_job.passes_to(job_id) if self.member is not None else None
+        if passes is None:
+            return await self._connect(address, handler)
+        return await with_pass(passes, job_id, lambda key: self._connect(address, handler, key))
+
+    async def _connect(self, address: str, handler: StreamHandler, visit: Key | None = None) -> SimStream:
         fabric = self.fabric
         key = fabric.place(address, self.host.machine)
         listener = fabric.listener(key)
@@ -246,7 +265,21 @@ class SimNetwork:
             raise FileNotFoundError(errno.ENOENT, "no such socket", address)
         if listener is None or not listener.open:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens", address)
-        return self._join(listener, handler, self.lasts(address))
+        proofs = self._shake_hands(listener.host, address, visit) if visit is not None else (None, None)
+        stream = self._join(listener, handler, self.lasts(address))
+        stream.proof, stream.peer.proof = proofs
+        return stream
+
+    def _shake_hands(self, other: Host, address: str, key: Key) -> tuple[Proof, Proof]:
+        """What both sides have proven, with the real handshake in a moment. Raises ConnectionRefusedError."""
+        from actorflow._core.security.errors import HandshakeRefused
+        from actorflow.testing.members import shake_hands
+
+        try:
+            return shake_hands(self.host, other, address, key)
+        except HandshakeRefused as error:
+            self.host.world.note(self.host.name, f"is refused by {other.name}: {error}")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error), address) from error
 
     async def _reach(self, target: Host, address: str) -> None:
         """Wait as long as a first packet takes, or for as long as the link is cut, within the bound."""

@@ -57,12 +57,15 @@ class Visitors:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._turned_out: set[Peer] = set()
+        self._taken_for: set[Peer] = set()
+        """Those with the id of somebody else, whose end says nothing of that one."""
 
     def came(self, peer: Peer) -> None:
         """A peer of another job is there. On the loop, before it has said anything."""
         peer.heard_by(self)
         known = self._core.known_peer(peer.process_id)
         if peer.process_id == self._core.identity.process_id or (known is not None and not known.lost and not _same(known, peer)):
+            self._taken_for.add(peer)
             self._turn_out(peer, f"another process is known by the id {peer.process_id}")
 
     # -- PeerHandler
@@ -87,7 +90,10 @@ class Visitors:
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """See PeerHandler."""
         self._turned_out.discard(peer)
-        self._core.peer_lost(peer, reason)
+        if peer in self._taken_for:
+            self._taken_for.discard(peer)  # VI-3
+        else:
+            self._core.peer_lost(peer, reason)
 
     def unsendable(self, peer: Peer, message: m.AnyMessage, error: Exception) -> None:
         """See TakesBack."""
