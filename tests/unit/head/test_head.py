@@ -188,8 +188,8 @@ def test_names_are_found_and_near_ones_are_told(cluster: Cluster) -> None:
 def test_get_if_exists_shares_the_actor(cluster: Cluster) -> None:
     node, first, second = cluster.node(), cluster.driver(), cluster.driver("driver-2", "job-2")
     cluster.make_alive(first, node, name="counter")
-    second.send(CreateActor(spec("actor-b", "driver-2", name="counter"), get_if_exists=True))
-    second.send(CreateActor(spec("actor-c", "driver-2", name="counter")))
+    second.send(CreateActor(spec("actor-b", "driver-2", job_id="job-2", name="counter"), get_if_exists=True))
+    second.send(CreateActor(spec("actor-c", "driver-2", job_id="job-2", name="counter")))
     cluster.run()
     shared, refused = second.take(CreateActorReply)
     assert shared == CreateActorReply("actor-b", existing=A, class_id="class-1")

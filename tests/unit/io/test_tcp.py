@@ -112,6 +112,7 @@ def calls(security: Security | None = None) -> TcpNetwork:
         ("tcp:10.0.0.1:6380/abcd", TcpAddress("10.0.0.1", 6380, "abcd")),
         ("tcp:head.example:6380/", TcpAddress("head.example", 6380)),
         ("tcp:[fe80::1]:1/head", TcpAddress("fe80::1", 1, "head")),
+        ("tcp:10.0.0.1:6380/abcd@job", TcpAddress("10.0.0.1", 6380, "abcd", "job")),
     ],
 )
 def test_addresses_there_and_back(text: str, address: TcpAddress) -> None:
