@@ -20,8 +20,8 @@ from actorflow.testing.links import Pipe
 from actorflow.testing.loop import SimHandle
 
 if TYPE_CHECKING:
-    from actorflow.testing.fabric import Fabric
     from actorflow._core.security.keys import Key
+    from actorflow.testing.fabric import Fabric
     from actorflow.testing.host import Host
     from actorflow.testing.members import Member
 
