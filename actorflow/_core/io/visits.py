@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from actorflow._core.io.ports import PassSource, Stream
 from actorflow._core.security.errors import Code, HandshakeRefused
 from actorflow._core.security.keys import Key
+
+S = TypeVar("S", bound=Stream)
 
 WORN = (Code.NOT_ADMITTED, Code.EXPIRED)
 """What is said to a pass whose secret was replaced, or whose time is over. It may also be for good: that the second try shows."""
@@ -29,7 +32,7 @@ class HostJob:
         return self._passes if job_id and job_id != self._job_id else None
 
 
-async def with_pass(passes: PassSource, job_id: str, connect: Callable[[Key], Awaitable[Stream]]) -> Stream:
+async def with_pass(passes: PassSource, job_id: str, connect: Callable[[Key], Awaitable[S]]) -> S:
     """Connect with a pass to this job. Raises OSError."""
     key = await passes.pass_for(job_id)
     try:

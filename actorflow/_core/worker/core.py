@@ -375,8 +375,8 @@ class Core:
                     self._ready.set_result(None)
             elif peer is self._head:
                 self._ready.set_result(None)
-        if peer.proof is not None and peer.proof.key == "VISIT":
-            self._of_other_jobs().came(peer)
+        if peer.proof is not None and peer.proof.key == "VISIT" and not self._of_other_jobs().came(peer):
+            return
         with self.batch():
             known = self._by_process.get(peer.process_id)
             if known is None or known.lost:

@@ -60,13 +60,15 @@ class Visitors:
         self._taken_for: set[Peer] = set()
         """Those with the id of somebody else, whose end says nothing of that one."""
 
-    def came(self, peer: Peer) -> None:
-        """A peer of another job is there. On the loop, before it has said anything."""
+    def came(self, peer: Peer) -> bool:
+        """A peer of another job is there. On the loop, before it has said anything. False: it does not stay."""
         peer.heard_by(self)
         known = self._core.known_peer(peer.process_id)
         if peer.process_id == self._core.identity.process_id or (known is not None and not known.lost and not _same(known, peer)):
             self._taken_for.add(peer)
             self._turn_out(peer, f"another process is known by the id {peer.process_id}")
+            return False
+        return True
 
     # -- PeerHandler
 
