@@ -95,3 +95,35 @@ def test_three_hosts_and_a_driver_outside(short_path: Path) -> None:
         token = a.actorflow("token", "client", "--output", str(outside.home / "token")).strip()
         work_on(outside, a.place, 3, ACTORFLOW_TOKEN_FILE=token)
         assert "ERROR" not in a.log() + b.log() + c.log()
+
+
+MAKES = """
+async def main():
+    counter = Counter.options(name="counter", lifetime="detached", num_cpus=0).remote()
+    return (await counter.add())[0]
+"""
+VISITS = """
+class Reader(af.Actor, num_cpus=0):
+    @af.method
+    async def add(self, counter, lists):
+        return [len(await one) for one in lists], (await counter.add())[0]
+
+async def main():
+    counter = await af.get_actor("counter")
+    own = [(await counter.add())[0], (await use(counter))[0]]
+    mine = [await af.put(bytes(size)) for size in (10, SIZE)]
+    sizes, last = await Reader.remote().add(counter, mine)
+    return [*own, last], sizes
+"""
+
+
+def test_an_actor_of_another_job_is_called_from_every_host_and_from_outside(short_path: Path) -> None:
+    with hosts(3, short_path) as (a, b, outside):
+        a.head()
+        b.join(a, ACTORFLOW_TOKEN=a.token("join"))
+        assert a.drive(a.place, MAKES) == 1
+        count = 1
+        for host, env, size in ((b, {}, 1_000_000), (a, {}, 1_000_000), (outside, {"ACTORFLOW_TOKEN": a.token("client")}, 50_000)):
+            address = a.place if host is outside else host.place
+            assert host.drive(address, VISITS.replace("SIZE", str(size)), **env) == [[count + 1, count + 2, count + 3], [10, size]]
+            count += 3
