@@ -17,7 +17,7 @@ def answer(ring: Keyring | None, peer: Peer, message: AskPass, jobs: JobTable, l
     """What a process hears that is to visit a job. `ring`: None in a cluster without keys. `living`: the actors of that job."""
     host_job, visitor_job = message.job_id, job_of(peer)
     problem = refusal(visitor_job, host_job, has_driver=jobs.is_running(host_job), actors=living)
-    if ring is None or problem:
+    if ring is None or not ring.roots or problem:
         return PassGiven(host_job, error=problem or "this cluster has no keys, and its processes need none")
     try:
         keys = issue(ring, peer.process_id, visitor_job, host_job, wall_time)
