@@ -250,7 +250,7 @@ def test_passes_of_a_secret_that_was_replaced_and_of_yesterday_are_renewed(sim_s
         finish(cluster, first, second)
 
 
-def test_a_visitor_that_says_what_it_may_not_is_turned_out(sim_seed: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_visitor_that_says_what_it_may_not_is_turned_out(sim_seed: int) -> None:
     async def main() -> str:
         from actorflow import _runtime
 
@@ -273,7 +273,6 @@ def test_a_visitor_that_says_what_it_may_not_is_turned_out(sim_seed: int, caplog
         world.run_until(lambda: second.ended, 60.0)
         said = second.result()
         assert "FreeExtent was refused: a process of another job may call actors, and nothing else" in said
-        assert "is turned out: FreeExtent was refused" in caplog.text
         finish(cluster, first, second)
 
 

@@ -68,7 +68,7 @@ def in_room(runner: asyncio.Runner, scenario: Callable[[Room], None]) -> None:
     runner.run(run())
 
 
-def test_vi_1_only_what_is_on_the_list_is_heard(runner: asyncio.Runner) -> None:
+def test_vi_1_only_what_is_on_the_list_is_heard(runner: asyncio.Runner, caplog: pytest.LogCaptureFixture) -> None:
     def scenario(room: Room) -> None:
         kinds = [kind for kind in get_args(m.AnyMessage) if kind not in MAY_SAY]
         assert {m.TaskCall, m.Define, m.CreateActor, m.HostActor, m.ActorExit, m.Shutdown, m.Leave, m.PassGiven} <= set(kinds)
@@ -77,6 +77,7 @@ def test_vi_1_only_what_is_on_the_list_is_heard(runner: asyncio.Runner) -> None:
             message = kind(*([None] * sum(field.required for field in msgspec.structs.fields(kind))))
             assert room.says(visitor, m.Release(1), message, m.Release(2)) == [], "nor anything beside it"
             assert f"{kind.__name__} was refused" in turned_out(visitor)
+            assert f"of job {THEIRS} is turned out: {kind.__name__} was refused" in caplog.text
             assert room.says(visitor, m.Release(3)) == [], "nor anything behind it"
         assert len(room.says(room.visitor(), m.Release(1), m.Fetch(1), m.Cancel(1, 0))) == 3
 
