@@ -27,7 +27,7 @@ def test_worker_output_reaches_the_driver_with_a_prefix(programs: Programs) -> N
                 print("actor speaks")
 
         async def main():
-            print("worker", await talk(1))
+            print(f"worker {await talk(1)}")  # In one piece, which a line of a worker does not tear.
             await Talker.remote().say()
             print("said", flush=True)
             while not os.path.exists("go"):

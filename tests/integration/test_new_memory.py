@@ -41,7 +41,7 @@ def test_a_driver_finds_the_first_pages_of_its_cluster_resident_after_a_while() 
 
 def test_a_large_put_into_resident_memory_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(StoreClient, "allocate", lambda self, size, then: asked.append(size))
+    monkeypatch.setattr(StoreClient, "ask_room", lambda self, size, then: asked.append(size))
     with af.init(num_cpus=1, object_store_memory=8 * 1024 * MIB) as session:
         assert until(lambda: client(session)._next_slab is not None)
         refs = [af.sync(af.put(np.full(24 * MIB, number, dtype=np.uint8))) for number in range(2)]

@@ -184,10 +184,11 @@ def test_handles_go_on_to_tasks_and_actors_of_the_visiting_job_on_any_node(two_n
             assert await found.call(other, bytes(LARGE)) == LARGE
             [of_other] = await other.put(LARGE)
             assert await found.keep([of_other]) == LARGE
+            if len(used) == 1:
+                assert await found.passes() == [], "those have come to it: the links are there"
             await found.drop()
-            await af.kill(other)
+            await af.kill(other)  # It may ask for a pass to tell this one, too late, that it has dropped what it had kept.
         assert len(used) == 2
-        assert await found.passes() == [], "those have come to it: the links are there"
         silent = Shelf.options(scheduling_strategy=places[1]).remote()  # type: ignore[call-overload]
         await silent.size(b"")
         assert await found.call(silent, bytes(LARGE)) == LARGE

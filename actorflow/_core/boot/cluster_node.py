@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from actorflow._core.boot.session_dir import SessionDir
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from actorflow._core.boot.join_ticket import Ticket
     from actorflow._core.boot.node_credentials import NodeCredentials
     from actorflow._core.io.arena import MemfdArena
@@ -188,7 +190,17 @@ class NodeProcess:
             reason = await self._ended
             self.again = credentials.again
             await node.stop(reason)
+        if self._code and not self._for_good:
+            # A signal that comes between two lives would find a handler whose loop does not run any more.
+            self._loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, self._end_between_lives)
+            await asyncio.sleep(0)  # One that has come is heard now.
         return 0 if self._for_good else self._code
+
+    def _end_between_lives(self, number: int, frame: FrameType | None) -> None:
+        """Nothing runs here any more, and nothing will: in order, as after `_end_for_good`."""
+        self._session.remove()
+        os._exit(0)
 
     async def _start(self, stack: contextlib.AsyncExitStack, arena: MemfdArena, zygote: ZygoteHandle) -> tuple[Node, NodeCredentials]:
         """Open the port, get keys, start the roles, and say that they are ready."""
