@@ -39,6 +39,8 @@ log = logging.getLogger("actorflow")
 WORKERS_TOO = ("actorflow._core.io.cluster_access", "actorflow._core.worker.passes")
 """What this process and its workers need, besides what those of a local cluster do."""
 _PR_SET_PDEATHSIG = 1
+TURNS_TO_HEAR = 4
+"""A loop reads that a signal has come in one turn, and calls its handler in the next."""
 GIVEN_UP = 3
 """The exit code of a node that the head has given up and that cannot begin again: started anew it is another node."""
 
@@ -190,12 +192,20 @@ class NodeProcess:
             reason = await self._ended
             self.again = credentials.again
             await node.stop(reason)
-        if self._code and not self._for_good:
-            # A signal that comes between two lives would find a handler whose loop does not run any more.
-            self._loop.remove_signal_handler(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, self._end_between_lives)
-            await asyncio.sleep(0)  # One that has come is heard now.
+        await self._hear_the_last_signals()
         return 0 if self._for_good else self._code
+
+    async def _hear_the_last_signals(self) -> None:
+        """No signal is lost that comes when the loop does not run any more, or has come when this task was faster than its handler."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            for _ in range(TURNS_TO_HEAR):
+                await asyncio.sleep(0)
+            self._loop.remove_signal_handler(signal.SIGTERM)
+            if not self._for_good:
+                signal.signal(signal.SIGTERM, self._end_between_lives)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
     def _end_between_lives(self, number: int, frame: FrameType | None) -> None:
         """Nothing runs here any more, and nothing will: in order, as after `_end_for_good`."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 
 from actorflow._core.boot.cluster_node import GIVEN_UP, ClusterNodeConfig, NodeProcess
 from actorflow._core.boot.session_dir import SessionDir
@@ -70,6 +74,35 @@ async def test_any_other_refusal_is_tried_again() -> None:
         process._on_refused(refused(code, told=True))
     assert not process._ended.done()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("late", [False, True], ids=["in its last turn", "after its last turn"])
+def test_a_signal_to_end_is_heard_until_the_next_life(
+    late: bool, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between: list[int] = []
+    monkeypatch.setattr(NodeProcess, "_end_between_lives", lambda self, number, frame: between.append(number))
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> NodeProcess:
+        process, _ = await node()
+        process._give_up("the head is away")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process._end_for_good, "SIGTERM")
+        if not late:
+            os.kill(os.getpid(), signal.SIGTERM)
+        await process._hear_the_last_signals()
+        return process
+
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            process = runner.run(main())
+        if late:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert process._for_good == (not late)
+        assert between == ([signal.SIGTERM] if late else [])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_nothing_secret_is_in_the_arguments() -> None:
