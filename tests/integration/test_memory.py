@@ -15,6 +15,7 @@ from actorflow import _runtime
 from actorflow._core.io.memory import Gauge
 from actorflow._core.worker import tasks
 
+pytestmark = pytest.mark.local_only("each starts a cluster with a bound of its own")
 MB = 1 << 20
 ROOM = 300 * MB
 MOST = 6000 * MB
