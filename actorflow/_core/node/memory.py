@@ -113,5 +113,3 @@ class MemoryWatch:
                 format_bytes(use.limit_bytes),
                 format_bytes(own_bytes),
             )
-
-

@@ -398,7 +398,7 @@ class TaskSubmitter:
                         which=f"{call.target.name} (attempt {call.attempt + 1})",
                         what=f"was lost with its worker {lease.worker_id}",
                         why=cause,
-                        next_step=_next_step(call),
+                        next_step=_next_step(call, death),
                         story=call.story or (),
                         log_tail=death.log,
                         function_name=call.target.name,
@@ -583,8 +583,8 @@ class TaskSubmitter:
         self._resting.clear()
 
 
-def _next_step(call: Call) -> str:
-    if call.memory_tries:
+def _next_step(call: Call, death: LeaseLost) -> str:
+    if death.out_of_memory and call.memory_tries:
         times = call.memory_tries + 1
         return f"it ran out of memory {times} times and is not tried again: have it need less, or ask with memory= so that fewer run"
     return f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines"
