@@ -1,20 +1,20 @@
 """Simulated disks, for what has to survive: a file loses what was not synced when its machine goes down.
 
-No part of the product asks for files yet; `Files` is the port as this simulation offers it.
-
 FI-1: bytes that were appended before a `sync` was called survive any crash once it has returned, in
 order. FI-2: of bytes that were not synced, a crash keeps a prefix, and it may leave zeros behind it: a
 torn tail. FI-3: `replace` is all or nothing: after a crash the file has the old content or the new one,
 and the new one once it has returned. FI-4: the death of a process loses nothing: only a machine that goes
-down does.
+down does. FI-5: what a failed sync was to write may be zeros after a crash, even when a later sync of the file
+succeeded: systems take such pages for written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from typing import Protocol
+from collections.abc import Iterable
 
+from actorflow._core.io.ports import Files
 from actorflow.testing.host import Host
 from actorflow.testing.world import World
 
@@ -23,34 +23,17 @@ SYNC_MAX_S = 0.005
 TORN_ZEROS_MAX = 512
 
 
-class Files(Protocol):
-    """Durable files of one process. Paths are plain strings; a directory is a prefix."""
-
-    def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file, which is made when it does not exist. Raises OSError (ENOSPC)."""
-
-    def read(self, path: str) -> bytes:
-        """The whole content. Raises FileNotFoundError."""
-
-    async def sync(self, path: str) -> None:
-        """Return when all that was appended before is on the disk. Raises OSError (EIO)."""
-
-    async def replace(self, path: str, data: bytes) -> None:
-        """Give a file a new content, durably, all or nothing. Raises OSError."""
-
-    def paths(self, prefix: str) -> list[str]:
-        """The paths that begin with `prefix`, sorted."""
-
-    def remove(self, path: str) -> None:
-        """Remove a file, durably. Raises FileNotFoundError."""
+__all__ = ["Files", "SimDisk", "SimFiles"]
 
 
 class _File:
-    __slots__ = ("content", "durable", "synced_bytes")
+    __slots__ = ("content", "durable", "holes", "synced_bytes")
 
     def __init__(self) -> None:
         self.content = bytearray()
         self.synced_bytes = 0
+        self.holes: list[tuple[int, int]] = []
+        """What failed syncs have not written (FI-5)."""
         self.durable = False
         """True once the file itself, and not only its content, would survive a crash."""
 
@@ -71,14 +54,23 @@ class SimDisk:
         """The content of all files."""
         return sum(len(file.content) for file in self.files.values())
 
-    def need(self, more_bytes: int, path: str) -> None:
-        """Raise OSError when `more_bytes` do not fit."""
-        if self.capacity_bytes is not None and self.used_bytes() + more_bytes > self.capacity_bytes:
-            raise OSError(errno.ENOSPC, "no space left on the simulated disk", path)
+    def room(self, wanted_bytes: int) -> int:
+        """How many of these bytes fit."""
+        if self.capacity_bytes is None:
+            return wanted_bytes
+        return min(wanted_bytes, max(0, self.capacity_bytes - self.used_bytes()))
+
+    def full(self, path: str) -> OSError:
+        """What a full disk says."""
+        return OSError(errno.ENOSPC, "no space left on the simulated disk", path)
 
     def crash(self) -> None:
         """The machine goes down: what was not synced is lost, in part or as a whole (FI-2)."""
         for path, file in list(self.files.items()):
+            for start, end in file.holes:
+                if self.rng.random() < 0.5:
+                    file.content[start:end] = bytes(end - start)
+            file.holes.clear()
             unsynced = len(file.content) - file.synced_bytes
             kept = int(self.rng.random() * (unsynced + 1))
             lost = unsynced - kept
@@ -100,8 +92,10 @@ class SimFiles:
 
     def append(self, path: str, data: bytes) -> None:
         """See Files."""
-        self.disk.need(len(data), path)
-        self.disk.files.setdefault(path, _File()).content.extend(data)
+        fits = self.disk.room(len(data))
+        self.disk.files.setdefault(path, _File()).content.extend(data[:fits])
+        if fits < len(data):
+            raise self.disk.full(path)
 
     def read(self, path: str) -> bytes:
         """See Files."""
@@ -111,14 +105,21 @@ class SimFiles:
         """See Files."""
         file = self._file(path)
         size = len(file.content)
-        await self._wait(path)
+        try:
+            await self._wait(path)
+        except OSError:
+            file.holes.append((file.synced_bytes, size))
+            raise
         file.synced_bytes = max(file.synced_bytes, min(size, len(file.content)))
         file.durable = True
 
-    async def replace(self, path: str, data: bytes) -> None:
+    async def replace(self, path: str, pieces: Iterable[bytes]) -> None:
         """See Files."""
+        data = b"".join(pieces)
         old = self.disk.files.get(path)
-        self.disk.need(len(data) - (len(old.content) if old else 0), path)
+        grows = len(data) - (len(old.content) if old else 0)
+        if self.disk.room(grows) < grows:
+            raise self.disk.full(path)
         await self._wait(path)
         file = self.disk.files[path] = _File()
         file.content += data

@@ -15,6 +15,7 @@ from tests.conformance.real_worlds import (
     LoopFactory,
     RealArenaWorld,
     RealExecutorWorld,
+    RealFilesWorld,
     RealNetworkWorld,
     RealProcessWorld,
     RealSpillWorld,
@@ -22,12 +23,13 @@ from tests.conformance.real_worlds import (
 from tests.conformance.simulated_worlds import (
     SimulatedArenaWorld,
     SimulatedExecutorWorld,
+    SimulatedFilesWorld,
     SimulatedNetworkWorld,
     SimulatedProcessWorld,
     SimulatedSpillWorld,
 )
 from tests.conformance.tcp_world import TcpNetworkWorld
-from tests.conformance.worlds import ArenaWorld, ExecutorWorld, NetworkWorld, ProcessWorld, SpillWorld
+from tests.conformance.worlds import ArenaWorld, ExecutorWorld, FilesWorld, NetworkWorld, ProcessWorld, SpillWorld
 
 SEEDS = (1, 2, 3)
 
@@ -54,6 +56,13 @@ def real_spill(loop_factory: LoopFactory, target: str = "") -> Iterator[SpillWor
             yield world
 
 
+@contextmanager
+def real_files(loop_factory: LoopFactory) -> Iterator[FilesWorld]:
+    with tempfile.TemporaryDirectory(prefix="af-") as directory:
+        with closing(RealFilesWorld(loop_factory, Path(directory))) as world:
+            yield world
+
+
 NETWORKS: dict[str, Callable[[], AbstractContextManager[NetworkWorld]]] = {
     "asyncio": lambda: real_network(asyncio.new_event_loop),
     "uvloop": lambda: real_network(uvloop.new_event_loop),
@@ -76,6 +85,11 @@ SPILLS: dict[str, Callable[[], AbstractContextManager[SpillWorld]]] = {
     # To pyarrow a directory is as good as a bucket.
     "uri": lambda: real_spill(uvloop.new_event_loop, "file://DIRECTORY"),
     **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedSpillWorld(seed)) for seed in SEEDS},
+}
+FILES: dict[str, Callable[[], AbstractContextManager[FilesWorld]]] = {
+    "asyncio": lambda: real_files(asyncio.new_event_loop),
+    "uvloop": lambda: real_files(uvloop.new_event_loop),
+    **{f"simulated-{seed}": lambda seed=seed: closing(SimulatedFilesWorld(seed)) for seed in SEEDS},
 }
 PROCESSES: dict[str, Callable[[], AbstractContextManager[ProcessWorld]]] = {
     "asyncio": lambda: closing(RealProcessWorld(asyncio.new_event_loop)),
@@ -104,6 +118,12 @@ def arena_world(request: pytest.FixtureRequest) -> Iterator[ArenaWorld]:
 @pytest.fixture(params=SPILLS)
 def spill_world(request: pytest.FixtureRequest) -> Iterator[SpillWorld]:
     with nothing_is_left(), SPILLS[request.param]() as world:
+        yield world
+
+
+@pytest.fixture(params=FILES)
+def files_world(request: pytest.FixtureRequest) -> Iterator[FilesWorld]:
+    with nothing_is_left(), FILES[request.param]() as world:
         yield world
 
 

@@ -8,12 +8,15 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
+from actorflow._core.io.files import RealFiles
 from actorflow._core.io.local_network import LocalNetwork
 from actorflow._core.io.ports import Arena
 from actorflow._core.io.processes import ZygoteProcesses
@@ -22,7 +25,7 @@ from actorflow._core.io.spill_directory import LOCK
 from actorflow._core.io.spill_files import FileSpill
 from actorflow._core.io.spill_target import place_of
 from actorflow._core.io.zygote_link import ZygoteHandle, link_pair
-from tests.conformance.worlds import SPILL_ARENA_BYTES
+from tests.conformance.worlds import FULL_DISK_ROOM_BYTES, SPILL_ARENA_BYTES
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -111,6 +114,36 @@ class RealSpillWorld(RealWorld):
         self.spill.close()
         assert list(self._directory.iterdir()) == [], "DI-3"
         self.arena.close()
+        super().close()
+
+
+class RealFilesWorld(RealWorld):
+    def __init__(self, loop_factory: LoopFactory, directory: Path) -> None:
+        super().__init__(loop_factory)
+        self._directory = directory / "files"
+        self.files = RealFiles(self._directory)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        write, room = os.write, FULL_DISK_ROOM_BYTES
+
+        def write_what_fits(fd: int, data: memoryview) -> int:
+            nonlocal room
+            if room == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            count = write(fd, data[:room])
+            room -= count
+            return count
+
+        with mock.patch.object(os, "write", write_what_fits):
+            yield
+
+    def close(self) -> None:
+        self.files.close()
+        for path in self._directory.iterdir():
+            assert path.stat().st_mode & 0o777 == 0o600, "RF-3"
+            assert path.suffix != ".tmp"
+            path.unlink()
         super().close()
 
 

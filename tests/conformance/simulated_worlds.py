@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from actorflow._core.io.ports import Arena, WorkerSpec
-from actorflow.testing import Host, LinkProfile, SimArena, SimExecutor, SimProcesses, SimSpill, World
-from tests.conformance.worlds import SPILL_ARENA_BYTES
+from actorflow.testing import Host, LinkProfile, SimArena, SimDisk, SimExecutor, SimFiles, SimProcesses, SimSpill, World
+from tests.conformance.worlds import FULL_DISK_ROOM_BYTES, SPILL_ARENA_BYTES
 
 T = TypeVar("T")
 
@@ -61,6 +62,19 @@ class SimulatedSpillWorld(SimulatedWorld):
 
     def files(self) -> int:
         return len(self.spill.files)
+
+
+class SimulatedFilesWorld(SimulatedWorld):
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.disk = SimDisk(self.world, self.host.machine)
+        self.files = SimFiles(self.host, self.disk)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        self.disk.capacity_bytes = self.disk.used_bytes() + FULL_DISK_ROOM_BYTES
+        yield
+        self.disk.capacity_bytes = None
 
 
 class SimulatedProcessWorld(SimulatedWorld):

@@ -82,9 +82,7 @@ class TcpNetworkWorld(RealWorld):
         names = frozenset(f"name{number}" for number in range(100))
         called = security_of(Role.WORKER, "worker", ring.for_job(JOB), authority, targets=names)
         caller = security_of(Role.DRIVER, "driver", ring.for_job(JOB), authority)
-        self.network = _Between(
-            TcpNetwork(self.loop, called, register), _NamesAreNoIds(self.loop, caller, None)
-        )
+        self.network = _Between(TcpNetwork(self.loop, called, register), _NamesAreNoIds(self.loop, caller, None))
 
     def address(self) -> str:
         return f"tcp:127.0.0.1:{self.port}/name{next(self._numbers)}"

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from actorflow._core.io.ports import Arena, Executor, Network, Processes, ProcessExit, SpillFiles, Stream
+from actorflow._core.io.ports import Arena, Executor, Files, Network, Processes, ProcessExit, SpillFiles, Stream
 
 T = TypeVar("T")
 
 SPILL_ARENA_BYTES = 1 << 20
+FULL_DISK_ROOM_BYTES = 1_000
 PATIENCE_S = 20.0
 """How long a test waits for what must happen. Only a failure takes so long."""
 
@@ -59,6 +61,15 @@ class SpillWorld(World, Protocol):
 
     def files(self) -> int:
         """How many are there."""
+
+
+class FilesWorld(World, Protocol):
+    """A process with a disk that is empty."""
+
+    files: Files
+
+    def full(self) -> AbstractContextManager[None]:
+        """Within this block only little more fits."""
 
 
 class ProcessWorld(World, Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -288,6 +288,28 @@ class SpillFiles(Protocol):
 
     def close(self) -> None:
         """Delete everything. What was begun is not ended, and `then` may not be called."""
+
+
+class Files(Protocol):
+    """Durable files of one process. Paths are plain names."""
+
+    def append(self, path: str, data: bytes) -> None:
+        """Add to the end of a file, which is made when it does not exist. Raises OSError (ENOSPC), perhaps after a part was added."""
+
+    def read(self, path: str) -> bytes:
+        """The whole content. Raises FileNotFoundError."""
+
+    async def sync(self, path: str) -> None:
+        """Return when all that was appended before is on the disk. Raises OSError (EIO): then nobody knows what of it is."""
+
+    async def replace(self, path: str, pieces: Iterable[bytes]) -> None:
+        """Give a file a new content, durably, all or nothing. Raises OSError. The pieces may be asked for on another thread."""
+
+    def paths(self, prefix: str) -> list[str]:
+        """The paths that begin with `prefix`, sorted."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file. Raises FileNotFoundError. It may come back when the machine goes down soon after."""
 
 
 class Executor(Protocol):
