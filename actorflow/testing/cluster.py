@@ -52,6 +52,7 @@ from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
 from actorflow.testing.members import Member
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.sim_head import SimHead
 from actorflow.testing.sim_node import SimNode
 from actorflow.testing.spill import SimSpill
 from actorflow.testing.world import MACHINE, World
@@ -174,7 +175,7 @@ class SimCluster:
 
     The cluster belongs to the first driver: it ends with it. `num_cpus`, `num_gpus`, `memory`, `resources`,
     `object_store_memory` are those of `af.init`; `processes` says how long workers take to start;
-    `node_options` are further fields of NodeConfig. `scheme`: "unix", or "tcp" for connections as between machines.
+    `node_options` are further fields of NodeConfig. `durable`: the head has a process and a disk of its own, and comes back when that ends. `scheme`: "unix", or "tcp" for connections as between machines.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class SimCluster:
         name: str = "cluster",
         scheme: str = "unix",
         node_options: Mapping[str, Any] | None = None,
+        durable: bool = False,
     ) -> None:
         self.world = world
         self.name = name
@@ -212,7 +214,15 @@ class SimCluster:
         self._waiting: list[tuple[Host, asyncio.Future[None]]] = []
         settings = self._settings("node", num_cpus, num_gpus, memory, resources) | {"owner": self.owner_id, "prestart": prestart}
         settings |= self._node_options
-        first = SimNode(world, f"node of {name}", settings, self._arena_bytes, self._work, processes, self._begin_head, self._node_ready)
+        self.sim_head: SimHead | None = None
+        """The head's process, when it has one of its own."""
+        if durable:
+            self.sim_head = SimHead(world, f"head of {name}", self.address("head"))
+            self.sim_head.on_start = self._head_started
+            self._node_options |= {"info": {"head_returns": "yes"}}
+            settings |= self._node_options
+        begin = self._begin_head if not durable else None
+        first = SimNode(world, f"node of {name}", settings, self._arena_bytes, self._work, processes, begin, self._node_ready)
         self.nodes = [first]
         """The first one shares its process with the head, and the cluster ends with it."""
         first.host.on_end.append(self._node_ended)
@@ -362,6 +372,10 @@ class SimCluster:
         await head.start()
         return head.stop
 
+    def _head_started(self, head: Head) -> None:
+        self.head = head
+        self.use_secrets(self.secrets)
+
     def _node_ready(self) -> None:
         self._is_ready = True
         self._tell_waiting(None)
@@ -377,6 +391,8 @@ class SimCluster:
     def _node_ended(self, host: Host) -> None:
         for node in self.nodes[1:]:
             node.end("the cluster is over")
+        if self.sim_head is not None:
+            self.sim_head.stop()
         self._tell_waiting(ClusterStartError("the node process of the simulated cluster died before it was ready"))
 
     # -- workers

@@ -147,6 +147,6 @@ def _head_leaks(cluster: SimCluster) -> list[str]:
         found += [f"head: group {group_id} is asked back" for returning in groups.table._returning.values() for group_id in returning]
         found += [f"head: an actor in group {group_id}" for group_id in {**groups._inside, **groups._waiting}]
     found += [f"head: actor {actor.spec.class_name} ({actor.spec.actor_id})" for actor in actors.table.living()]
-    if actors._checkpoints.total_bytes():
-        found.append(f"head: checkpoints of {actors._checkpoints.total_bytes()} bytes")
+    if actors.checkpoints.total_bytes():
+        found.append(f"head: checkpoints of {actors.checkpoints.total_bytes()} bytes")
     return found

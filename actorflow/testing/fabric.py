@@ -48,6 +48,13 @@ class Fabric:
         if self._addresses.get(key) is listener:
             del self._addresses[key]
 
+    def remove_file(self, address: str, machine: str) -> None:
+        """Remove what a dead process has left at an address, as its successor does."""
+        key = self.place(address, machine)
+        listener = self.listener(key)
+        if listener is not None and not listener.host.alive:
+            self.unbind(key, listener)
+
     def listener(self, key: str) -> SimListener | None:
         """Who is bound there. It may be dead: a killed process leaves its socket file behind."""
         return self._addresses.get(key)

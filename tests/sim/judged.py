@@ -93,6 +93,16 @@ def among_resets(name: str, seed: int) -> None:
         quiet.judge(stage)
 
 
+def while_the_head_dies(name: str, seed: int) -> None:
+    """Run one of them while the head dies and comes back, more than once perhaps: nobody may notice (DESIGN 5)."""
+    quiet = QUIET[name]
+    with Stage(seed, durable=True, **quiet.options) as stage:
+        for _ in range(1 + stage.faults.randrange(4)):
+            stage.at(stage.faults.randrange(1_500), stage.kill_the_head)
+        stage.run(quiet.prepare(stage))
+        quiet.judge(stage)
+
+
 # -- with a fault at a step
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from actorflow._core.base.ids import ActorId, ProcessId
@@ -13,13 +13,14 @@ from actorflow._core.head.class_cache import ClassCache
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.directory import Directory
 from actorflow._core.head.jobs import Jobs, job_of
-from actorflow._core.head.nodes import Nodes, node_id_of
+from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, LifeLost, Place, Publish, Stop
+from actorflow._core.policy.actor_record import Actor
 from actorflow._core.policy.actors import ActorTable
-from actorflow._core.policy.checkpoints import CheckpointStore
+from actorflow._core.policy.checkpoints import Checkpoint, CheckpointStore
 from actorflow._core.policy.jobs import EndJob
 from actorflow._core.policy.membership import Gone, NotPicked, Picked
 from actorflow._core.policy.placement_wish import GROUP
@@ -34,6 +35,7 @@ from actorflow._core.protocol.messages import (
     CreateActorReply,
     FindActor,
     FindActorReply,
+    Hosted,
     KillActor,
     PlaceActor,
     SaveCheckpoint,
@@ -41,7 +43,9 @@ from actorflow._core.protocol.messages import (
 )
 
 if TYPE_CHECKING:
+    from actorflow._core.head.records import CheckpointRecord
     from actorflow._core.head.supervision import Supervisions
+    from actorflow._core.policy.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +62,11 @@ class Actors:
         self._view = view
         self._jobs = jobs
         self._classes = ClassCache()
-        self._checkpoints = CheckpointStore(config.checkpoint_bytes_max, config.checkpoints_bytes_max)
+        self.checkpoints = CheckpointStore(config.checkpoint_bytes_max, config.checkpoints_bytes_max)
+        self.touch: Touch = nothing
+        """As in Nodes."""
+        self._on_hold: list[FindNode] | None = None
+        """What waits until the nodes are back that were there in the head's earlier life; None: nothing has to."""
         self._delayed: dict[ActorId, asyncio.TimerHandle] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -146,7 +154,8 @@ class Actors:
         """Keep the state of an actor for its next incarnation."""
         actor = self.table.living().get(message.actor_id)
         current = actor.incarnation if actor is not None else None
-        error = self._checkpoints.save(message.actor_id, message.incarnation, message.number, message.data, current=current)
+        error = self.checkpoints.save(message.actor_id, message.incarnation, message.number, message.data, current=current)
+        self.touch("checkpoint", message.actor_id)
         peer.send(CheckpointSaved(message.actor_id, message.incarnation, message.number, error))
 
     # -- from nodes
@@ -182,6 +191,38 @@ class Actors:
                 now=self._ports.monotonic(),
             )
         )
+
+    # -- after the head's earlier life
+
+    def restore(self, actor: Actor, node_id: ProcessId, checkpoint: CheckpointRecord | None) -> None:
+        """An actor of then."""
+        self._classes.share(actor.spec)
+        self.table.restore(actor, node_id)
+        if checkpoint is not None:
+            self.checkpoints.restore(actor.spec.actor_id, Checkpoint(checkpoint.incarnation, checkpoint.number, checkpoint.data))
+
+    def restore_supervisions(self, supervisions: Iterable[Supervision]) -> None:
+        """Those of then. The head has opened their room."""
+        assert self.supervisions is not None, "the room is open"
+        for one in supervisions:
+            self.supervisions.restore(one)
+
+    def hold(self) -> None:
+        """Nobody gets a node until `go_on`: who seems to have none may have been on one that comes back in a moment."""
+        self._on_hold = list(self._homeless())
+
+    def go_on(self) -> None:
+        """All who are to come back have, or never will."""
+        waiting, self._on_hold = self._on_hold, None
+        if waiting is not None:
+            self._perform(list(waiting))
+
+    def hosted(self, peer: Peer, message: Hosted) -> None:
+        """A node says which incarnations it has."""
+        self._perform(self.table.node_hosts(node_id_of(peer), message.actors, self._ports.monotonic()))
+
+    def _homeless(self) -> Iterator[FindNode]:
+        return (decision for decision in self.table.homeless() if isinstance(decision, FindNode))
 
     # -- from the head's other rooms
 
@@ -219,13 +260,14 @@ class Actors:
     def _perform(self, decisions: list[Decision]) -> None:
         """Do what was decided, in order; what a found node leads to is added to the list on the way."""
         for decision in decisions:
+            self._note(decision)
             if isinstance(decision, Publish):
                 for watcher in decision.watchers:
                     self._directory.send(watcher, decision.state)
             elif isinstance(decision, FindNode):
                 decisions += self._find_node_later(decision)
             elif isinstance(decision, Place):
-                checkpoint = self._checkpoints.newest(decision.spec.actor_id)
+                checkpoint = self.checkpoints.newest(decision.spec.actor_id)
                 self._nodes.send(decision.node_id, PlaceActor(decision.spec, decision.incarnation, checkpoint))
             elif isinstance(decision, Answer):
                 self._directory.send(decision.to, decision.reply)
@@ -239,7 +281,21 @@ class Actors:
                 decisions += self._forget(decision)
         self._set_alarm()
 
+    def _note(self, decision: Decision) -> None:
+        """Whoever is decided about may be another now than before."""
+        if isinstance(decision, Publish):
+            self.touch("actor", decision.state.actor_id)
+        elif isinstance(decision, Answer):
+            self.touch("actor", decision.reply.actor_id)
+        elif isinstance(decision, Place):
+            self.touch("actor", decision.spec.actor_id)
+        else:
+            self.touch("actor", decision.actor_id)
+
     def _find_node_later(self, decision: FindNode) -> list[Decision]:
+        if self._on_hold is not None:
+            self._on_hold.append(decision)
+            return []
         if decision.delay_s <= 0:
             return self._find_node(decision.actor_id, decision.incarnation)
         self._delayed[decision.actor_id] = self._ports.loop.call_later(
@@ -270,7 +326,7 @@ class Actors:
         return self.table.not_placed(actor_id, incarnation, choice.reason, infeasible=choice.infeasible, now=now)
 
     def _forget(self, decision: Forget) -> list[Decision]:
-        self._checkpoints.drop(decision.actor_id)
+        self.checkpoints.drop(decision.actor_id)
         timer = self._delayed.pop(decision.actor_id, None)
         if timer is not None:
             timer.cancel()

@@ -32,6 +32,7 @@ from actorflow._core.protocol.messages import (
     CreateActor,
     FindActor,
     GroupWord,
+    Hosted,
     KillActor,
     Message,
     NodeInfo,
@@ -47,8 +48,11 @@ from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.head.groups import Groups
+    from actorflow._core.head.ledger import Ledger
+    from actorflow._core.head.returning import Returning
     from actorflow._core.head.supervision import Supervisions
     from actorflow._core.head.watch import NodeWatch
+    from actorflow._core.io.state_log import StateLog
     from actorflow._core.security.keys import Keyring
 
 log = logging.getLogger(__name__)
@@ -63,13 +67,18 @@ ANYONE = NODE | PROCESS
 class Head:
     """The head role of one cluster."""
 
-    def __init__(self, ports: Ports, config: HeadConfig) -> None:
+    def __init__(self, ports: Ports, config: HeadConfig, memory: StateLog | None = None) -> None:
+        """`memory`: where what it knows outlives it, and what an earlier life knew is found; None: nowhere."""
         self._ports = ports
         self.config = config
+        self._memory = memory
+        self._ledger: Ledger | None = None
+        self._returning: Returning | None = None
         self.process_id: ProcessId = config.process_id or new_id(ports.rng)
         info = {**config.info, "head": config.address}
         identity = Identity("head", self.process_id, address=config.address, pid=config.pid, info=info)
-        self._peers = Peers(ports, identity, self)
+        schedule = self._schedule if memory is not None else None
+        self._peers = Peers(ports, identity, self, schedule, gated=memory is not None)
         self._stopping = False
         self.on_node_lost: Callable[[str], None] | None = None
         """Told of each node that is given up: it is not to come back as the one it was."""
@@ -79,6 +88,8 @@ class Head:
         self._watch: NodeWatch | None = None
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
+        if memory is not None:
+            self._remember(memory)
         self._state = StateDesk(ports, self._nodes, self._jobs, self._actors, config.state_queries_max)
         self.pass_ring: Keyring | None = None
         """The root of the keys of jobs, for passes between them; None in a cluster that has no keys."""
@@ -92,6 +103,7 @@ class Head:
             ActorReady: (NODE, actors.ready),
             ActorFailed: (NODE, actors.failed),
             ActorLost: (NODE, actors.lost),
+            Hosted: (NODE, self._hosted),
             StateReply: (NODE, self._state.reply),
             AskPass: (PROCESS, self._ask_pass),
             CreateActor: (PROCESS, actors.create),
@@ -122,15 +134,21 @@ class Head:
             from actorflow._core.head.supervision import Supervisions
 
             self._actors.supervisions = Supervisions(self._ports, self._directory, self._actors)
+            if self._ledger is not None:
+                self._actors.supervisions.touch = self._ledger.touch
         return self._actors.supervisions
 
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
+        if self._ledger is not None:
+            self._come_back(self._ledger)
         await self._peers.listen(self.config.address)
 
     async def stop(self) -> None:
         """Close everything. Nobody is declared lost for it: the cluster goes on, or ends by other means."""
         self._stopping = True
+        if self._returning is not None:
+            self._returning.stop()
         self._actors.stop()
         self._view.stop()
         if self._watch is not None:
@@ -145,6 +163,8 @@ class Head:
     def peer_ready(self, peer: Peer) -> None:
         """A process is connected."""
         self._directory.enter(peer)
+        if self._returning is not None:
+            self._returning.process_is_back(peer.process_id)
         if peer.role == "driver":
             self._jobs.driver_ready(peer)
 
@@ -169,6 +189,8 @@ class Head:
                 self._report(f"{type(message).__name__} from {peer!r}", error)
         if self._opened is not None:
             self._opened.turn_over()
+        if self._ledger is not None:
+            self._ledger.turn_over()
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A process is gone, and what hangs on it: its actors, its job, its node."""
@@ -181,18 +203,71 @@ class Head:
                 return
             if alive_elsewhere:
                 return
-            end = self._jobs.driver_lost(peer, reason) if peer.role == "driver" else None
-            if end is not None:
-                self._actors.job_ended(end)
-                if self._opened is not None:
-                    self._opened.job_ended(end)
-            self._actors.process_lost(peer.process_id, reason)
-            if self._actors.supervisions is not None:
-                self._actors.supervisions.owner_lost(peer.process_id, reason)
-            if self._opened is not None:
-                self._opened.process_lost(peer.process_id)
+            self._process_lost(peer.process_id, reason, peer.job_id if peer.role == "driver" else "")
         except (InternalError, AssertionError) as error:
             self._report(f"the loss of {peer!r}", error)
+
+    def _process_lost(self, process_id: ProcessId, reason: str, job_id: str) -> None:
+        """A driver or worker is gone. `job_id`: of a driver."""
+        end = self._jobs.driver_lost(job_id, process_id, reason) if job_id else None
+        if end is not None:
+            self._actors.job_ended(end)
+            if self._opened is not None:
+                self._opened.job_ended(end)
+        self._actors.process_lost(process_id, reason)
+        if self._actors.supervisions is not None:
+            self._actors.supervisions.owner_lost(process_id, reason)
+        if self._opened is not None:
+            self._opened.process_lost(process_id)
+
+    # -- memory
+
+    def _remember(self, memory: StateLog) -> None:
+        from actorflow._core.head.ledger import Ledger
+
+        self._ledger = ledger = Ledger(self._ports, memory, self._nodes, self._jobs, self._actors)
+        for room in (self._nodes, self._jobs, self._actors):
+            room.touch = ledger.touch
+
+    def _schedule(self, peer: Peer) -> None:
+        assert self._ledger is not None, "only a head that remembers holds back what it says"
+        self._ledger.schedule(peer)
+
+    def _come_back(self, ledger: Ledger) -> None:
+        """Know what an earlier life knew, and wait for those who were there."""
+        from actorflow._core.head.returning import Returning
+
+        self._supervisions()
+        if not ledger.restore():
+            return
+        nodes = list(self._nodes.membership.nodes())
+        self._view.restore(nodes)
+        table = self._actors.table.living()
+        drivers = {driver: job.job_id for job in self._jobs.table.jobs() for driver in job.drivers}
+        owners = {actor.spec.owner: None for actor in table if not actor.spec.detached}
+        supervisors = {one.owner: None for one in self._supervisions().book.all() if not one.detached}
+        log.warning("the head is back: it knows %d nodes, %d jobs and %d actors", len(nodes), len(drivers), len(table))
+        self._actors.hold()
+        self._returning = Returning(
+            self._ports,
+            [node.node_id for node in nodes],
+            {**drivers, **owners, **supervisors},
+            self._not_back,
+            lambda process_id, reason: self._process_lost(process_id, reason, drivers.get(process_id, "")),
+            self._actors.go_on,
+        )
+
+    def _not_back(self, node_id: ProcessId, reason: str) -> None:
+        if self._nodes.given_up(node_id, reason):
+            self._forget_node(node_id, reason)
+            if self.on_node_lost is not None:
+                self.on_node_lost(node_id)
+
+    def _hosted(self, peer: Peer, message: Hosted) -> None:
+        node_id = node_id_of(peer)
+        if self._returning is not None and self._returning.awaits_node(node_id):
+            self._actors.hosted(peer, message)
+            self._returning.node_is_back(node_id)
 
     # -- steps
 
@@ -244,15 +319,18 @@ class Head:
     def _node_lost(self, peer: Peer, reason: str) -> ProcessId | None:
         node_id = self._nodes.lost(peer, reason)
         if node_id is not None:
-            log.warning("node %s is lost: %s", node_id, reason)
-            self._view.lost(node_id)
-            if self._watch is not None:
-                self._watch.lost(node_id)
-            self._state.node_lost(node_id)
-            if self._opened is not None:
-                self._opened.node_lost(node_id, reason)
-            self._actors.node_lost(node_id, reason)
+            self._forget_node(node_id, reason)
         return node_id
+
+    def _forget_node(self, node_id: ProcessId, reason: str) -> None:
+        log.warning("node %s is lost: %s", node_id, reason)
+        self._view.lost(node_id)
+        if self._watch is not None:
+            self._watch.lost(node_id)
+        self._state.node_lost(node_id)
+        if self._opened is not None:
+            self._opened.node_lost(node_id, reason)
+        self._actors.node_lost(node_id, reason)
 
     def _report(self, what: str, error: Exception) -> None:
         context = {"message": f"actorflow head: a bug met {what}", "exception": error}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from actorflow._core.base.ids import ProcessId
+from actorflow._core.head.nodes import Touch, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.jobs import EndJob, JobTable, Refuse
@@ -18,6 +20,8 @@ class Jobs:
         self._ports = ports
         self.table = JobTable()
         """To be read by others, written here."""
+        self.touch: Touch = nothing
+        """As in Nodes."""
 
     def driver_ready(self, peer: Peer) -> None:
         """A driver is connected."""
@@ -28,10 +32,12 @@ class Jobs:
             if isinstance(decision, Refuse):
                 log.warning("driver %s is refused: %s", peer.process_id, decision.reason)
                 peer.close(abort=True)
+        self.touch("job", peer.job_id)
 
-    def driver_lost(self, peer: Peer, reason: str) -> EndJob | None:
+    def driver_lost(self, job_id: str, driver_id: ProcessId, reason: str) -> EndJob | None:
         """A driver is gone; returns its job's end when it was the last one."""
-        decisions = self.table.driver_lost(peer.job_id, peer.process_id, reason, self._ports.monotonic())
+        decisions = self.table.driver_lost(job_id, driver_id, reason, self._ports.monotonic())
+        self.touch("job", job_id)
         ends = [decision for decision in decisions if isinstance(decision, EndJob)]
         return ends[0] if ends else None
 

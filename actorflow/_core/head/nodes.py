@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.membership import Membership, NotPicked, Picked, Request
 from actorflow._core.protocol.messages import AnyMessage, NodeInfo
+
+
+Touch = Callable[[str, str], None]
+
+
+def nothing(kind: str, key: str) -> None:
+    """What changes is not written down."""
 
 
 class Nodes:
@@ -15,6 +24,8 @@ class Nodes:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._peers: dict[ProcessId, Peer] = {}
+        self.touch: Touch = nothing
+        """Told of what has changed, where that is written down (head/ledger.py)."""
         self.membership = Membership()
         """To be read by others, written here."""
 
@@ -24,6 +35,7 @@ class Nodes:
         self.membership.joined(message.node_id, message.address, message.resources, message.labels, now)
         self._peers[message.node_id] = peer
         peer.state = message.node_id
+        self.touch("node", message.node_id)
 
     def replaced_by(self, peer: Peer, message: NodeInfo) -> Peer | None:
         """The older connection of the node, when it connects again before the old one is seen to be lost."""
@@ -35,8 +47,13 @@ class Nodes:
         node_id = node_id_of(peer)
         if self._peers.get(node_id) is not peer:
             return None
-        del self._peers[node_id]
-        return node_id if self.membership.lost(node_id, reason, self._ports.monotonic()) else None
+        return node_id if self.given_up(node_id, reason) else None
+
+    def given_up(self, node_id: ProcessId, reason: str) -> bool:
+        """A node is lost, whether or not there is a connection. False when it was not known."""
+        self._peers.pop(node_id, None)
+        self.touch("node", node_id)
+        return self.membership.lost(node_id, reason, self._ports.monotonic())
 
     def pick(self, request: Request) -> Picked | NotPicked:
         """A node for the request."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.head.actors import Actors
 from actorflow._core.head.directory import Directory
+from actorflow._core.head.nodes import Touch, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Decision, Forget, LifeLost
@@ -33,6 +34,8 @@ class Supervisions:
         self._ports = ports
         self._directory = directory
         self._actors = actors
+        self.touch: Touch = nothing
+        """As in Nodes."""
         self.book = SupervisionBook()
         """To be read by others, written here."""
 
@@ -42,6 +45,9 @@ class Supervisions:
         """These belong together."""
         if self.book.find(message.supervision_id) is not None:
             peer.send(SuperviseReply(message.supervision_id))
+            return
+        if message.again:
+            peer.send(SupervisionOver(message.supervision_id, "it ended while the head was away"))
             return
         problem = self._problem(message)
         if not problem:
@@ -58,6 +64,7 @@ class Supervisions:
             problem = self.book.problem_with(one)
             if not problem:
                 self.book.begin(one)
+                self.touch("supervision", "")
                 for member in message.members:
                     self._actors.table.supervise(member, True)
         peer.send(SuperviseReply(message.supervision_id, problem))
@@ -85,6 +92,14 @@ class Supervisions:
         """An actor is gone for good."""
         return self._carry_out(self.book.dead(decision.actor_id, decision.died.kind, _first_line(decision.died.reason)))
 
+    # -- after the head's earlier life
+
+    def restore(self, one: Supervision) -> None:
+        """One of then."""
+        self.book.begin(one)
+        for member in one.members:
+            self._actors.table.supervise(member, True)
+
     # -- steps
 
     def _problem(self, message: Supervise) -> str:
@@ -99,6 +114,7 @@ class Supervisions:
         return ""
 
     def _carry_out(self, steps: Iterable[SupervisionDecision]) -> list[Decision]:
+        self.touch("supervision", "")
         table, now = self._actors.table, self._ports.monotonic()
         decisions: list[Decision] = []
         for step in steps:

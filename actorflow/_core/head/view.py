@@ -9,12 +9,13 @@ A cluster of one node says nothing here. The policy is `policy/scheduling.py`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.head.nodes import Nodes
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.cluster_view import ClusterView
-from actorflow._core.policy.membership import NotPicked, Picked
+from actorflow._core.policy.membership import Node, NotPicked, Picked
 from actorflow._core.policy.membership import Request as TotalsRequest
 from actorflow._core.policy.node_records import NodeReport
 from actorflow._core.policy.placement_wish import work_class
@@ -50,6 +51,14 @@ class View:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def restore(self, nodes: Iterable[Node]) -> None:
+        """Nodes of the head's earlier life, which are most likely still there: what they have free they say when they are back."""
+        for node in nodes:
+            entry = NodeEntry(node.node_id, node.address, 0, node.resources, node.resources, node.labels)
+            self._entries[node.node_id] = entry
+            self._said[node.node_id] = 0
+            self._enter(entry)
 
     # -- what nodes say
 

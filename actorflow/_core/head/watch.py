@@ -28,7 +28,7 @@ class NodeWatch:
         """A node says that it lives."""
         if node_id:
             self._watch.heard(node_id, self._ports.monotonic())
-            peer.send(BeatHeard(message.number))
+            peer.send_past(BeatHeard(message.number))
             if self._timer is None:
                 self._look()
 

@@ -141,7 +141,7 @@ class LastingPeer(Peer):
                 self._out.clear()
             elif (self._out or self._own is not None) and self._up:
                 assert self._stream is not None
-                out, self._out = self._out, []
+                out = self._take_out()
                 if self._own is not None:
                     out.insert(0, self._own)
                     self._own = None

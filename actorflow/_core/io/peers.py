@@ -53,7 +53,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
+        "_free", "_handler", "_lost", "_out", "_ports", "_schedule", "_session", "_stream", "address", "defined", "job_id",
         "namespace", "node_id", "pid", "process_id", "proof", "role", "state", "sys_path",
     )  # fmt: skip
 
@@ -66,6 +66,8 @@ class Peer:
         self._session = Session(identity, acceptor=acceptor)
         self._stream: Stream | None = None
         self._out: list[AnyMessage] = []
+        self._free: int | None = None
+        """How many of these may leave, the oldest first; None: all, always."""
         self._lost = False
         self.proof: Proof | None = None
         """What it has proven to be; None within a machine."""
@@ -117,12 +119,52 @@ class Peer:
                 return
             if self._stream is None or not self._session.ready:
                 return
-            out, self._out = self._out, []
+            out = self._take_out()
+            if not out:
+                return
             try:
                 data = encode(out)
             except Exception:
                 data = b"".join(self._encode_each(out))
             self._stream.write(data)
+
+    def _take_out(self) -> list[AnyMessage]:
+        """What may leave now."""
+        out, free = self._out, self._free
+        if free is None:
+            self._out = []
+            return out
+        self._free, self._out = 0, out[free:]
+        return out[:free]
+
+    # -- behind a gate
+
+    def hold_back(self) -> None:
+        """From now on a message leaves only when `let_go` says so."""
+        self._free = 0
+
+    @property
+    def held(self) -> int:
+        """How many messages wait to be let go."""
+        return len(self._out) - (self._free or 0) if self._free is not None else 0
+
+    def let_go(self, count: int) -> None:
+        """The oldest of those that are held may leave, and do."""
+        with self._ports.lock:
+            if self._free is not None and not self._lost:
+                self._free += count
+                assert self._free <= len(self._out), "more were let go than were held"
+                self.flush()
+
+    def send_past(self, message: AnyMessage) -> None:
+        """Send a message now, past those that are held."""
+        with self._ports.lock:
+            if self._free is None:
+                self.send(message)
+                return
+            self._out.insert(0, message)
+            self._free += 1
+            self.flush()
 
     def _encode_each(self, messages: Sequence[AnyMessage]) -> list[bytes]:
         """A frame for each message that can be encoded, in order; the others go back to who sent them (PE-3)."""
@@ -287,9 +329,17 @@ class Peers:
     """Makes and accepts peers for one process, and closes them all."""
 
     def __init__(
-        self, ports: Ports, identity: Identity, handler: PeerHandler, schedule: Callable[[Peer], None] | None = None
+        self,
+        ports: Ports,
+        identity: Identity,
+        handler: PeerHandler,
+        schedule: Callable[[Peer], None] | None = None,
+        *,
+        gated: bool = False,
     ) -> None:
+        """`gated`: what is sent is held until it is let go (`Peer.let_go`)."""
         self._ports = ports
+        self._gated = gated
         self.identity = identity
         self._handler = handler
         self._schedule = schedule or self._schedule_on_loop
@@ -330,6 +380,12 @@ class Peers:
         peer.attached(stream)
 
     def _make(self, *, lasting: bool, acceptor: bool) -> Peer:
+        peer = self._new(lasting=lasting, acceptor=acceptor)
+        if self._gated:
+            peer.hold_back()
+        return peer
+
+    def _new(self, *, lasting: bool, acceptor: bool) -> Peer:
         if not lasting:
             return Peer(self._ports, self.identity, self._handler, self._schedule, acceptor=acceptor)
         from actorflow._core.io.lasting_peers import LastingPeer, Links

@@ -30,6 +30,8 @@ from actorflow._core.protocol.messages import (
     ActorReady,
     ActorSpec,
     HostActor,
+    Hosted,
+    HostedActor,
     KillActor,
     PlaceActor,
 )
@@ -136,6 +138,10 @@ class Actors:
         self._workers = workers
         self._elsewhere = elsewhere
         self._actors: dict[str, Actor] = {}
+
+    def hosted(self) -> Hosted:
+        """All that are here."""
+        return Hosted([_as_hosted(actor) for actor in self._actors.values()])
 
     # -- from the head
 
@@ -390,6 +396,15 @@ class Actors:
         for actor in self._actors.values():
             if actor.timer is not None:
                 actor.timer.cancel()
+
+
+def _as_hosted(actor: Actor) -> HostedActor:
+    alive = actor.stage is Stage.ALIVE and actor.worker is not None and actor.worker.peer is not None
+    if not alive:
+        return HostedActor(actor.actor_id, actor.incarnation)
+    assert actor.worker is not None
+    assert actor.worker.peer is not None
+    return HostedActor(actor.actor_id, actor.incarnation, actor.worker.worker_id, actor.worker.peer.address)
 
 
 def _problem(spec: ActorSpec) -> str:

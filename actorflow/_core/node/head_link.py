@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.io.ports import Ports
-from actorflow._core.protocol.messages import AnyMessage, NodeInfo
+from actorflow._core.protocol.messages import ActorFailed, ActorLost, AnyMessage, Hosted, NodeInfo
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+REPEAT_S = 15.0
+ENDS_MAX = 10_000
 UNSENT_MAX = 200_000
 """Messages kept while the head is away: each tells the end or the birth of one actor."""
 
@@ -23,12 +26,17 @@ class HeadLink:
 
     HL-1: NodeInfo is the first message on every connection.
     HL-2: what is said while there is no connection is said on the next one, in order.
+    HL-3: what was said in the last moments before a connection ended is said once more on the next one, where it is of an end: nobody
+          knows whether it was heard. Then follows what there is.
     """
 
-    def __init__(self, ports: Ports, address: str, info: NodeInfo) -> None:
+    def __init__(self, ports: Ports, address: str, info: NodeInfo, hosted: Callable[[], Hosted]) -> None:
         self._ports = ports
         self._address = address
         self._info = info
+        self._hosted = hosted
+        self._ends: deque[tuple[float, AnyMessage]] = deque(maxlen=ENDS_MAX)
+        """The last ends that were said, and when."""
         self._peers: Peers | None = None
         self._peer: Peer | None = None
         self._unsent: deque[AnyMessage] = deque()
@@ -53,8 +61,13 @@ class HeadLink:
         assert self._peer is not None
         self._retry_s = RETRY_FIRST_S
         self._peer.send(self._info)
+        since = self._ports.monotonic() - REPEAT_S
+        for said_at, message in self._ends:
+            if said_at >= since:
+                self._peer.send(message)
         while self._unsent:
             self._peer.send(self._unsent.popleft())
+        self._peer.send(self._hosted())
         if not self.ready.done():
             self.ready.set_result(None)
 
@@ -71,6 +84,8 @@ class HeadLink:
     def send(self, message: AnyMessage) -> None:
         """Tell the head, now or when it is back."""
         peer = self._peer
+        if isinstance(message, ActorLost | ActorFailed):
+            self._ends.append((self._ports.monotonic(), message))
         if peer is not None and not peer.lost and peer.role:
             peer.send(message)
         elif len(self._unsent) < UNSENT_MAX:

@@ -124,7 +124,7 @@ class Node:
         identity = Identity("node", self.node_id, address=config.address, pid=config.pid, info=info)
         self._peers = Peers(ports, identity, self)
         about = NodeInfo(self.node_id, config.address, config.resources, config.labels)
-        self._head = HeadLink(ports, config.head_address, about)
+        self._head = HeadLink(ports, config.head_address, about, lambda: self._actors.hosted())
         self._book = LeaseBook(
             config.resources,
             config.devices(),

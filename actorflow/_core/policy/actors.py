@@ -33,7 +33,7 @@ from actorflow._core.policy.actor_roster import Roster
 from actorflow._core.policy.early import EarlyWords, Unheard
 from actorflow._core.policy.graveyard import DEAD_ACTORS_MAX, DEAD_BYTES_MAX, DeadActor, Graveyard
 from actorflow._core.policy.membership import LOST_NODES_MAX
-from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply, HostedActor
 
 ACTORS_MAX = 1_000_000
 PLACE_TIMEOUT_S = 30.0
@@ -146,6 +146,42 @@ class ActorTable:
         if early is None or not early.watchers:
             return []
         return [Publish(early.watchers, ActorState(spec.actor_id, "dead", died=actor.ended))]
+
+    # -- after the head's earlier life
+
+    def restore(self, actor: Actor, node_id: ProcessId) -> None:
+        """An actor of then; its incarnation was on this node, if on any."""
+        self._actors.enter(actor)
+        if node_id:
+            self._actors.put_on_node(actor, node_id)
+
+    def restore_dead(self, dead: DeadActor) -> None:
+        """An actor that was dead already."""
+        self._dead.bury(dead)
+
+    def homeless(self) -> list[Decision]:
+        """Those that have no node are to get one; some were on their way to it when the earlier life ended."""
+        return [FindNode(actor.spec.actor_id, actor.incarnation, 0.0) for actor in self._actors if not actor.node_id]
+
+    def node_hosts(self, node_id: ProcessId, hosted: list[HostedActor], now: float) -> list[Decision]:
+        """A node that was there then is back, and says what it has: that is how it is (AC-1, AC-6).
+
+        What was said to it, and by it, around the end of the earlier life may never have arrived.
+        """
+        decisions: list[Decision] = []
+        there = {(one.actor_id, one.incarnation): one for one in hosted}
+        for actor in self._actors.on_node(node_id):
+            one = there.pop((actor.spec.actor_id, actor.incarnation), None)
+            if one is None:
+                was_alive = actor.state is State.ALIVE
+                cause = "its process was gone when the head came back" if was_alive else "it had not begun when the head came back"
+                decisions += self._lose(actor, cause, expected=actor.leaving is not None or actor.bouncing, spent=was_alive, now=now)
+                continue
+            if one.worker_id and (actor.state is not State.ALIVE or actor.worker_id != one.worker_id):
+                decisions += self.ready(one.actor_id, one.incarnation, node_id, one.worker_id, one.address, now)
+            if actor.leaving is not None or actor.bouncing:
+                decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful=actor.leaving is not None))
+        return [*decisions, *(Stop(node_id, actor_id, incarnation, graceful=False) for actor_id, incarnation in there)]
 
     # -- finding a node
 

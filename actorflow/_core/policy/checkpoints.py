@@ -65,6 +65,15 @@ class CheckpointStore:
         self._total_bytes = total
         return ""
 
+    def find(self, actor_id: ActorId) -> Checkpoint | None:
+        """The newest one of an actor."""
+        return self._by_actor.get(actor_id)
+
+    def restore(self, actor_id: ActorId, checkpoint: Checkpoint) -> None:
+        """One of the head's earlier life, accepted then."""
+        self._by_actor[actor_id] = checkpoint
+        self._total_bytes += len(checkpoint.data)
+
     def newest(self, actor_id: ActorId) -> bytes | None:
         """What the next incarnation gets."""
         checkpoint = self._by_actor.get(actor_id)

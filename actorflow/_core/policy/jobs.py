@@ -96,6 +96,17 @@ class JobTable:
         """True while a driver of the job is connected."""
         return job_id in self._running
 
+    def find(self, job_id: str) -> Job | None:
+        """A job that runs, or an ended one that is remembered; to be read only."""
+        return self._running.get(job_id) or self._ended.get(job_id)
+
+    def restore(self, job: Job) -> None:
+        """A job of the head's earlier life."""
+        if job.state is JobState.RUNNING:
+            self._running[job.job_id] = job
+        else:
+            self._ended[job.job_id] = job
+
     def jobs(self) -> Iterator[Job]:
         """The running, then the ended, each newest first."""
         yield from reversed(self._running.values())

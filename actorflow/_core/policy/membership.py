@@ -103,6 +103,10 @@ class Membership:
         else:
             node.address, node.resources, node.labels = address, resources, labels
 
+    def restore(self, node: Node) -> None:
+        """A node that lived when the head's earlier life ended, and may come back."""
+        self._living[node.node_id] = node
+
     def lost(self, node_id: ProcessId, reason: str, now: float) -> bool:
         """The connection to a node is gone, and the node with it. False when it was not known."""
         node = self._living.pop(node_id, None)

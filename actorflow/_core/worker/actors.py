@@ -126,6 +126,8 @@ class ActorCalls:
         self.clients: WeakValueDictionary[str, ActorClient] = WeakValueDictionary()
         self._own: WeakValueDictionary[str, OwnClient] = WeakValueDictionary()
         self.versions = ClassVersions()
+        self._out_of_scope: dict[str, None] = {}
+        """Actors without a handle, of whose end the head has not told yet."""
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
@@ -145,6 +147,11 @@ class ActorCalls:
             client = self._own[actor_id] = OwnClient(self._core, actor_id, class_name)
             self._core.head.send(WatchActor(actor_id))
         return client
+
+    def watched(self) -> list[str]:
+        """The actors whose life matters here."""
+        living = [client.actor_id for client in self.every() if client.state != "dead"]
+        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope]))
 
     def every(self) -> list[ActorClient]:
         """All clients of this process."""
@@ -274,6 +281,9 @@ class ActorCalls:
         """The actor's life went on."""
         if message.state == "dead":
             self._run_endings(message.actor_id)
+            self._out_of_scope.pop(message.actor_id, None)
+            for what in ("scope", "kill"):
+                self._core.head_line.answered(what, message.actor_id)
         elif message.state == "alive" and message.actor_id in self._core.objects.lives:
             self._core.references.lives_in(self._core.objects.lives[message.actor_id], message.worker_id)
         for client in (self.clients.get(message.actor_id), self._own.get(message.actor_id)):
@@ -308,6 +318,7 @@ class ActorCalls:
 
     def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
         """The head took note, or refused."""
+        self._core.head_line.answered("create", message.actor_id)
         if message.error:
             self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
@@ -459,7 +470,9 @@ class ActorCalls:
         if client is not None and client.state != "dead" and client.pending():
             client.waiters.append((Callback(lambda _: self.out_of_scope(actor_id)), "drained"))
             return
-        self._core.head.send(ActorOutOfScope(actor_id))
+        if self._core.head_line.returns:
+            self._out_of_scope[actor_id] = None
+        self._core.head_line.ask("scope", actor_id, ActorOutOfScope(actor_id))
 
     def fail_all(self, error: Exception) -> None:
         """The cluster is gone."""

@@ -134,7 +134,8 @@ class Checkpoints:
             with core.lock:
                 self._number += 1
                 self._waiting[self._number] = held
-                core.push(core.head, m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data), urgent=True)
+                state = m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data)
+                core.head_line.push("checkpoint", spec.actor_id, state, urgent=True)
         finally:
             self._taking = False
         if self._held:
@@ -144,6 +145,8 @@ class Checkpoints:
         """The store's answer: what was held may go. Under the lock."""
         if message.error:
             log.error("%s: its checkpoint was refused: %s", self._actor.label, message.error)
+        if message.number == self._number:
+            self._host.core.head_line.answered("checkpoint", self._actor.spec.actor_id)
         for number in [number for number in self._waiting if number <= message.number]:
             for reply in self._waiting.pop(number):
                 reply()

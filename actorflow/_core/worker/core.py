@@ -29,6 +29,7 @@ from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
 from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.directory import Directory
+from actorflow._core.worker.head_line import HeadLine
 from actorflow._core.worker.large_arguments import LargeArguments
 from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
@@ -125,6 +126,7 @@ class Core:
         self.host: Host | None = None
         self.node: Peer
         self._head: Peer | None = None
+        self.head_line = HeadLine(self)
         self._head_address = ""
         self.node_id = ""
         self.closed: BaseException | None = None
@@ -322,6 +324,10 @@ class Core:
             self._head = self.peers.connect(self._head_address)
         return self._head
 
+    def connect_head(self) -> None:
+        """Connect to the head once more."""
+        self._head = self.peers.connect(self._head_address)
+
     @property
     def groups(self) -> GroupCalls:
         """Placement groups; made when there is one."""
@@ -368,6 +374,7 @@ class Core:
             if peer is self.node:
                 self.cancels.grace_s = float(peer.welcome_info.get("cancel_grace_s", self.cancels.grace_s))
                 self._head_address = peer.welcome_info["head"]
+                self.head_line.returns = "head_returns" in peer.welcome_info
                 self._know_cluster(peer.process_id)  # Also that of a driver from outside, whose values lie there.
                 if self.identity.role == "driver":
                     self._head = self.peers.connect(self._head_address)  # It makes the job known.
@@ -375,6 +382,9 @@ class Core:
                     self._ready.set_result(None)
             elif peer is self._head:
                 self._ready.set_result(None)
+        elif peer is self._head and self.head_line.returns:
+            with self.batch():
+                self.head_line.ready()
         if peer.proof is not None and peer.proof.key == "VISIT" and not self._of_other_jobs().came(peer):
             return
         with self.batch():
@@ -444,6 +454,10 @@ class Core:
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """See PeerHandler."""
+        if peer is self._head and self.head_line.returns and self.closed is None:
+            with self.batch():
+                self.head_line.lost(reason)
+            return
         joining = self._ready is not None and (peer is self.node or peer is self._head)
         if joining and self._ready is not None and not self._ready.done():
             self._ready.set_exception(ClusterConnectionError(f"cannot join the cluster at {peer.address}: {reason}"))

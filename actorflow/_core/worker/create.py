@@ -147,7 +147,7 @@ class Creation:
             checkpoint_every=options.checkpoint_every,
             values=call.values,
         )
-        core.push(core.head, m.CreateActor(spec, options.get_if_exists), urgent=False)
+        core.head_line.push("create", spec.actor_id, m.CreateActor(spec, options.get_if_exists))
 
 
 def _let_go(core: Core, call: Call, stored: list[m.Stored]) -> None:

@@ -165,7 +165,11 @@ class Directory:
                 under_way = [call.entry for call in (*client.queue, *client.inflight.values())]
             await self._core.objects.wait_many(under_way, len(under_way))
         with self._core.lock:
-            self._core.head.send(m.KillActor(actor.actor_id, no_restart, graceful))
+            kill = m.KillActor(actor.actor_id, no_restart, graceful)
+            if no_restart:
+                self._core.head_line.ask("kill", actor.actor_id, kill)
+            else:
+                self._core.head.send(kill)  # Said twice, it might end the life after this one.
         if no_restart:
             await self.wait_actor(actor, "dead")
 
@@ -185,13 +189,13 @@ class Directory:
             self._tokens += 1
             token = self._tokens
             self._answers[token] = answered
-            self._core.head.send(make(token))
-            self._core.flush_now(self._core.head)
+            self._core.flush_now(self._core.head_line.ask("question", token, make(token)))
         try:
             await waiter.future
         finally:
             with self._core.lock:
                 self._answers.pop(token, None)
+                self._core.head_line.answered("question", token)
         if isinstance(answer[0], BaseException):
             raise answer[0]
         return answer[0]

@@ -111,6 +111,7 @@ class GroupCalls:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        core.head_line.on_return.append(self._watch_again)
         self._groups: dict[GroupId, GroupClient] = {}
         self._removed: OrderedDict[GroupId, GroupClient] = OrderedDict()
         self._answers: dict[int, Callable[[Any], None]] = {}
@@ -148,7 +149,7 @@ class GroupCalls:
             )
             said = words.say(word)  # Before it is in the book: what cannot be said never existed.
             self._groups[group_id] = GroupClient(group_id)
-            core.push(core.head, said, urgent=False)
+            core.head_line.push("create group", group_id, said)
         return group_id
 
     async def wait_ready(self, group_id: GroupId) -> None:
@@ -182,7 +183,7 @@ class GroupCalls:
                     for klass in client.classes:
                         # Else the node would end these workers, as it cannot know that they are idle.
                         self._core.tasks.return_idle(klass)
-                    self._core.head.send(words.say(words.RemoveGroup(group_id)))
+                    self._core.head_line.ask("remove group", group_id, words.say(words.RemoveGroup(group_id)))
                     self._core.flush_now(self._head())
                     said = True
             await self._wait(client, waiter)
@@ -208,13 +209,14 @@ class GroupCalls:
                 waiter.settled(word)
 
             self._answers[token] = answered
-            core.head.send(words.say(words.FindGroup(token, name, namespace or core.identity.namespace)))
-            core.flush_now(core.head)
+            question = words.say(words.FindGroup(token, name, namespace or core.identity.namespace))
+            core.flush_now(core.head_line.ask("group", token, question))
         try:
             await core.caller.blocked(waiter.future)
         finally:
             with core.lock:
                 self._answers.pop(token, None)
+                core.head_line.answered("group", token)
         if not answer:
             core.check_open()
         return answer[0]
@@ -249,6 +251,7 @@ class GroupCalls:
         handle(word)
 
     def _on_state(self, word: words.GroupState) -> None:
+        self._heard(word.group_id, removed=word.state == "removed")
         client = self._groups.get(word.group_id)
         if client is None:
             return
@@ -257,7 +260,19 @@ class GroupCalls:
         client.doubted = False
         self._changed(client)
 
+    def _heard(self, group_id: GroupId, *, removed: bool) -> None:
+        self._core.head_line.answered("create group", group_id)
+        if removed:
+            self._core.head_line.answered("remove group", group_id)
+
+    def _watch_again(self) -> None:
+        """The head is back."""
+        for group_id in self._groups:
+            if not self._core.head_line.is_open("create group", group_id):
+                self._core.head.send(words.say(words.WatchGroup(group_id)))
+
     def _on_refused(self, word: words.GroupRefused) -> None:
+        self._heard(word.group_id, removed=True)
         client = self._groups.get(word.group_id)
         if client is not None:
             client.state, client.reason, client.refused = "removed", word.reason, True

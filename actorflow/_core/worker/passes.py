@@ -43,13 +43,14 @@ class Passes:
                 raise ConnectionAbortedError(errno.ECONNABORTED, f"no pass to job {job_id}: {core.closed}")
             answer = self._asked[job_id] = core.ports.loop.create_future()
             with core.lock:
-                core.head.send(AskPass(job_id))
+                core.head_line.ask("pass", job_id, AskPass(job_id))
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 given = await asyncio.shield(answer)
         except TimeoutError:
             if self._asked.get(job_id) is answer:
                 del self._asked[job_id]
+                core.head_line.answered("pass", job_id)
             what = f"the head has not answered for {ASK_TIMEOUT_S:g} s, and without its pass no process of job {job_id} speaks with us"
             raise TimeoutError(errno.ETIMEDOUT, f"{what}: try again when it is there") from None
         if given.error:
@@ -72,6 +73,7 @@ class Passes:
                 for secret_id, material in message.keys
             ]
             self._book.enter(message.job_id, found, self._core.ports.monotonic())
+        self._core.head_line.answered("pass", message.job_id)
         answer = self._asked.pop(message.job_id, None)
         if answer is not None and not answer.done():
             answer.set_result(message)

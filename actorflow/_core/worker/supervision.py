@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actorflow._core.base.errors import OptionError
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker.wakers import FutureWaiter
@@ -21,9 +23,10 @@ OVER_MAX = 1_000
 class _Known:
     """What this process knows of one."""
 
-    __slots__ = ("over", "reply", "waiters")
+    __slots__ = ("asked", "over", "reply", "waiters")
 
     def __init__(self) -> None:
+        self.asked: m.Supervise | None = None
         self.reply: m.SuperviseReply | None = None
         self.over: m.SupervisionOver | None = None
         self.waiters: list[FutureWaiter] = []
@@ -34,6 +37,7 @@ class SupervisionCalls:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        core.head_line.on_return.append(self._ask_again)
         self._known: dict[str, _Known] = {}
         self._over: OrderedDict[str, _Known] = OrderedDict()
 
@@ -44,14 +48,16 @@ class SupervisionCalls:
             core.check_open()
             supervision_id = core.new_id()
             known = self._known[supervision_id] = _Known()
-            core.head.send(m.Supervise(supervision_id, members, strategy, max_restarts, within_s, detached))
-            core.flush_now(core.head)
+            asked = m.Supervise(supervision_id, members, strategy, max_restarts, within_s, detached)
+            known.asked = asked
+            core.flush_now(core.head_line.ask("supervise", supervision_id, asked))
         try:
             await self._wait(known, lambda: known.reply is not None)
         except BaseException:
             with core.lock:
                 self._known.pop(supervision_id, None)
                 if core.closed is None:
+                    core.head_line.answered("supervise", supervision_id)
                     core.head.send(m.Unsupervise(supervision_id))
             raise
         assert known.reply is not None
@@ -77,8 +83,7 @@ class SupervisionCalls:
             known = self._known.get(supervision_id)
             if known is None:
                 return
-            self._core.head.send(m.Unsupervise(supervision_id))
-            self._core.flush_now(self._core.head)
+            self._core.flush_now(self._core.head_line.ask("unsupervise", supervision_id, m.Unsupervise(supervision_id)))
         await self._wait(known, lambda: known.over is not None)
 
     async def _wait(self, known: _Known, there: Callable[[], bool]) -> None:
@@ -101,13 +106,15 @@ class SupervisionCalls:
 
     def on_reply(self, peer: Peer, message: m.SuperviseReply) -> None:
         """It has begun, or not."""
+        self._core.head_line.answered("supervise", message.supervision_id)
         known = self._known.get(message.supervision_id)
-        if known is not None:
+        if known is not None and known.reply is None:
             known.reply = message
             self._wake(known)
 
     def on_over(self, peer: Peer, message: m.SupervisionOver) -> None:
         """It has ended."""
+        self._core.head_line.answered("unsupervise", message.supervision_id)
         known = self._known.pop(message.supervision_id, None)
         if known is not None:
             known.over = message
@@ -115,6 +122,12 @@ class SupervisionCalls:
             while len(self._over) > OVER_MAX:
                 self._over.popitem(last=False)
             self._wake(known)
+
+    def _ask_again(self) -> None:
+        """The head is back: of those that have begun, which are over?"""
+        for known in self._known.values():
+            if known.asked is not None and known.reply is not None:
+                self._core.head.send(msgspec.structs.replace(known.asked, again=True))
 
     def fail_all(self) -> None:
         """The cluster is gone."""

@@ -132,6 +132,13 @@ class Stage:
         self.world.kill(victim)
         return victim
 
+    def kill_the_head(self) -> None:
+        """The head's process ends, and half of the time its machine with it; it comes back."""
+        head = self.cluster.sim_head
+        assert head is not None, "a cluster with durable=True"
+        if head.host.alive:
+            head.kill(machine_down=self.faults.random() < 0.5)
+
     def break_a_connection(self) -> None:
         """Reset one that is up; those of handshakes go on by themselves or begin anew."""
         found = [ends for ends in self.world.fabric.connections() if not (ends[0].closed or ends[1].closed)]

@@ -257,7 +257,7 @@ def test_rule_21_the_next_incarnation_gets_the_newest_checkpoint(cluster: Cluste
     assert cluster.answer_ready(node).checkpoint == b"two"
     driver.send(KillActor(A))
     cluster.run()
-    assert cluster.head._actors._checkpoints.total_bytes() == 0
+    assert cluster.head._actors.checkpoints.total_bytes() == 0
 
 
 # Who is gone ------------------------------------------------------------------------------------------------

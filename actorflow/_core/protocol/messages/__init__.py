@@ -15,6 +15,8 @@ from actorflow._core.protocol.messages.actor import (
     FindActor,
     FindActorReply,
     HostActor,
+    Hosted,
+    HostedActor,
     KillActor,
     PlaceActor,
     SaveCheckpoint,
@@ -109,7 +111,7 @@ AnyMessage = (
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
     | KillLease | WornOut | Blocked | Unblocked
-    | CreateActor | CreateActorReply | PlaceActor | HostActor | ActorReady | ActorFailed | ActorLost
+    | CreateActor | CreateActorReply | PlaceActor | HostActor | Hosted | ActorReady | ActorFailed | ActorLost
     | ActorExit | ActorState
     | Supervise | SuperviseReply | Unsupervise | SupervisionOver
     | WatchActor | FindActor | FindActorReply | KillActor | ActorOutOfScope | SaveCheckpoint | CheckpointSaved
@@ -173,6 +175,8 @@ __all__ = [
     "Hello",
     "Holding",
     "HostActor",
+    "Hosted",
+    "HostedActor",
     "Inline",
     "KillActor",
     "KillLease",

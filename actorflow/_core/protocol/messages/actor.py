@@ -159,6 +159,23 @@ class ActorState(Message, tag=58):
     died: ActorDied | None = None
 
 
+class HostedActor(Message):
+    """One incarnation that a node has. `worker_id` and `address`: where it is alive; empty while it is being made."""
+
+    actor_id: str
+    incarnation: int
+    worker_id: str = ""
+    address: str = ""
+
+
+class Hosted(Message, tag=154):
+    """node -> head, after NodeInfo and what was left unsaid: all incarnations that this node has. A head that has come back compares them
+    with what it knows.
+    """
+
+    actors: list[HostedActor]
+
+
 class WatchActor(Message, tag=59):
     """handle holder -> head: tell me the state, now and at each change. Answered by ActorState. Idempotent."""
 
@@ -240,7 +257,8 @@ class CheckpointSaved(Message, tag=65):
 class Supervise(Message, tag=150):
     """owner -> head: from now on these belong together (policy/supervision.py). Answered by SuperviseReply. Idempotent by its id.
 
-    `members`: ids of actors and of supervisions, in order.
+    `members`: ids of actors and of supervisions, in order. `again`: it was begun before, as far as the owner knows; where it is not known
+    any more it is over.
     """
 
     supervision_id: str
@@ -249,6 +267,7 @@ class Supervise(Message, tag=150):
     max_restarts: int
     within_s: float
     detached: bool = False
+    again: bool = False
 
 
 class SuperviseReply(Message, tag=151):

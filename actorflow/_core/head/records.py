@@ -1,0 +1,210 @@
+"""What the head writes down: the entries of its log, by kind (io/state_log.py). Times are wall time there, and the head's own clock here.
+
+    class       class_id        the pickle and the methods of a class, once for all its actors
+    actor       actor_id        what it is: its specification, without its class
+    life        actor_id        how it goes: its incarnation, where that is, what it has been told
+    checkpoint  actor_id        the newest state of the actor
+    dead        actor_id        why it is gone
+    job         job_id          a job that runs; `ended`: one that is over
+    node        node_id         a node that lives
+    group       group_id        a placement group, and where its bundles are
+    supervision id              actors that are supervised together
+
+A field that is added at the end of a record needs a default, and no new schema; anything else does (protocol/journal_format.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actorflow._core.policy.actor_record import Actor, State
+from actorflow._core.policy.graveyard import DeadActor
+from actorflow._core.policy.jobs import Job, JobState
+from actorflow._core.policy.membership import Node
+from actorflow._core.policy.supervision import Strategy, Supervision
+from actorflow._core.protocol.messages import ActorDied, ActorSpec
+
+
+class ClassRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See the module."""
+
+    pickle: bytes
+    methods: bytes
+
+
+class LifeRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/actor_record.py."""
+
+    state: str
+    incarnation: int
+    restarts: int
+    losses_in_a_row: int
+    node_id: str
+    last_node_id: str
+    worker_id: str
+    address: str
+    created_at: float
+    ready_at: float | None
+    leaving: ActorDied | None = None
+    bouncing: bool = False
+    ended: ActorDied | None = None
+
+
+class CheckpointRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/checkpoints.py."""
+
+    incarnation: int
+    number: int
+    data: bytes
+
+
+class JobRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/jobs.py."""
+
+    namespace: str
+    driver_id: str
+    pid: int
+    started_at: float
+    drivers: list[str]
+    ended_at: float | None = None
+    reason: str = ""
+
+
+class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/membership.py."""
+
+    address: str
+    resources: dict[str, int]
+    labels: dict[str, str]
+    joined_at: float
+
+
+class SupervisionRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/supervision.py. Of those that stood above it, `above` is the one at the time."""
+
+    owner: str
+    job_id: str
+    members: list[str]
+    strategy: str
+    max_restarts: int
+    within_s: float
+    detached: bool
+    above: str
+    failures: list[float]
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_class = msgspec.msgpack.Decoder(ClassRecord).decode
+decode_spec = msgspec.msgpack.Decoder(ActorSpec).decode
+decode_life = msgspec.msgpack.Decoder(LifeRecord).decode
+decode_checkpoint = msgspec.msgpack.Decoder(CheckpointRecord).decode
+decode_dead = msgspec.msgpack.Decoder(DeadActor).decode
+decode_job = msgspec.msgpack.Decoder(JobRecord).decode
+decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
+decode_supervision = msgspec.msgpack.Decoder(SupervisionRecord).decode
+
+
+def bare(spec: ActorSpec) -> bytes:
+    """A specification without its class."""
+    pickle, methods = spec.class_pickle, spec.methods
+    spec.class_pickle = spec.methods = b""
+    try:
+        return encode(spec)
+    finally:
+        spec.class_pickle, spec.methods = pickle, methods
+
+
+def life_of(actor: Actor, offset: float) -> LifeRecord:
+    """`offset`: wall time minus the head's clock."""
+    return LifeRecord(
+        actor.state.value,
+        actor.incarnation,
+        actor.restarts,
+        actor.losses_in_a_row,
+        actor.node_id,
+        actor.last_node_id,
+        actor.worker_id,
+        actor.address,
+        actor.created_at + offset,
+        actor.ready_at + offset if actor.ready_at is not None else None,
+        actor.leaving,
+        actor.bouncing,
+        actor.ended,
+    )
+
+
+def actor_from(spec: ActorSpec, life: LifeRecord, now: float, offset: float) -> Actor:
+    """The actor, on no node yet: `life.node_id` says where its incarnation is."""
+    actor = Actor(spec, life.created_at - offset)
+    actor.state = State(life.state)
+    actor.incarnation, actor.restarts, actor.losses_in_a_row = life.incarnation, life.restarts, life.losses_in_a_row
+    actor.last_node_id, actor.worker_id, actor.address = life.last_node_id, life.worker_id, life.address
+    actor.ready_at = life.ready_at - offset if life.ready_at is not None else None
+    actor.leaving, actor.bouncing, actor.ended = life.leaving, life.bouncing, life.ended
+    actor.tell(now, "the head came back")
+    return actor
+
+
+def dead_record(dead: DeadActor, offset: float) -> bytes:
+    """The dead, in wall time and without the story that nobody asks for any more."""
+    record = msgspec.structs.replace(dead, created_at=dead.created_at + offset, died_at=dead.died_at + offset, story=[])
+    return encode(record)
+
+
+def dead_from(data: bytes, offset: float) -> DeadActor:
+    """The dead, in the head's time."""
+    dead: DeadActor = decode_dead(data)
+    dead.created_at -= offset
+    dead.died_at -= offset
+    dead.story = [(dead.died_at, "died", dead.died.reason.partition("\n")[0])]
+    return dead
+
+
+def job_record(job: Job, offset: float) -> JobRecord:
+    """A job, running or ended."""
+    ended_at = job.ended_at + offset if job.ended_at is not None else None
+    return JobRecord(job.namespace, job.driver_id, job.pid, job.started_at + offset, list(job.drivers), ended_at, job.reason)
+
+
+def job_from(job_id: str, record: JobRecord, offset: float) -> Job:
+    """The job."""
+    job = Job(job_id, record.namespace, record.driver_id, record.pid, record.started_at - offset)
+    job.drivers = dict.fromkeys(record.drivers)
+    if record.ended_at is not None:
+        job.state, job.ended_at, job.reason = JobState.ENDED, record.ended_at - offset, record.reason
+    return job
+
+
+def node_record(node: Node, offset: float) -> NodeRecord:
+    """A living node."""
+    return NodeRecord(node.address, node.resources, node.labels, node.joined_at + offset)
+
+
+def node_from(node_id: str, record: NodeRecord, offset: float) -> Node:
+    """The node."""
+    return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset)
+
+
+def supervision_record(one: Supervision, offset: float) -> SupervisionRecord:
+    """A supervision."""
+    failures = [at + offset for at in one.failures]
+    return SupervisionRecord(
+        one.owner, one.job_id, one.members, one.strategy.value, one.max_restarts, one.within_s, one.detached, one.above, failures
+    )
+
+
+def supervision_from(supervision_id: str, record: SupervisionRecord, offset: float) -> Supervision:
+    """The supervision."""
+    one = Supervision(
+        supervision_id,
+        record.owner,
+        record.job_id,
+        record.members,
+        Strategy(record.strategy),
+        record.max_restarts,
+        record.within_s,
+        record.detached,
+        record.above,
+    )
+    one.failures.extend(at - offset for at in record.failures)
+    return one
