@@ -1,12 +1,57 @@
 """A head that dies and comes back: running work goes on, and what was acknowledged is there (DESIGN 5, HM, HN, HR)."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 import pytest
 
 import actorflow as af
 from actorflow.testing import LinkProfile, SimCluster, World
-from tests.sim import judged
+from tests.sim import judged, test_nodes, test_placement_groups, test_supervision
+
+
+class DyingHead(SimCluster):
+    """A cluster whose head dies a few times, early, when most is under way."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        super().__init__(world, durable=True, **options)
+        rng = world.rng("deaths of the head")
+        for _ in range(rng.randrange(1, 4)):
+            world.at_time(rng.uniform(0.02, 2.5), lambda: self.kill_head(machine_down=rng.random() < 0.5))
+
+    def kill_head(self, *, machine_down: bool) -> None:
+        assert self.sim_head is not None
+        if self.sim_head.host.alive and self.node_host.alive:
+            self.sim_head.kill(machine_down=machine_down)
+
+
+AGAIN: list[Callable[..., None]] = [
+    test_nodes.test_tasks_go_to_nodes_that_have_room,
+    test_nodes.test_work_that_waits_moves_to_a_node_that_joins,
+    test_nodes.test_a_node_that_dies_takes_attempts_along_and_no_calls,
+    test_nodes.test_actors_go_where_there_is_room_and_answer_from_there,
+    test_nodes.test_what_no_node_can_hold_names_the_nearest,
+    test_nodes.test_nested_tasks_go_on_from_any_node,
+    test_nodes.test_labels_and_strategies_choose_the_node,
+    test_placement_groups.test_what_is_asked_for_before_the_group_is_ready_waits_for_it,
+    test_placement_groups.test_claims_are_served_when_tasks_never_leave_room_by_themselves,
+    test_placement_groups.test_children_are_captured_when_the_group_says_so,
+    test_placement_groups.test_a_captured_child_that_no_bundle_could_hold_fails_in_words,
+    test_placement_groups.test_a_group_ends_with_its_job_and_a_detached_one_does_not,
+    test_placement_groups.test_a_group_ends_with_the_actor_that_created_it,
+    test_placement_groups.test_two_drivers_while_nodes_die_and_join,
+    test_supervision.test_members_that_die_at_random_are_made_anew_together,
+    test_supervision.test_too_many_failures_end_all_and_leave_nothing,
+]
+"""Tests of several nodes, of placement groups and of supervisions: they hold whether or not the head dies meanwhile."""
+
+
+@pytest.mark.parametrize("test", AGAIN, ids=lambda test: test.__name__)
+def test_it_holds_too_when_the_head_dies(test: Callable[..., None], sim_seed: int) -> None:
+    with mock.patch.dict(test.__globals__, {"SimCluster": DyingHead}):
+        test(sim_seed=sim_seed)
 
 
 @pytest.mark.parametrize("scenario", judged.QUIET)

@@ -22,7 +22,7 @@ from actorflow._core.base.state_rows import PlacementGroupRow
 from actorflow._core.head.actors import Actors
 from actorflow._core.head.directory import Directory
 from actorflow._core.head.jobs import Jobs
-from actorflow._core.head.nodes import Nodes, node_id_of
+from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.head.rows import numbers
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
@@ -47,8 +47,8 @@ from actorflow._core.policy.placement_decisions import (
 )
 from actorflow._core.policy.placement_groups import PlacementGroups
 from actorflow._core.policy.placement_record import Group, GroupSpec, RemovedGroup, State
-from actorflow._core.policy.placement_wish import group_of
-from actorflow._core.protocol.messages import ActorSpec, GroupWord
+from actorflow._core.policy.placement_wish import GROUP, group_of
+from actorflow._core.protocol.messages import ActorSpec, GroupWord, Hosted
 from actorflow._core.protocol.messages import group as words
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,10 @@ class Groups:
         self._waiting: dict[GroupId, dict[ActorId, int]] = {}
         """Of these who waits for a place, and with which incarnation."""
         self._group_of: dict[ActorId, GroupId] = {}
+        self.touch: Touch = nothing
+        """As in head/nodes.py."""
+        self._on_hold = False
+        """Nothing is placed until the nodes are back that were there in the head's earlier life."""
         self.table = PlacementGroups(device_kinds=DEVICE_NAMES)
         """To be read by others, written here."""
         self._handlers: dict[type, tuple[frozenset[str], Handler]] = {
@@ -125,13 +129,15 @@ class Groups:
             return
         self._in_turn = True
         handle(peer, word)
+        if (group_id := getattr(word, "group_id", "")):
+            self.touch("group", group_id)
 
     def turn_over(self) -> None:
         """All that has come together has been heard: now those who wait are looked at (HG-2)."""
         if self._in_turn:
             self._in_turn = False
             deadline = self.table.next_deadline()
-            if deadline is not None and deadline <= self._ports.monotonic():
+            if deadline is not None and deadline <= self._ports.monotonic() and not self._on_hold:
                 self._look()
             else:
                 self._set_alarm()
@@ -246,6 +252,33 @@ class Groups:
                 table.pop(group_id, None)
         self._perform(self.table.actor_died(actor_id, self._ports.monotonic()))
 
+    # -- after the head's earlier life
+
+    def restore(self, group: Group) -> None:
+        """A group of then, and the actors that are in it."""
+        group_id = group.spec.group_id
+        self.table.restore(group)
+        self._on_hold = True
+        for actor in self._actors.table.living():
+            if not actor.spec.placement.startswith(GROUP) or group_of(actor.spec.placement)[0] != group_id:
+                continue
+            self._group_of[actor.spec.actor_id] = group_id
+            index = group_of(actor.spec.placement)[1]
+            if index < 0:
+                near = [number for number, place in group.placed.items() if place.node_id == actor.node_id]
+                index = near[0] if near else -1
+            self._inside.setdefault(group_id, {})[actor.spec.actor_id] = index
+
+    def hosted(self, peer: Peer, message: Hosted) -> None:
+        """A node of then is back, and says what it has."""
+        held = [HeldBundles(e.group_id, e.attempt, tuple(e.indexes), e.committed, e.claimed) for e in message.bundles]
+        self._perform(self.table.node_is_back(node_id_of(peer), held, self._ports.monotonic()))
+
+    def go_on(self) -> None:
+        """All who are to come back have, or never will."""
+        self._on_hold = False
+        self._set_alarm()
+
     # -- actors inside
 
     def pick(self, spec: ActorSpec, incarnation: int) -> Picked | NotPicked | Gone | None:
@@ -333,6 +366,7 @@ class Groups:
     def _perform(self, decisions: list[Decision]) -> None:
         """Do what was decided, in order, and look at those who wait before this turn of the loop ends."""
         for decision in decisions:
+            self.touch("group", decision.group_id)
             if isinstance(decision, Prepare | Commit | Cancel | Return):
                 self._nodes_spoken_to[decision.node_id] = None
             if isinstance(decision, Ready | Waiting | Rescheduling | Removed):
@@ -378,7 +412,7 @@ class Groups:
 
     def _set_alarm(self) -> None:
         """Have those who wait looked at when something may have changed for them: soon, or when it is time."""
-        if self._in_turn:
+        if self._in_turn or self._on_hold:
             return
         deadline = self.table.next_deadline()
         if deadline is None or self._soon is not None:

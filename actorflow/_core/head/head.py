@@ -126,6 +126,9 @@ class Head:
             self._opened = Groups(self._ports, self.process_id, self._directory, self._nodes, self._jobs, self._actors)
             self._actors.on_dead = self._opened.actor_died
             self._state.groups = self._opened
+            if self._ledger is not None:
+                self._ledger.groups = self._opened
+                self._opened.touch = self._ledger.touch
         return self._opened
 
     def _supervisions(self) -> Supervisions:
@@ -242,6 +245,8 @@ class Head:
             return
         nodes = list(self._nodes.membership.nodes())
         self._view.restore(nodes)
+        if ledger.has_groups():
+            ledger.restore_groups(self._groups())
         table = self._actors.table.living()
         drivers = {driver: job.job_id for job in self._jobs.table.jobs() for driver in job.drivers}
         owners = {actor.spec.owner: None for actor in table if not actor.spec.detached}
@@ -254,8 +259,13 @@ class Head:
             {**drivers, **owners, **supervisors},
             self._not_back,
             lambda process_id, reason: self._process_lost(process_id, reason, drivers.get(process_id, "")),
-            self._actors.go_on,
+            self._settled,
         )
+
+    def _settled(self) -> None:
+        if self._opened is not None:
+            self._opened.go_on()
+        self._actors.go_on()
 
     def _not_back(self, node_id: ProcessId, reason: str) -> None:
         if self._nodes.given_up(node_id, reason):
@@ -266,6 +276,8 @@ class Head:
     def _hosted(self, peer: Peer, message: Hosted) -> None:
         node_id = node_id_of(peer)
         if self._returning is not None and self._returning.awaits_node(node_id):
+            if self._opened is not None:
+                self._opened.hosted(peer, message)
             self._actors.hosted(peer, message)
             self._returning.node_is_back(node_id)
 

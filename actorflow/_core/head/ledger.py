@@ -16,17 +16,20 @@ from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_record import Actor
 from actorflow._core.policy.graveyard import DeadActor
+from actorflow._core.policy.placement_record import Group
 from actorflow._core.protocol.journal_format import Change
 
 if TYPE_CHECKING:
     from actorflow._core.head.actors import Actors
+    from actorflow._core.head.groups import Groups
     from actorflow._core.head.jobs import Jobs
     from actorflow._core.head.nodes import Nodes
     from actorflow._core.io.state_log import StateLog
 
 DEAD_KEPT_MAX = 10_000
 ENDED_KEPT_MAX = 1_000
-"""Of the dead and of the ended jobs the newest survive the head; the others are remembered only by it."""
+REMOVED_KEPT_MAX = 1_000
+"""Of the dead, of the ended jobs and of the removed groups the newest survive the head; the others are remembered only by it."""
 
 
 class Ledger:
@@ -42,7 +45,9 @@ class Ledger:
         self._classes: dict[str, set[str]] = {}
         """The living actors of each class that is in the log."""
         self._class_of: dict[str, str] = {}
-        self._bounded = {"dead": _Bounded(DEAD_KEPT_MAX), "ended": _Bounded(ENDED_KEPT_MAX)}
+        self._bounded = {"dead": _Bounded(DEAD_KEPT_MAX), "ended": _Bounded(ENDED_KEPT_MAX), "removed": _Bounded(REMOVED_KEPT_MAX)}
+        self.groups: Groups | None = None
+        """The room of the placement groups, when it is open."""
         self._peers: dict[Peer, int] = {}
         """Peers with messages that are held, and how many of them have a number that they wait for."""
         self._turn_is_due = False
@@ -156,6 +161,16 @@ class Ledger:
         node = self._nodes.membership.find(node_id)
         yield Change("node", node_id, records.encode(records.node_record(node, self.offset())) if node is not None else None)
 
+    def _group(self, group_id: str) -> Iterator[Change]:
+        found = self.groups.table.find(group_id) if self.groups is not None else None
+        if isinstance(found, Group):
+            yield Change("group", group_id, records.encode(records.group_record(found, self.offset())))
+            return
+        yield Change("group", group_id, None)
+        if found is not None:
+            yield Change("removed", group_id, records.encode(records.removed_record(found, self.offset())))
+            yield from self._bound("removed", group_id)
+
     def _supervision(self, nothing: str) -> Iterator[Change]:
         """All of them: there are few, and what happens to one may change others."""
         room = self._actors.supervisions
@@ -171,6 +186,19 @@ class Ledger:
             yield Change(kind, oldest, None)
 
     # -- the beginning
+
+    def has_groups(self) -> bool:
+        """There is something about placement groups in the log."""
+        return any(kind in ("group", "removed") for kind, _ in self._log.state)
+
+    def restore_groups(self, groups: Groups) -> None:
+        """Give their room what is in the log; the nodes of the earlier life have joined it."""
+        now, offset = self._ports.monotonic(), self.offset()
+        for (kind, key), value in self._log.state.items():
+            if kind == "group":
+                groups.restore(records.group_from(key, records.decode_group(value), now, offset))
+            elif kind == "removed":
+                groups.table.restore_removed(key, records.removed_from(key, records.decode_removed(value), offset))
 
     def restore(self) -> bool:
         """Give the rooms what is in the log. False when there is nothing: this is the first life of the head."""

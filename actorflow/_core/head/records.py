@@ -7,7 +7,7 @@
     dead        actor_id        why it is gone
     job         job_id          a job that runs; `ended`: one that is over
     node        node_id         a node that lives
-    group       group_id        a placement group, and where its bundles are
+    group       group_id        a placement group, and where its bundles are; `removed`: why one is no more
     supervision id              actors that are supervised together
 
 A field that is added at the end of a record needs a default, and no new schema; anything else does (protocol/journal_format.py).
@@ -18,9 +18,12 @@ from __future__ import annotations
 import msgspec
 
 from actorflow._core.policy.actor_record import Actor, State
+from actorflow._core.policy.bundle_packing import BundleSpec
+from actorflow._core.policy.bundle_packing import Strategy as GroupStrategy
 from actorflow._core.policy.graveyard import DeadActor
 from actorflow._core.policy.jobs import Job, JobState
 from actorflow._core.policy.membership import Node
+from actorflow._core.policy.placement_record import Group, GroupSpec, Placed, RemovedGroup
 from actorflow._core.policy.supervision import Strategy, Supervision
 from actorflow._core.protocol.messages import ActorDied, ActorSpec
 
@@ -93,6 +96,32 @@ class SupervisionRecord(msgspec.Struct, array_like=True, frozen=True):
     failures: list[float]
 
 
+class GroupRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/placement_record.py. `bundles`: resources and labels; `placed`: by index, the node and the attempt."""
+
+    job_id: str
+    strategy: str
+    bundles: list[tuple[dict[str, int], dict[str, str]]]
+    name: str
+    namespace: str
+    detached: bool
+    creator: str
+    priority: int
+    attempt: int
+    placed: dict[int, tuple[str, int]]
+    created_at: float
+    ready_at: float | None
+
+
+class RemovedRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A group that is no more. `group`: what it was, where it ever was one."""
+
+    reason: str
+    created_at: float
+    removed_at: float
+    group: GroupRecord | None
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_class = msgspec.msgpack.Decoder(ClassRecord).decode
 decode_spec = msgspec.msgpack.Decoder(ActorSpec).decode
@@ -101,6 +130,8 @@ decode_checkpoint = msgspec.msgpack.Decoder(CheckpointRecord).decode
 decode_dead = msgspec.msgpack.Decoder(DeadActor).decode
 decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
+decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
+decode_removed = msgspec.msgpack.Decoder(RemovedRecord).decode
 decode_supervision = msgspec.msgpack.Decoder(SupervisionRecord).decode
 
 
@@ -183,6 +214,60 @@ def node_record(node: Node, offset: float) -> NodeRecord:
 def node_from(node_id: str, record: NodeRecord, offset: float) -> Node:
     """The node."""
     return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset)
+
+
+def group_record(group: Group, offset: float) -> GroupRecord:
+    """A group that is not removed."""
+    spec = group.spec
+    return GroupRecord(
+        spec.job_id,
+        spec.strategy.value,
+        [(dict(bundle.resources), dict(bundle.labels)) for bundle in spec.bundles],
+        spec.name,
+        spec.namespace,
+        spec.detached,
+        spec.creator,
+        spec.priority,
+        group.attempt,
+        {index: (place.node_id, place.attempt) for index, place in group.placed.items()},
+        group.created_at + offset,
+        group.ready_at + offset if group.ready_at is not None else None,
+    )
+
+
+def group_from(group_id: str, record: GroupRecord, now: float, offset: float) -> Group:
+    """The group."""
+    spec = GroupSpec(
+        group_id,
+        record.job_id,
+        GroupStrategy(record.strategy),
+        tuple(BundleSpec(resources, labels) for resources, labels in record.bundles),
+        record.name,
+        record.namespace,
+        record.detached,
+        record.creator,
+        record.priority,
+    )
+    group = Group(spec, 0, record.created_at - offset)
+    group.attempt = record.attempt
+    group.placed = {index: Placed(node_id, attempt) for index, (node_id, attempt) in record.placed.items()}
+    group.ready_at = record.ready_at - offset if record.ready_at is not None else None
+    group.waiting_since = now
+    group.story.append((now, "the head came back", ""))
+    return group
+
+
+def removed_record(removed: RemovedGroup, offset: float) -> RemovedRecord:
+    """A group that is no more."""
+    was = group_record(Group(removed.spec, 0, removed.created_at), offset) if removed.spec is not None else None
+    return RemovedRecord(removed.reason, removed.created_at + offset, removed.removed_at + offset, was)
+
+
+def removed_from(group_id: str, record: RemovedRecord, offset: float) -> RemovedGroup:
+    """What is remembered of it."""
+    spec = group_from(group_id, record.group, 0.0, offset).spec if record.group is not None else None
+    removed_at = record.removed_at - offset
+    return RemovedGroup(spec, record.reason, record.created_at - offset, removed_at, [(removed_at, "removed:", record.reason)])
 
 
 def supervision_record(one: Supervision, offset: float) -> SupervisionRecord:

@@ -30,7 +30,6 @@ from actorflow._core.protocol.messages import (
     ActorReady,
     ActorSpec,
     HostActor,
-    Hosted,
     HostedActor,
     KillActor,
     PlaceActor,
@@ -139,9 +138,9 @@ class Actors:
         self._elsewhere = elsewhere
         self._actors: dict[str, Actor] = {}
 
-    def hosted(self) -> Hosted:
+    def hosted(self) -> list[HostedActor]:
         """All that are here."""
-        return Hosted([_as_hosted(actor) for actor in self._actors.values()])
+        return [_as_hosted(actor) for actor in self._actors.values()]
 
     # -- from the head
 

@@ -25,7 +25,7 @@ from actorflow._core.policy.group_book import GroupBook
 from actorflow._core.policy.placement_decisions import BundlesLost, KillLease, NodeDecision, Prepared, PrepareRefused
 from actorflow._core.policy.placement_wish import group_of
 from actorflow._core.policy.tickets import Refused, Ticket, TicketKind
-from actorflow._core.protocol.messages import GroupWord
+from actorflow._core.protocol.messages import GroupWord, HeldBundle
 from actorflow._core.protocol.messages import group as words
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,10 @@ class Groups:
             self._context.head.send(words.say(words.BundlesHeld(held)))
         self._told = {}
         self.looked_at()
+
+    def held(self) -> list[HeldBundle]:
+        """All that is here."""
+        return [HeldBundle(h.group_id, h.attempt, list(h.indexes), h.committed, h.claimed) for h in self.bundles.held()]
 
     def looked_at(self) -> None:
         """Something may have changed here: tell the head soon what is used outside bundles. The turn is over: what was said goes."""

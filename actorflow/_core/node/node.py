@@ -44,6 +44,7 @@ from actorflow._core.protocol.messages import (
     FreeExtent,
     FreeObject,
     GroupWord,
+    Hosted,
     HandOver,
     KillActor,
     KillLease,
@@ -124,7 +125,7 @@ class Node:
         identity = Identity("node", self.node_id, address=config.address, pid=config.pid, info=info)
         self._peers = Peers(ports, identity, self)
         about = NodeInfo(self.node_id, config.address, config.resources, config.labels)
-        self._head = HeadLink(ports, config.head_address, about, lambda: self._actors.hosted())
+        self._head = HeadLink(ports, config.head_address, about, self._hosted)
         self._book = LeaseBook(
             config.resources,
             config.devices(),
@@ -286,6 +287,10 @@ class Node:
             if self._transfers is not None:
                 self._transfers.node_gone(node_id)
         self._move_on(self._ports.monotonic())
+
+    def _hosted(self) -> Hosted:
+        groups = self._context.groups
+        return Hosted(self._actors.hosted(), groups.held() if groups is not None else [])
 
     def _group_word(self, peer: Peer, message: GroupWord) -> None:
         if self._context.groups is None:

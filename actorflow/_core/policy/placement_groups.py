@@ -191,6 +191,34 @@ class PlacementGroups:
             return f"there are {self._groups_max} placement groups, the limit of this head: remove some that you can spare"
         return ""
 
+    # -- after the head's earlier life
+
+    def restore(self, group: Group) -> None:
+        """A group of then, with what was committed on nodes that may come back: these have joined already, as far as we know.
+
+        An attempt that was under way has failed: what nodes hold of it is given back when they say so.
+        """
+        placed, group.placed = group.placed, {}
+        for index, place in placed.items():
+            if self._nodes.get(place.node_id) is not None:
+                group.placed[index] = place
+                self._nodes.reserve(place.node_id, group.spec.bundles[index].resources)
+        self._number += 1
+        group.rank = (group.rank[0], self._number)
+        complete = len(group.placed) == len(group.spec.bundles)
+        group.state = State.CREATED if complete else State.RESCHEDULING if group.ready_at is not None else State.PENDING
+        self._groups.enter(group)
+        if not complete:
+            self._planner.add(group)
+
+    def restore_removed(self, group_id: GroupId, removed: RemovedGroup) -> None:
+        """A group that was removed already."""
+        self._groups.remember(group_id, removed)
+
+    def node_is_back(self, node_id: ProcessId, held: Iterable[HeldBundles], now: float) -> list[Decision]:
+        """A node that was there then says what it has, and no more than that."""
+        return self._compare(node_id, held, now) if self._nodes.get(node_id) is not None else []
+
     # -- watchers
 
     def watch(self, group_id: GroupId, watcher: ProcessId, now: float) -> list[Decision]:
@@ -283,6 +311,10 @@ class PlacementGroups:
         """
         self._nodes.joined(node_id, total, labels, outside or {})
         self._planner.touch()
+        return self._compare(node_id, held, now)
+
+    def _compare(self, node_id: ProcessId, held: Iterable[HeldBundles], now: float) -> list[Decision]:
+        """What the head knows of a node, with what the node has."""
         decisions: list[Decision] = []
         has: set[tuple[GroupId, int]] = set()
         for bundles in held:

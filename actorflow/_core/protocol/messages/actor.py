@@ -168,12 +168,23 @@ class HostedActor(Message):
     address: str = ""
 
 
+class HeldBundle(Message):
+    """What a node has of an attempt of a placement group; see HeldBundles in policy/placement_decisions.py."""
+
+    group_id: str
+    attempt: int
+    indexes: list[int]
+    committed: bool
+    claimed: bool = False
+
+
 class Hosted(Message, tag=154):
-    """node -> head, after NodeInfo and what was left unsaid: all incarnations that this node has. A head that has come back compares them
-    with what it knows.
+    """node -> head, after NodeInfo and what was left unsaid: all incarnations that this node has, and all bundles. A head that has come back
+    compares them with what it knows.
     """
 
     actors: list[HostedActor]
+    bundles: list[HeldBundle] = []
 
 
 class WatchActor(Message, tag=59):
