@@ -175,7 +175,8 @@ class SimCluster:
 
     The cluster belongs to the first driver: it ends with it. `num_cpus`, `num_gpus`, `memory`, `resources`,
     `object_store_memory` are those of `af.init`; `processes` says how long workers take to start;
-    `node_options` are further fields of NodeConfig. `durable`: the head has a process and a disk of its own, and comes back when that ends. `scheme`: "unix", or "tcp" for connections as between machines.
+    `node_options` are further fields of NodeConfig. `scheme`: "unix", or "tcp" for connections as between
+    machines. `durable`: the head has a process and a disk of its own, and comes back when that process ends.
     """
 
     def __init__(

@@ -35,6 +35,7 @@ from actorflow.testing.errors import InvariantBroken, SimulationMisuse
 GONE_S = 10.0
 """How long what a node has started may take to end after it."""
 POLL_S = 0.01
+HEAD_TITLE = "actorflow-head"
 
 
 @dataclass(eq=False)
@@ -168,6 +169,20 @@ class Cluster:
         self._take_out(node)
         self._signal(node, signal.SIGKILL)
         self._require_gone([node])
+
+    def head_pid(self) -> int:
+        """The process of the head at the moment; 0 between two of its lives."""
+        return next((pid for pid in _tree(self.head.pid) if _command(pid).startswith(HEAD_TITLE)), 0)
+
+    def kill_head(self, timeout_s: float = GONE_S) -> None:
+        """End the head's process as a crash does, as soon as there is one; the first node starts the next. Raises InvariantBroken."""
+        give_up_at = time.monotonic() + timeout_s
+        while not (pid := self.head_pid()):
+            if time.monotonic() >= give_up_at:
+                raise InvariantBroken(f"there is no head to kill within {timeout_s:g} s: see head.log in {self.head.path}/logs")
+            time.sleep(POLL_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def pause(self, node: Node) -> None:
         """Let all processes of a node stand still, until `resume`: it hangs."""

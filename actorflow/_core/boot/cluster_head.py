@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from actorflow._core.base.errors import ActorflowError
-from actorflow._core.boot.node_credentials import NodeCredentials
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.enrolment import EnrolmentDesk
 from actorflow._core.head.head import Head
 from actorflow._core.io.cluster_access import HANDSHAKE_PROTOCOL
 from actorflow._core.io.ports import Network, Ports
+from actorflow._core.io.state_log import StateLog
 from actorflow._core.io.tcp_handshake import Security
 from actorflow._core.io.tcp_network import ENROLMENT
 from actorflow._core.protocol.messages import Enrolled
@@ -54,12 +54,11 @@ class _Signer:
 class ClusterHead:
     """Head and desk in one process. Each has keys of its own: the head admits nodes and jobs, the desk nodes and tokens.
 
-    `prepare`, then the certificate of this process (`securities`), then `start`, then `serve`. Raises CredentialError.
+    `prepare`, then the certificate of this process (`securities`), then `start`, then `watch`. Raises CredentialError.
     """
 
-    def __init__(self, head_id: str, node_id: str, credentials: CredentialDir, *, tls: bool, certificate_valid_s: float) -> None:
+    def __init__(self, head_id: str, credentials: CredentialDir, *, tls: bool, certificate_valid_s: float) -> None:
         self._head_id = head_id
-        self._node_id = node_id
         self._directory = credentials
         self._file = SecretFile(credentials.secret)
         self.spent, self.fences = credentials.load_admitted()
@@ -68,14 +67,13 @@ class ClusterHead:
         self._signer = _Signer(self._authority, certificate_valid_s) if tls else None
         self._head_security = self._security("head")
         self._desk_security = self._security(ENROLMENT)
-        self._own: NodeCredentials | None = None
         self._watching: asyncio.Task[None] | None = None
         self.head: Head
         self.desk: EnrolmentDesk
 
     @property
     def securities(self) -> list[Security]:
-        """Those whose certificates the node's credentials renew."""
+        """Those whose certificates are renewed."""
         return [self._head_security, self._desk_security]
 
     def _security(self, name: str) -> Security:
@@ -83,8 +81,10 @@ class ClusterHead:
         terms = Terms(me, Keyring(), os.urandom, HANDSHAKE_PROTOCOL, frozenset({name}), self.fences, self.spent)
         return Security(terms, _calls_nobody)
 
-    def prepare(self, ports: Ports, network: MakeNetwork, address: Callable[[str], str], node_address: str, pid: int) -> None:
-        """Make the head and the desk. `address(name)` says where a name of this process is reached."""
+    def prepare(
+        self, ports: Ports, network: MakeNetwork, address: Callable[[str], str], node_address: str, pid: int, memory: StateLog
+    ) -> None:
+        """Make the head and the desk. `address(name)` says where a name of this process is reached; `memory` is the head's."""
         # The desk proves who it speaks with over TCP only: it has no way in from this machine that would be without a proof.
         desk_address = address(ENROLMENT).partition(",")[0]
         identity = Identity("head", self._head_id, address=desk_address, pid=pid)
@@ -92,7 +92,7 @@ class ClusterHead:
         ring = self._file.secrets.keyring()
         self.desk = EnrolmentDesk(desk_ports, identity, ring, self.fences, self._signer, self._save, node_address, self._again)
         head_ports = replace(ports, network=network(self._head_security))
-        self.head = Head(head_ports, HeadConfig(address("head"), self._head_id, pid))
+        self.head = Head(head_ports, HeadConfig(address("head"), self._head_id, pid), memory)
         self.head.on_node_lost = self.desk.node_lost
         self._use(ring)
 
@@ -101,9 +101,8 @@ class ClusterHead:
         await self.head.start()
         await self.desk.start()
 
-    def serve(self, own: NodeCredentials) -> None:
-        """Begin to look at the file of the secret. `own`: those of the node in this process."""
-        self._own = own
+    def watch(self) -> None:
+        """Begin to look at the file of the secret."""
         self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch the secret")
 
     async def stop(self) -> None:
@@ -129,8 +128,6 @@ class ClusterHead:
         self.head.pass_ring = ring.for_node()
         self._desk_security.terms.keyring = Keyring(tuple(root for root in ring.roots if root.kind is not KeyKind.JOB))
         self.desk.keys_changed(ring)
-        if self._own is not None:
-            self._own.ring_changed(ring.for_node())
 
     async def _watch(self) -> None:
         """The file is read again when it has changed; one that cannot be used is reported once (CF-1)."""
@@ -143,15 +140,12 @@ class ClusterHead:
             except CredentialError as error:
                 log.error("the cluster secret stays as it was: %s", error)
 
-    # -- as the issuer of the node beside it
+    # -- as the issuer of its own certificate
 
     async def enrol(self, job_id: str = "", request: bytes = b"") -> Enrolled:
         """See node_credentials.Issuer."""
-        names = [certified_name(Role.WORKER, job_id)] if job_id else self._own_names()
-        return Enrolled(0, self.desk.sign(request, names), keys=self.desk.keys_for(KeyKind.NODE, self._node_id))
-
-    def _own_names(self) -> list[str]:
-        return [certified_name(Role.HEAD, self._head_id), certified_name(Role.NODE, self._node_id)]
+        certificate = self.desk.sign(request, [certified_name(Role.HEAD, self._head_id)])
+        return Enrolled(0, certificate, keys=self.desk.keys_for(KeyKind.NODE, self._head_id))
 
 
 def _calls_nobody(name: str) -> Key:

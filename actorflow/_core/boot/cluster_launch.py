@@ -181,7 +181,7 @@ def _to_lead(plan: NodePlan, place: Place, session: SessionDir) -> _Keys:
             why=f"{directory.path} has a secret and no authority to sign certificates (authority.key)",
             next_step="use the directory that was made when the cluster was created, or choose an empty one for a new cluster",
         )
-    return _Keys(directory.path, b"", tls)
+    return _Keys(directory.path, join_ticket.of_directory(directory.path, tls=tls), tls)
 
 
 def _to_join(plan: NodePlan, place: Place) -> _Keys:

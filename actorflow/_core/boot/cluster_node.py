@@ -1,4 +1,4 @@
-"""A node process of a cluster of several nodes: the node role, with the head beside it in the first of them.
+"""A node process of a cluster of several nodes: the node role. The first of them keeps the head's process running.
 
 It lives until it is told to end (SIGTERM), whatever drivers come and go; one that a test has started ends with that at the latest. When the
 head says that it was given up, it ends with all that it runs, and begins again as another node (`second_life`). Whoever speaks with it over
@@ -22,6 +22,7 @@ from actorflow._core.boot.session_dir import SessionDir
 if TYPE_CHECKING:
     from types import FrameType
 
+    from actorflow._core.boot.head_keeper import HeadKeeper
     from actorflow._core.boot.join_ticket import Ticket
     from actorflow._core.boot.node_credentials import NodeCredentials
     from actorflow._core.io.arena import MemfdArena
@@ -75,6 +76,8 @@ class ClusterNodeConfig(NamedTuple):
     """How many of which its user said there are, 0 for none; of the others the node has what it finds."""
     spill: str = ""
     """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""
+    journal: str = ""
+    """Where the head's memory is, of the node that has it."""
 
     def to_json(self) -> str:
         """For the command line."""
@@ -146,7 +149,7 @@ class NodeProcess:
         """What it may join once more with."""
         self._ports = real_ports(loop, lock=False)
         self._node_id = new_id(self._ports.rng)
-        self._head_id = new_id(self._ports.rng)
+        self._keeper: HeadKeeper | None = None
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
         self.port = 0
         self._joining: Enrolment | None = None
@@ -231,7 +234,9 @@ class NodeProcess:
         self.port = await self._gateway.listen(config.host, config.port)
         handover = HandoverServer(loop, handover_path(session.path), self._gateway)
         stack.callback(handover.close)
-        credentials, security = await (self._join(stack) if config.head else self._lead(stack))
+        if not config.head:
+            await self._begin_head(stack)
+        credentials, security = await self._join(stack)
         self._credentials = credentials
         credentials.serve(handover)
         stack.callback(credentials.close)
@@ -279,7 +284,12 @@ class NodeProcess:
         return self._address(name, f"unix:{self._session.path}/{name}.sock")
 
     def _at_head(self, name: str) -> str:
-        return f"tcp:{self._config.head}/{name}"
+        return f"tcp:{self._config.head or self._from_here()}/{name}"
+
+    def _from_here(self) -> str:
+        """Where this process reaches its own port."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._config.host, self._config.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def _on_refused(self, error: HandshakeRefused) -> None:
         from actorflow._core.security.errors import Code
@@ -319,24 +329,22 @@ class NodeProcess:
         security.terms.fences = fences
         return NodeCredentials(self._session.path, [security, *others], fences, tls=self._config.tls), security
 
-    async def _lead(self, stack: contextlib.AsyncExitStack) -> tuple[NodeCredentials, Security]:
-        """Be the head as well."""
-        from actorflow._core.boot.cluster_head import ClusterHead
-        from actorflow._core.security.credential_files import CredentialDir
+    async def _begin_head(self, stack: contextlib.AsyncExitStack) -> None:
+        """Have the head beside this node. Raises ClusterStartError."""
+        from actorflow._core.boot.head_keeper import HeadKeeper
+        from actorflow._core.boot.head_process import HeadProcessConfig
 
-        config = self._config
-        directory = CredentialDir(config.credentials)
-        lead = ClusterHead(
-            self._head_id, self._node_id, directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s
-        )
-        lead.prepare(self._ports, self._network, self._own_address, self._node_address(), os.getpid())
-        credentials, security = self._new_credentials(lead.fences, lead.securities)
-        credentials.issuer = lead
-        await credentials.certify()
-        await lead.start()
-        stack.push_async_callback(lead.stop)
-        lead.serve(credentials)
-        return credentials, security
+        config, session = self._config, self._session
+
+        def settings(ready_fd: int, life_fd: int) -> HeadProcessConfig:
+            return HeadProcessConfig(
+                session.path, config.advertised, self._advertised_port, config.tls, config.credentials, config.certificate_valid_s,
+                self._node_id, self._node_address(), config.journal or f"{session.path}/journal", ready_fd, life_fd,
+            )  # fmt: skip
+
+        self._keeper = HeadKeeper(self._loop, settings, f"{session.logs}/head.log", self._end_for_good)
+        stack.push_async_callback(self._keeper.stop)
+        await self._keeper.start()
 
     async def _join(self, stack: contextlib.AsyncExitStack) -> tuple[NodeCredentials, Security]:
         """Be let in by the head."""
@@ -389,6 +397,7 @@ class NodeProcess:
             address=self._node_address(),
             head_address=self._at_head("head") if config.head else self._own_address("head"),
             has_lease=bool(config.head),
+            info={"head_returns": "yes"},
             resources=own.resources,
             worker_address=lambda worker_id: self._address(worker_id, session.worker_address(worker_id)),
             node_id=self._node_id,

@@ -141,6 +141,10 @@ class NodeCredentials:
         """Begin: renew what is to be renewed, and tell who is registered with `handover`."""
         self._handover = handover
         handover.on_registered, handover.on_gone = self._registered, self._gone
+        self.keep_valid()
+
+    def keep_valid(self) -> None:
+        """Begin to renew what is to be renewed."""
         self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="renew certificates")
 
     def close(self) -> None:

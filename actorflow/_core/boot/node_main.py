@@ -2,6 +2,7 @@
 
     python -m actorflow._core.boot.node_main CONFIG_JSON              of a local cluster
     python -m actorflow._core.boot.node_main cluster CONFIG_JSON      of a cluster of several nodes
+    python -m actorflow._core.boot.node_main head CONFIG_JSON         the head's, of such a cluster
 
 It says `ready` on the descriptor named in the configuration, and ends when its driver is gone or says so.
 """
@@ -21,6 +22,10 @@ def main() -> None:
         from actorflow._core.boot import cluster_node
 
         sys.exit(cluster_node.run(cluster_node.ClusterNodeConfig(**json.loads(sys.argv[2]))))
+    if sys.argv[1] == "head":
+        from actorflow._core.boot import head_process
+
+        sys.exit(head_process.main(sys.argv[2]))
     from actorflow._core.boot.node_config import LocalClusterConfig
 
     config = LocalClusterConfig.from_json(sys.argv[1])

@@ -10,7 +10,6 @@ from actorflow._core.io.ports import Ports
 from actorflow._core.policy.membership import Membership, NotPicked, Picked, Request
 from actorflow._core.protocol.messages import AnyMessage, NodeInfo
 
-
 Touch = Callable[[str, str], None]
 
 

@@ -14,7 +14,7 @@ from actorflow._core.protocol.messages import ActorFailed, ActorLost, AnyMessage
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0
+RETRY_MAX_S = 0.5
 REPEAT_S = 15.0
 ENDS_MAX = 10_000
 UNSENT_MAX = 200_000

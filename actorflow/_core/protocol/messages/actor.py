@@ -179,8 +179,8 @@ class HeldBundle(Message):
 
 
 class Hosted(Message, tag=154):
-    """node -> head, after NodeInfo and what was left unsaid: all incarnations that this node has, and all bundles. A head that has come back
-    compares them with what it knows.
+    """node -> head, after NodeInfo and what was left unsaid: all incarnations that this node has, and all bundles. A head that has come
+    back compares them with what it knows.
     """
 
     actors: list[HostedActor]

@@ -1,0 +1,149 @@
+"""The head's process, of a cluster of several nodes: beside the first node, which starts it, and starts it again when it ends.
+
+It has no port of its own: the node hands over the connections that name the head or the enrolment desk, as it does for every process on its
+host. What the head knows is in a journal, so that the next life knows it too. It ends with its node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from actorflow._core.io.gateway import Take
+    from actorflow._core.io.ports import Network
+    from actorflow._core.io.tcp_handshake import Security
+
+log = logging.getLogger("actorflow")
+
+READY = b"ready"
+UNUSABLE = 4
+"""The exit code of a head that cannot go on with what is on its disk: to start it again is of no use."""
+
+
+class HeadProcessConfig(NamedTuple):
+    """One argument, as JSON. `ready_fd` is told when it listens; `life_fd` is at its end when the node is gone.
+
+    `advertised`: host and port of the node, where others reach the head too. `journal`: the directory of what it knows.
+    """
+
+    session_dir: str
+    advertised: str
+    port: int
+    tls: bool
+    credentials: str
+    certificate_valid_s: float
+    node_id: str
+    node_address: str
+    journal: str
+    ready_fd: int
+    life_fd: int
+
+    def to_json(self) -> str:
+        """For the command line."""
+        return json.dumps(self._asdict())
+
+
+def run(config: HeadProcessConfig) -> int:
+    """Run the process. Returns the exit code."""
+    from actorflow._core.boot.process_title import set_process_title
+    from actorflow._core.io.loops import new_loop
+    from actorflow._core.protocol.journal_format import JournalDamagedError, JournalSchemaError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_process_title("actorflow-head")
+    gc.freeze()
+    gc.enable()
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_serve(config, loop))
+    except (JournalDamagedError, JournalSchemaError) as error:
+        log.error("the head cannot start with what is in %s: %s", config.journal, error)
+        return UNUSABLE
+    finally:
+        loop.close()
+    return 0
+
+
+async def _serve(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> None:
+    from actorflow._core.base.addresses import TcpAddress
+    from actorflow._core.base.ids import new_id
+    from actorflow._core.boot.cluster_head import ClusterHead
+    from actorflow._core.boot.node_credentials import NodeCredentials
+    from actorflow._core.io.files import RealFiles
+    from actorflow._core.io.journal import Journal
+    from actorflow._core.io.real import real_ports
+    from actorflow._core.security.credential_files import CredentialDir
+
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def node_gone() -> None:
+        loop.remove_reader(config.life_fd)
+        end()
+
+    def address(name: str) -> str:
+        return f"{TcpAddress(config.advertised, config.port, name)},unix:{config.session_dir}/{name}.sock"
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_reader(config.life_fd, node_gone)
+    ports = real_ports(loop, lock=False)
+    async with contextlib.AsyncExitStack() as stack:
+        files = RealFiles(config.journal)
+        stack.callback(files.close)
+        memory = await Journal.open(files)
+        stack.push_async_callback(memory.close)
+        directory = CredentialDir(config.credentials)
+        lead = ClusterHead(new_id(ports.rng), directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s)
+        lead.prepare(ports, _network_maker(config, loop), address, config.node_address, os.getpid(), memory)
+        credentials = NodeCredentials(config.session_dir, lead.securities, lead.fences, tls=config.tls)
+        credentials.issuer = lead
+        stack.callback(credentials.close)
+        await credentials.certify()
+        credentials.keep_valid()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{config.session_dir}/head.sock")  # Of an earlier life that was killed.
+        await lead.start()
+        stack.push_async_callback(lead.stop)
+        lead.watch()
+        os.write(config.ready_fd, READY)
+        os.close(config.ready_fd)
+        await ended
+
+
+def _network_maker(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> Callable[[Security], Network]:
+    from actorflow._core.io.cluster_access import handover_path
+    from actorflow._core.io.handover import HandoverClient
+    from actorflow._core.io.sockets import UnixNetwork
+    from actorflow._core.io.tcp_network import ClusterNetwork, TcpNetwork
+
+    async def register(name: str, take: Take) -> Callable[[], object]:
+        return await HandoverClient.register(loop, handover_path(config.session_dir), name, take)
+
+    def network(security: Security) -> Network:
+        return ClusterNetwork(UnixNetwork(loop), TcpNetwork(loop, security, register), config.session_dir)
+
+    return network
+
+
+def main(config: str) -> int:
+    """As `node_main` calls it."""
+    return run(HeadProcessConfig(**json.loads(config)))
+
+
+def command(config: HeadProcessConfig) -> list[str]:
+    """How the process is started."""
+    return [sys.executable, "-P", "-m", "actorflow._core.boot.node_main", "head", config.to_json()]
