@@ -336,10 +336,10 @@ class NodeProcess:
 
         config, session = self._config, self._session
 
-        def settings(ready_fd: int, life_fd: int) -> HeadProcessConfig:
+        def settings(ready_fd: int, go_fd: int, life_fd: int) -> HeadProcessConfig:
             return HeadProcessConfig(
                 session.path, config.advertised, self._advertised_port, config.tls, config.credentials, config.certificate_valid_s,
-                self._node_id, self._node_address(), config.journal or f"{session.path}/journal", ready_fd, life_fd,
+                self._node_id, self._node_address(), config.journal or f"{session.path}/journal", ready_fd, go_fd, life_fd,
             )  # fmt: skip
 
         self._keeper = HeadKeeper(self._loop, settings, f"{session.logs}/head.log", self._end_for_good)

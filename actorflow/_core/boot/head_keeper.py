@@ -1,17 +1,22 @@
-"""Keeps the head of a cluster running: the first node starts it, and starts it again when it ends before its time.
+"""Keeps the head of a cluster running: the first node starts it, and the next life when it ends before its time.
 
-    HK-1  At most one life of the head runs at a time: the next is started when the one before has been reaped.
-    HK-2  One that ends again and again at once is started with pauses that grow to PAUSE_MAX_S; one that says that nothing can be done ends
-          the cluster, with the reason in the log.
+The next life is there already: a process that has imported everything, and waits for the word. So a head that dies is back as fast as its
+journal can be read.
+
+    HK-1  At most one life of the head has the word at a time: the next gets it when the one before has been reaped.
+    HK-2  One that ends again and again at once is followed with pauses that grow to PAUSE_MAX_S; one that says that nothing can be done
+          ends the cluster, with the reason in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import head_process
@@ -22,105 +27,137 @@ log = logging.getLogger("actorflow")
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
+SPARE_AFTER_S = 1.0
+"""How long after a life has begun the next one is made ready: at the start of a cluster others need the CPUs more."""
 STEADY_S = 10.0
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 2.0
+
+
+@dataclass(slots=True)
+class Life:
+    """One process. `go_fd`: a byte there is the word; `ready_fd`: it says that it listens."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    go_fd: int
+    ready_fd: int
+
+    def close(self) -> int:
+        """Wait for its end, and let go of it; its exit code."""
+        code = self.process.wait()
+        for fd in (self.pidfd, self.go_fd, self.ready_fd):
+            os.close(fd)
+        return code
 
 
 class HeadKeeper:
-    """See the module. `config(ready_fd, life_fd)` makes that of the next life; `over(reason)` is called when there will be no other."""
+    """See the module. `config(ready_fd, go_fd, life_fd)` makes that of a life; `over(reason)` is called when there will be no other."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, config: Callable[[int, int], HeadProcessConfig], log_path: str, over: Callable[[str], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Callable[[int, int, int], HeadProcessConfig],
+        log_path: str,
+        over: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._config = config
         self._log_path = log_path
         self._over = over
         self._life_fd, self._life_write_fd = os.pipe()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watch_fd = -1
-        self._started_at = 0.0
+        self._present: Life | None = None
+        self._spare: Life | None = None
+        self._spare_timer: asyncio.TimerHandle | None = None
+        self._began_at = 0.0
         self._pause_s = PAUSE_FIRST_S
         self._restarting: asyncio.Task[None] | None = None
         self._stopped = False
 
-    @property
-    def pid(self) -> int:
-        """Of the present life; 0 between two."""
-        return self._process.pid if self._process is not None else 0
-
     async def start(self) -> None:
-        """Return when the head listens. Raises ClusterStartError with the end of its log."""
-        ready_fd, write_fd = os.pipe()
-        os.set_blocking(ready_fd, False)
-        self._started_at = self._loop.time()
-        try:
-            process = self._process = self._spawn(write_fd)
-        except BaseException:
-            os.close(ready_fd)
-            raise
-        finally:
-            os.close(write_fd)
-        self._watch_fd = os.pidfd_open(process.pid)
-        self._loop.add_reader(self._watch_fd, self._ended)
+        """Return when the head listens. Raises OSError, and ClusterStartError when it does not within a bounded time, or ends."""
+        self._began_at = self._loop.time()
+        life, self._spare = self._spare or self._new_life(), None
+        self._present = life
+        self._loop.add_reader(life.pidfd, self._ended)
+        with contextlib.suppress(BrokenPipeError):  # It has ended, which its pidfd says.
+            os.write(life.go_fd, head_process.GO)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                said = await _read(self._loop, ready_fd)
+                said = await _read(self._loop, os.dup(life.ready_fd))
         except TimeoutError:
             said = b""
-        finally:
-            os.close(ready_fd)
         if said != head_process.READY:
             what = f"the head did not start within {START_TIMEOUT_S:g} s, or ended before it was ready"
             raise ClusterStartError(f"{what}; see {self._log_path}")
+        self._spare_timer = self._loop.call_later(SPARE_AFTER_S, self._make_spare)
 
-    def _spawn(self, ready_fd: int) -> subprocess.Popen[bytes]:
-        with open(self._log_path, "ab") as log_file:
-            return subprocess.Popen(
-                head_process.command(self._config(ready_fd, self._life_fd)),
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                pass_fds=[ready_fd, self._life_fd],
-                env=without_secrets(os.environ),
-            )
+    def _make_spare(self) -> None:
+        self._spare_timer = None
+        if self._spare is None:
+            try:
+                self._spare = self._new_life()
+            except OSError as error:
+                log.warning("the next life of the head cannot be made ready: %s", error)
+
+    def _new_life(self) -> Life:
+        ready_fd, ready_write_fd = os.pipe()
+        go_read_fd, go_fd = os.pipe()
+        try:
+            with open(self._log_path, "ab") as log_file:
+                process = subprocess.Popen(
+                    head_process.command(self._config(ready_write_fd, go_read_fd, self._life_fd)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=log_file,
+                    pass_fds=[ready_write_fd, go_read_fd, self._life_fd],
+                    env=without_secrets(os.environ),
+                )
+        except BaseException:
+            os.close(ready_fd)
+            os.close(go_fd)
+            raise
+        finally:
+            os.close(ready_write_fd)
+            os.close(go_read_fd)
+        os.set_blocking(ready_fd, False)
+        return Life(process, os.pidfd_open(process.pid), go_fd, ready_fd)
 
     async def stop(self) -> None:
         """End it for good."""
         self._stopped = True
         if self._restarting is not None:
             self._restarting.cancel()
-        process = self._process
-        if process is not None:
-            process.terminate()
+        if self._spare_timer is not None:
+            self._spare_timer.cancel()
+        if self._spare is not None:
+            self._spare.process.kill()  # It has nothing to end in order.
+            self._spare.close()
+        life = self._present
+        if life is not None:
+            self._loop.remove_reader(life.pidfd)
+            life.process.terminate()
             try:
                 async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await _readable(self._loop, self._watch_fd)
+                    await _readable(self._loop, life.pidfd)
             except TimeoutError:
-                process.kill()
-            self._reap()
+                life.process.kill()
+            life.close()
         os.close(self._life_fd)
         os.close(self._life_write_fd)
 
-    def _reap(self) -> int:
-        process, self._process = self._process, None
-        assert process is not None, "HK-1: it runs"
-        self._loop.remove_reader(self._watch_fd)
-        os.close(self._watch_fd)
-        return process.wait()
-
     def _ended(self) -> None:
         """It has ended, and nobody has asked for it."""
-        code = self._reap()
-        if self._stopped:
-            return
+        life, self._present = self._present, None
+        assert life is not None, "HK-1: it runs"
+        self._loop.remove_reader(life.pidfd)
+        code = life.close()
         if code == head_process.UNUSABLE:
             self._over(f"the head cannot go on with what is on its disk; see {self._log_path}")
             return
-        if self._loop.time() - self._started_at > STEADY_S:
+        if self._loop.time() - self._began_at > STEADY_S:
             self._pause_s = PAUSE_FIRST_S
         how = f"signal {-code}" if code < 0 else f"code {code}"
-        log.warning("the head has ended (%s); it is started again in %g s", how, self._pause_s)
+        log.warning("the head has ended (%s); its next life begins in %g s", how, self._pause_s)
         self._restarting = self._loop.create_task(self._again(self._pause_s), name="start the head again")
         self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
 
@@ -130,14 +167,14 @@ class HeadKeeper:
             await self.start()
         except (OSError, ClusterStartError) as error:
             log.error("the head cannot be started: %s", error)
-            if self._process is None:
+            if self._present is not None:
+                self._present.process.kill()  # It may hang; `_ended` hears of it.
+            elif self._restarting is asyncio.current_task():
                 self._restarting = self._loop.create_task(self._again(PAUSE_MAX_S), name="start the head again")
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    """Return when there is something to read. The loop reads this descriptor for nobody else from now on."""
     there: asyncio.Future[None] = loop.create_future()
-    loop.remove_reader(fd)
     loop.add_reader(fd, lambda: there.done() or there.set_result(None))
     try:
         await there
@@ -146,5 +183,9 @@ async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
 
 
 async def _read(loop: asyncio.AbstractEventLoop, fd: int) -> bytes:
-    await _readable(loop, fd)
-    return os.read(fd, 64)
+    """What comes first, or nothing at its end. Closes the descriptor."""
+    try:
+        await _readable(loop, fd)
+        return os.read(fd, 64)
+    finally:
+        os.close(fd)

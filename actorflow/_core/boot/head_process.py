@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import logging
 import os
@@ -25,12 +26,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("actorflow")
 
 READY = b"ready"
+GO = b"g"
+MODULES = (
+    "actorflow._core.boot.cluster_head",
+    "actorflow._core.boot.node_credentials",
+    "actorflow._core.head.groups",
+    "actorflow._core.head.ledger",
+    "actorflow._core.head.returning",
+    "actorflow._core.head.supervision",
+    "actorflow._core.head.watch",
+    "actorflow._core.io.cluster_access",
+    "actorflow._core.io.files",
+    "actorflow._core.io.journal",
+    "actorflow._core.io.real",
+)
+"""Imported while it waits for its time."""
 UNUSABLE = 4
 """The exit code of a head that cannot go on with what is on its disk: to start it again is of no use."""
 
 
 class HeadProcessConfig(NamedTuple):
-    """One argument, as JSON. `ready_fd` is told when it listens; `life_fd` is at its end when the node is gone.
+    """One argument, as JSON. A byte comes through `go_fd` when its time has come, and `ready_fd` is told when it listens; `life_fd` is at
+    its end when the node is gone.
 
     `advertised`: host and port of the node, where others reach the head too. `journal`: the directory of what it knows.
     """
@@ -45,6 +62,7 @@ class HeadProcessConfig(NamedTuple):
     node_address: str
     journal: str
     ready_fd: int
+    go_fd: int
     life_fd: int
 
     def to_json(self) -> str:
@@ -58,11 +76,17 @@ def run(config: HeadProcessConfig) -> int:
     from actorflow._core.io.loops import new_loop
     from actorflow._core.protocol.journal_format import JournalDamagedError, JournalSchemaError
 
+    for name in MODULES:
+        importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    set_process_title("actorflow-head")
     gc.freeze()
     gc.enable()
+    set_process_title("actorflow-spare-head")
+    if os.read(config.go_fd, 1) != GO:
+        return 0  # Its node is gone, or needs it no more.
+    os.close(config.go_fd)
+    set_process_title("actorflow-head")
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:
