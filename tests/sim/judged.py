@@ -103,6 +103,31 @@ def while_the_head_dies(name: str, seed: int) -> None:
         quiet.judge(stage)
 
 
+def everybody_dies(name: str, seed: int) -> None:
+    """A scenario while workers die and the head does too, in any order: it ends, in order or in an error that has a name, and nothing is left."""
+    prepare = SCENARIOS[name]
+    with Stage(seed, durable=True, **OPTIONS.get(prepare, {})) as stage:
+        for _ in range(1 + stage.faults.randrange(3)):
+            at = stage.faults.randrange(1_200)
+            stage.at(at, stage.kill_a_worker)
+            stage.at(max(0, at + stage.faults.randrange(-60, 60)), stage.kill_the_head)
+        stage.run_among_faults(prepare(stage))
+        stage.judge_the_rest()
+
+
+def guest_dies_with_the_head(seed: int) -> None:
+    """A driver dies while the head is away, or just before or after: its job ends, and the cluster goes on."""
+    with Stage(seed, durable=True) as stage:
+        stage.begin_owner()
+        at = stage.faults.randrange(1_000)
+        stage.at(at, lambda: stage.world.kill(stage.begun().host))
+        stage.on_begin.append(lambda: stage.world.at_step(stage.world.steps + max(0, at + stage.faults.randrange(-80, 80)), stage.kill_the_head))
+        driver = stage.begin(crashes.prepare(stage))
+        stage.world.run_until(lambda: driver.ended, LIMIT_S)
+        stage.history.caller_died("driver")
+        stage.judge(values_match(crashes.expected), at_most_once)
+
+
 # -- with a fault at a step
 
 

@@ -59,6 +59,15 @@ def test_nobody_notices_a_head_that_dies(scenario: str, sim_seed: int) -> None:
     judged.while_the_head_dies(scenario, sim_seed)
 
 
+@pytest.mark.parametrize("scenario", judged.SCENARIOS)
+def test_whoever_dies_with_the_head(scenario: str, sim_seed: int) -> None:
+    judged.everybody_dies(scenario, sim_seed)
+
+
+def test_a_driver_that_dies_while_the_head_is_away_takes_its_job_along(sim_seed: int) -> None:
+    judged.guest_dies_with_the_head(sim_seed)
+
+
 class Counter(af.Actor, max_restarts=3):
     def __init__(self) -> None:
         self.value = 0

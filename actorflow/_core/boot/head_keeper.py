@@ -175,7 +175,12 @@ class HeadKeeper:
 
 async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     there: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, lambda: there.done() or there.set_result(None))
+
+    def is_there() -> None:
+        if not there.done():
+            there.set_result(None)
+
+    loop.add_reader(fd, is_there)
     try:
         await there
     finally:
