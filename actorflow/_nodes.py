@@ -34,6 +34,7 @@ def start(
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
     credentials: str = "",
+    journal: str = "",
     token_file: str = "",
     certificate_valid_s: float = CERTIFICATE_VALID_S,
     life_fd: int = -1,
@@ -51,6 +52,8 @@ def start(
         raise OptionError(f"cancel_grace={cancel_grace!r}: seconds are needed, 0 or more; 0 kills what does not end at once")
     if not 0 <= advertise_port < 1 << 16:
         raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
+    if journal and address:
+        raise OptionError(f"journal={journal!r}: a node that joins has no head, and so no journal; give it to the first node")
     check_memory_threshold("actorflow start", memory_usage_threshold)
     check_simulated_devices()
     devices = given_devices(num_gpus, resources or {}, "actorflow start")
@@ -72,6 +75,7 @@ def start(
         port=port,
         tls=tls,
         credentials=credentials,
+        journal=os.path.abspath(journal) if journal else "",
         token_file=token_file,
         certificate_valid_s=certificate_valid_s,
         cancel_grace_s=cancel_grace,

@@ -43,6 +43,12 @@ def add_commands(commands: Any) -> None:
         metavar="DIRECTORY",
         help="with the cluster's secret: made by --head if it is not there, and read by a node that joins (default: that of the head here)",
     )
+    start.add_argument(
+        "--journal",
+        default="",
+        metavar="DIRECTORY",
+        help="with --head: where the head keeps what it knows, for one that is started anew (default: in its session, gone with it)",
+    )
     start.add_argument("--token-file", default="", metavar="FILE", help="a join token, instead of the secret; or in ACTORFLOW_TOKEN")
     start.add_argument(
         "--cancel-grace",
@@ -79,6 +85,7 @@ def _start(options: argparse.Namespace) -> str:
         resources=_resources(options.resource),
         labels=_labels(options.label),
         credentials=options.credentials,
+        journal=options.journal,
         token_file=options.token_file,
         cancel_grace=options.cancel_grace,
         memory_usage_threshold=options.memory_usage_threshold,

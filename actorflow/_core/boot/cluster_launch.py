@@ -56,6 +56,8 @@ class NodePlan:
     """TLS on loopback too. Between hosts there always is."""
     credentials: str = ""
     """The directory with the cluster's secret. A new cluster makes it; empty: in its session. For a node that joins see `token_file`."""
+    journal: str = ""
+    """The directory of what the head knows, of the node that has it; empty: in its session."""
     token_file: str = ""
     """The file with a join token. Without it and `credentials`, a node that joins uses what is in the environment, else the directory of
     the head on this host."""
@@ -124,6 +126,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         memory_threshold=plan.memory_threshold,
         devices=plan.devices,
         spill=plan.spill,
+        journal=plan.journal,
     )
     log_path = f"{session.logs}/node.log"
     try:

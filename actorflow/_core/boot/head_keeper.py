@@ -88,8 +88,12 @@ class HeadKeeper:
             said = b""
         if said != head_process.READY:
             what = f"the head did not start within {START_TIMEOUT_S:g} s, or ended before it was ready"
-            raise ClusterStartError(f"{what}; see {self._log_path}")
+            raise ClusterStartError(f"{what}; its log ends with:\n{self._end_of_log()}")
         self._spare_timer = self._loop.call_later(SPARE_AFTER_S, self._make_spare)
+
+    def _end_of_log(self) -> str:
+        with open(self._log_path, errors="replace") as log_file:
+            return log_file.read()[-2000:].strip()
 
     def _make_spare(self) -> None:
         self._spare_timer = None

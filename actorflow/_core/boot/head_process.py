@@ -91,7 +91,7 @@ def run(config: HeadProcessConfig) -> int:
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_serve(config, loop))
-    except (JournalDamagedError, JournalSchemaError) as error:
+    except (JournalDamagedError, JournalSchemaError, BlockingIOError) as error:
         log.error("the head cannot start with what is in %s: %s", config.journal, error)
         return UNUSABLE
     finally:

@@ -39,6 +39,7 @@ from actorflow._core.protocol.messages import (
     KillActor,
     PlaceActor,
     SaveCheckpoint,
+    SupervisionOver,
     WatchActor,
 )
 
@@ -206,6 +207,11 @@ class Actors:
         assert self.supervisions is not None, "the room is open"
         for one in supervisions:
             self.supervisions.restore(one)
+
+    def restore_over(self, over: SupervisionOver) -> None:
+        """How a supervision ended, then."""
+        assert self.supervisions is not None, "the room is open"
+        self.supervisions.restore_over(over)
 
     def hold(self) -> None:
         """Nobody gets a node until `go_on`: who seems to have none may have been on one that comes back in a moment."""

@@ -181,6 +181,11 @@ class Ledger:
         for one in now.values():
             yield Change("supervision", one.id, records.encode(records.supervision_record(one, self.offset())))
 
+    def _over(self, supervision_id: str) -> Iterator[Change]:
+        room = self._actors.supervisions
+        over = room.over.get(supervision_id) if room is not None else None
+        yield Change("over", supervision_id, records.encode(over) if over is not None else None)
+
     def _bound(self, kind: str, key: str) -> Iterator[Change]:
         for oldest in self._bounded[kind].enter(key):
             yield Change(kind, oldest, None)
@@ -228,6 +233,8 @@ class Ledger:
             self._actors.restore(records.actor_from(spec, life, now, offset), life.node_id, checkpoint)
             self._class_of[actor_id] = spec.class_id
             self._classes.setdefault(spec.class_id, set()).add(actor_id)
+        for value in by_kind.get("over", {}).values():
+            self._actors.restore_over(records.decode_over(value))
         supervisions = by_kind.get("supervision", {})
         if supervisions:
             self._actors.restore_supervisions(

@@ -8,7 +8,7 @@
     job         job_id          a job that runs; `ended`: one that is over
     node        node_id         a node that lives
     group       group_id        a placement group, and where its bundles are; `removed`: why one is no more
-    supervision id              actors that are supervised together
+    supervision id              actors that are supervised together; `over`: how that ended
 
 A field that is added at the end of a record needs a default, and no new schema; anything else does (protocol/journal_format.py).
 """
@@ -25,7 +25,7 @@ from actorflow._core.policy.jobs import Job, JobState
 from actorflow._core.policy.membership import Node
 from actorflow._core.policy.placement_record import Group, GroupSpec, Placed, RemovedGroup
 from actorflow._core.policy.supervision import Strategy, Supervision
-from actorflow._core.protocol.messages import ActorDied, ActorSpec
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, SupervisionOver
 
 
 class ClassRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -132,6 +132,7 @@ decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_removed = msgspec.msgpack.Decoder(RemovedRecord).decode
+decode_over = msgspec.msgpack.Decoder(SupervisionOver).decode
 decode_supervision = msgspec.msgpack.Decoder(SupervisionRecord).decode
 
 

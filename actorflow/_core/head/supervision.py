@@ -5,6 +5,7 @@ This room is opened by the first supervision. The policy is `policy/supervision.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from actorflow._core.base.ids import ProcessId
@@ -26,6 +27,9 @@ from actorflow._core.policy.supervision import (
 )
 from actorflow._core.protocol.messages import Supervise, SuperviseReply, SupervisionOver, Unsupervise
 
+OVER_MAX = 1_000
+"""Ends of supervisions that are remembered."""
+
 
 class Supervisions:
     """See the module. The one writer of the book."""
@@ -36,6 +40,8 @@ class Supervisions:
         self._actors = actors
         self.touch: Touch = nothing
         """As in Nodes."""
+        self.over: OrderedDict[str, SupervisionOver] = OrderedDict()
+        """How the last ones ended: who was away then may ask again."""
         self.book = SupervisionBook()
         """To be read by others, written here."""
 
@@ -47,7 +53,8 @@ class Supervisions:
             peer.send(SuperviseReply(message.supervision_id))
             return
         if message.again:
-            peer.send(SupervisionOver(message.supervision_id, "it ended while the head was away"))
+            over = self.over.get(message.supervision_id)
+            peer.send(over or SupervisionOver(message.supervision_id, "it is not known any more how it ended"))
             return
         problem = self._problem(message)
         if not problem:
@@ -92,7 +99,17 @@ class Supervisions:
         """An actor is gone for good."""
         return self._carry_out(self.book.dead(decision.actor_id, decision.died.kind, _first_line(decision.died.reason)))
 
+    def _remember(self, over: SupervisionOver) -> None:
+        self.over[over.supervision_id] = over
+        self.touch("over", over.supervision_id)
+        while len(self.over) > OVER_MAX:
+            self.touch("over", self.over.popitem(last=False)[0])
+
     # -- after the head's earlier life
+
+    def restore_over(self, over: SupervisionOver) -> None:
+        """How one ended."""
+        self.over[over.supervision_id] = over
 
     def restore(self, one: Supervision) -> None:
         """One of then."""
@@ -125,7 +142,9 @@ class Supervisions:
             elif isinstance(step, Unsupervised):
                 table.supervise(step.actor_id, False)
             else:
-                self._directory.send(step.owner, SupervisionOver(step.supervision, step.reason, step.gave_up))
+                over = SupervisionOver(step.supervision, step.reason, step.gave_up)
+                self._directory.send(step.owner, over)
+                self._remember(over)
         return decisions
 
 

@@ -2,6 +2,7 @@
 
 RF-1: what blocks (syncing, and replacing) runs on one thread of its own, in order. RF-2: the name of a file is as durable as its content:
 the first sync of a file syncs the directory as well. RF-3: all files are for this user alone (0600).
+RF-4: a directory belongs to one process at a time, as long as that lives.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,21 +18,33 @@ from pathlib import Path
 from typing import Any
 
 TMP_SUFFIX = ".tmp"
+LOCK = "lock"
 _MODE = 0o600
 
 
 class RealFiles:
-    """The files below one directory; paths are names in it."""
+    """The files in one directory; paths are names in it. Raises OSError, and BlockingIOError where another process has it (RF-4)."""
 
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
         self._open: dict[str, int] = {}
         self._named: set[str] = set()
         """Files whose name is durable."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="actorflow-files")
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_fd = self._lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="actorflow-files")
         for left in self._directory.glob(f"*{TMP_SUFFIX}"):
             left.unlink()  # Of a replace that did not end.
+
+    def _lock(self) -> int:
+        fd = os.open(self._directory / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            why = "another process of this machine uses it: end that one, or choose another directory"
+            raise BlockingIOError(errno.EWOULDBLOCK, why, str(self._directory)) from None
+        return fd
 
     def append(self, path: str, data: bytes) -> None:
         """See Files."""
@@ -62,7 +76,7 @@ class RealFiles:
     def paths(self, prefix: str) -> list[str]:
         """See Files."""
         names = (entry.name for entry in os.scandir(self._directory) if entry.is_file())
-        return sorted(name for name in names if name.startswith(prefix) and not name.endswith(TMP_SUFFIX))
+        return sorted(name for name in names if name.startswith(prefix) and name != LOCK and not name.endswith(TMP_SUFFIX))
 
     def remove(self, path: str) -> None:
         """See Files."""
@@ -74,6 +88,7 @@ class RealFiles:
         self._thread.shutdown()
         for path in list(self._open):
             self._forget(path)
+        os.close(self._lock_fd)
 
     def _forget(self, path: str) -> None:
         self._named.discard(path)

@@ -141,7 +141,10 @@ class LastingPeer(Peer):
                 self._out.clear()
             elif (self._out or self._own is not None) and self._up:
                 assert self._stream is not None
-                out = self._take_out()
+                if self._free is None:
+                    out, self._out = self._out, []
+                else:
+                    out = self._take_free()
                 if self._own is not None:
                     out.insert(0, self._own)
                     self._own = None

@@ -119,8 +119,9 @@ class Peer:
                 return
             if self._stream is None or not self._session.ready:
                 return
-            out = self._take_out()
-            if not out:
+            if self._free is None:
+                out, self._out = self._out, []
+            elif not (out := self._take_free()):
                 return
             try:
                 data = encode(out)
@@ -128,12 +129,9 @@ class Peer:
                 data = b"".join(self._encode_each(out))
             self._stream.write(data)
 
-    def _take_out(self) -> list[AnyMessage]:
-        """What may leave now."""
-        out, free = self._out, self._free
-        if free is None:
-            self._out = []
-            return out
+    def _take_free(self) -> list[AnyMessage]:
+        """What may leave now, behind a gate."""
+        out, free = self._out, self._free or 0
         self._free, self._out = 0, out[free:]
         return out[:free]
 
