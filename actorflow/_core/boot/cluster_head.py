@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from actorflow._core.base.errors import ActorflowError
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.enrolment import EnrolmentDesk
 from actorflow._core.head.head import Head
@@ -149,4 +149,5 @@ class ClusterHead:
 
 
 def _calls_nobody(name: str) -> Key:
-    raise ActorflowError(f"a head calls nobody, and was to call {name}")
+    # It only asks whether somebody is there, when a connection was lost: that somebody answers is all that it can know.
+    raise PermissionError(errno.EACCES, f"a head calls nobody, and was to call {name}")
