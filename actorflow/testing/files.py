@@ -1,6 +1,6 @@
 """Simulated disks, for what has to survive: a file loses what was not synced when its machine goes down.
 
-FI-1: bytes that were appended before a `sync` was called survive any crash once it has returned, in
+FI-1: bytes that were written before a `sync` was called survive any crash once it has returned, in
 order. FI-2: of bytes that were not synced, a crash keeps a prefix, and it may leave zeros behind it: a
 torn tail. FI-3: `replace` is all or nothing: after a crash the file has the old content or the new one,
 and the new one once it has returned. FI-4: the death of a process loses nothing: only a machine that goes
@@ -90,8 +90,13 @@ class SimFiles:
         self.host = host
         self.disk = disk
 
-    def append(self, path: str, data: bytes) -> None:
+    async def append(self, path: str, data: bytes) -> None:
         """See Files."""
+        self.write(path, data)
+        await self.sync(path)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Add to the end of a file; on the disk after the next `sync`. Raises OSError (ENOSPC), with as much of it written as fits."""
         fits = self.disk.room(len(data))
         self.disk.files.setdefault(path, _File()).content.extend(data[:fits])
         if fits < len(data):

@@ -31,8 +31,8 @@ def machine() -> Iterator[Machine]:
 
 
 def test_what_is_appended_is_read_at_once(machine: Machine) -> None:
-    machine.files.append("log", b"one ")
-    machine.files.append("log", b"two")
+    machine.files.write("log", b"one ")
+    machine.files.write("log", b"two")
     assert machine.files.read("log") == b"one two"
 
 
@@ -41,9 +41,9 @@ def test_fi_1_synced_bytes_survive_and_fi_2_of_the_rest_a_prefix() -> None:
     for seed in range(100):
         with World(seed) as world:
             machine = Machine(world)
-            machine.files.append("log", b"synced.")
+            machine.files.write("log", b"synced.")
             machine.sync("log")
-            machine.files.append("log", b"unsynced")
+            machine.files.write("log", b"unsynced")
             machine.disk.crash()
             content = machine.files.read("log")
             kept = content.rstrip(b"\0")
@@ -60,10 +60,10 @@ def test_fi_1_what_is_appended_during_a_sync_is_not_covered_by_it() -> None:
     for seed in range(40):
         with World(seed) as world:
             machine = Machine(world)
-            machine.files.append("log", b"a")
+            machine.files.write("log", b"a")
             sync = machine.host.run(machine.files.sync("log"))
             world.step()
-            machine.files.append("log", b"b")
+            machine.files.write("log", b"b")
             world.run_until(sync)
             machine.disk.crash()
             survived.add(machine.files.read("log").rstrip(b"\0"))
@@ -75,7 +75,7 @@ def test_a_file_that_was_never_synced_may_vanish() -> None:
     for seed in range(20):
         with World(seed) as world:
             machine = Machine(world)
-            machine.files.append("log", b"x")
+            machine.files.write("log", b"x")
             machine.disk.crash()
             there.add(bool(machine.files.paths("")))
     assert there == {True, False}
@@ -96,7 +96,7 @@ def test_fi_3_replace_is_all_or_nothing() -> None:
 
 
 def test_fi_4_the_death_of_a_process_loses_nothing(machine: Machine) -> None:
-    machine.files.append("log", b"unsynced")
+    machine.files.write("log", b"unsynced")
     machine.world.kill(machine.host)
     after = SimFiles(machine.world.host("head again"), machine.disk)
     assert after.read("log") == b"unsynced"
@@ -104,7 +104,7 @@ def test_fi_4_the_death_of_a_process_loses_nothing(machine: Machine) -> None:
 
 def test_paths_and_remove(machine: Machine) -> None:
     for path in ("a/2", "b/1", "a/1"):
-        machine.files.append(path, b"x")
+        machine.files.write(path, b"x")
     assert machine.files.paths("a/") == ["a/1", "a/2"]
     machine.files.remove("a/1")
     assert machine.files.paths("") == ["a/2", "b/1"]
@@ -116,9 +116,9 @@ def test_paths_and_remove(machine: Machine) -> None:
 def test_a_full_disk_says_so() -> None:
     with World(1) as world:
         machine = Machine(world, capacity_bytes=10)
-        machine.files.append("log", bytes(8))
+        machine.files.write("log", bytes(8))
         with pytest.raises(OSError, match="no space") as caught:
-            machine.files.append("log", bytes(3))
+            machine.files.write("log", bytes(3))
         assert caught.value.errno == errno.ENOSPC
         assert len(machine.files.read("log")) == 10, "as much of it as fits"
         machine.replace("log", bytes(10))
@@ -127,7 +127,7 @@ def test_a_full_disk_says_so() -> None:
 
 
 def test_a_sync_may_fail(machine: Machine) -> None:
-    machine.files.append("log", b"x")
+    machine.files.write("log", b"x")
     machine.disk.sync_errors_planned = 1
     with pytest.raises(OSError, match="failed to sync"):
         machine.sync("log")

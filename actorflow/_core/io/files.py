@@ -1,8 +1,8 @@
 """Durable files in a directory of the system: the real adapter of the Files port.
 
-RF-1: what blocks (syncing, and replacing) runs on one thread of its own, in order. RF-2: the name of a file is as durable as its content:
-the first sync of a file syncs the directory as well. RF-3: all files are for this user alone (0600).
-RF-4: a directory belongs to one process at a time, as long as that lives.
+RF-1: what a disk may hold up runs on one thread of its own, in order: a disk that stands still stops nobody else. RF-2: the name of a file
+is as durable as its content: the first sync of a file syncs the directory as well. RF-3: all files are for this user alone (0600). RF-4: a
+directory belongs to one process at a time, as long as that lives.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class RealFiles:
             raise BlockingIOError(errno.EWOULDBLOCK, why, str(self._directory)) from None
         return fd
 
-    def append(self, path: str, data: bytes) -> None:
+    async def append(self, path: str, data: bytes) -> None:
         """See Files."""
         fd = self._open.get(path)
         if fd is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             fd = self._open[path] = os.open(self._directory / path, flags, _MODE)
-        _write_all(fd, [data])
+        await self._away(self._append, fd, path, data)
 
     def read(self, path: str) -> bytes:
         """See Files."""
@@ -105,6 +105,10 @@ class RealFiles:
             await asyncio.wait([under_way])
             under_way.exception()
             raise
+
+    def _append(self, fd: int, path: str, data: bytes) -> None:
+        _write_all(fd, [data])
+        self._sync(fd, path)
 
     def _sync(self, fd: int, path: str) -> None:
         os.fdatasync(fd)

@@ -86,8 +86,7 @@ class Journal(StateLog):
             self._segment = f"{SEGMENT}{first:020}"
             pieces.insert(0, encode_header(first))
         data = b"".join(pieces)
-        self._files.append(self._segment, data)
-        await self._files.sync(self._segment)
+        await self._files.append(self._segment, data)
         self._bytes_since += len(data)
 
     async def _write_anew(self, error: OSError) -> int:

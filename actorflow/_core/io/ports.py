@@ -293,14 +293,17 @@ class SpillFiles(Protocol):
 class Files(Protocol):
     """Durable files of one process. Paths are plain names."""
 
-    def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file, which is made when it does not exist. Raises OSError (ENOSPC), perhaps after a part was added."""
+    async def append(self, path: str, data: bytes) -> None:
+        """Add to the end of a file, which is made when it does not exist, and return when that is on the disk.
+
+        Raises OSError (ENOSPC, EIO): then nobody knows what of it is there.
+        """
 
     def read(self, path: str) -> bytes:
         """The whole content. Raises FileNotFoundError."""
 
     async def sync(self, path: str) -> None:
-        """Return when all that was appended before is on the disk. Raises OSError (EIO): then nobody knows what of it is."""
+        """Return when all that is in a file is on the disk. Raises OSError (EIO): then nobody knows what of it is."""
 
     async def replace(self, path: str, pieces: Iterable[bytes]) -> None:
         """Give a file a new content, durably, all or nothing. Raises OSError. The pieces may be asked for on another thread."""

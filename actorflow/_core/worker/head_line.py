@@ -33,6 +33,7 @@ class HeadLine:
         self._core = core
         self._open: dict[Key, AnyMessage] = {}
         self._retry_s = RETRY_FIRST_S
+        self._lost = False
         self.returns = False
         """The head of this cluster comes back when it goes away. Said by the node."""
         self.on_return: list[Callable[[], None]] = []
@@ -62,6 +63,7 @@ class HeadLine:
 
     def lost(self, reason: str) -> None:
         """The connection is gone, or could not be made."""
+        self._lost = True
         if self._retry_s == RETRY_FIRST_S:
             log.info("the head is away: %s", reason)
         self._core.later(self._retry_s, self._again)
@@ -74,6 +76,9 @@ class HeadLine:
     def ready(self) -> None:
         """There is a connection, to the head that was there before or to its next life."""
         self._retry_s = RETRY_FIRST_S
+        if not self._lost:
+            return  # The first one: what was asked is on its way.
+        self._lost = False
         head = self._core.head
         for actor_id in self._core.actors.watched():
             if ("create", actor_id) not in self._open:
