@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from actorflow._core.head import records
@@ -83,7 +83,7 @@ class Ledger:
         self._turn_is_due = False
         if self._touched:
             touched, self._touched = self._touched, {}
-            changes = [change for kind, key in touched for change in self._changes(kind, key)]
+            changes = self._changes_of(touched)
             if changes:
                 self._log.write(changes)
         new = []
@@ -109,11 +109,14 @@ class Ledger:
 
     # -- changes
 
-    def _changes(self, kind: str, key: str) -> Iterator[Change]:
+    def _changes_of(self, touched: Iterable[tuple[str, str]]) -> list[Change]:
+        """What is another value than in the log. An entry that goes and comes back within a turn has its last value."""
+        outcome: dict[tuple[str, str], bytes | None] = {}
+        for kind, key in touched:
+            for change in getattr(self, f"_{kind}")(key):
+                outcome[change.kind, change.key] = change.value
         old = self._log.state
-        for change in getattr(self, f"_{kind}")(key):
-            if old.get((change.kind, change.key)) != change.value:
-                yield change
+        return [Change(kind, key, value) for (kind, key), value in outcome.items() if old.get((kind, key)) != value]
 
     def _actor(self, actor_id: str) -> Iterator[Change]:
         found = self._actors.table.find(actor_id)

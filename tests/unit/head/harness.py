@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from actorflow._core.base.resources import UNIT
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
+from actorflow._core.io.journal import Journal
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.protocol.messages import (
     ActorReady,
@@ -21,6 +22,7 @@ from actorflow._core.protocol.messages import (
     PlaceActor,
 )
 from actorflow._core.protocol.session import Identity
+from actorflow.testing.files import SimDisk, SimFiles
 from actorflow.testing.world import World
 
 HEAD = "unix:/head.sock"
@@ -74,11 +76,32 @@ class Party:
 class Cluster:
     """A head, and whoever is connected to it. Virtual time passes only in what calls `run`."""
 
-    def __init__(self, seed: int = 0, **config: Any) -> None:
+    def __init__(self, seed: int = 0, *, durable: bool = False, **config: Any) -> None:
         self.world = World(seed)
-        self.host = self.world.host("head")
-        self.head = Head(self.host.ports, HeadConfig(HEAD, process_id="head-1", **config))
-        self.world.run_until(self.host.run(self.head.start()))
+        self.config = config
+        self.disk = SimDisk(self.world, "machine-1")
+        self.durable = durable
+        self.lives = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A life of the head begins."""
+        self.lives += 1
+        self.host = self.world.host("head" if self.lives == 1 else f"head {self.lives}")
+        self.world.run_until(self.host.run(self._start()))
+
+    async def _start(self) -> None:
+        memory = await Journal.open(SimFiles(self.host, self.disk)) if self.durable else None
+        config = HeadConfig(HEAD, process_id=f"head-{self.lives}", **self.config)
+        self.head = Head(self.host.ports, config, memory)
+        self.world.fabric.remove_file(HEAD, self.host.machine)
+        await self.head.start()
+
+    def come_back(self) -> None:
+        """The head and its machine go down, and the next life of the head begins."""
+        self.world.power_off(self.host)
+        self.disk.crash()
+        self.begin()
 
     def __enter__(self) -> Self:
         return self
