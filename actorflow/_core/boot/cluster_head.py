@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from actorflow._core.base.errors import ActorflowError
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.enrolment import EnrolmentDesk
 from actorflow._core.head.head import Head
@@ -79,7 +79,7 @@ class ClusterHead:
     def _security(self, name: str) -> Security:
         me = Party(Role.HEAD, self._head_id)
         terms = Terms(me, Keyring(), os.urandom, HANDSHAKE_PROTOCOL, frozenset({name}), self.fences, self.spent)
-        return Security(terms, _calls_nobody)
+        return Security(terms, _calls_nobody)  # The head gets a key to ask with in `_use`; the desk never connects.
 
     def prepare(
         self, ports: Ports, network: MakeNetwork, address: Callable[[str], str], node_address: str, pid: int, memory: StateLog
@@ -124,7 +124,10 @@ class ClusterHead:
         self._directory.save_admitted(self.spent, self.fences)
 
     def _use(self, ring: Keyring) -> None:
-        self._head_security.terms.keyring = ring.for_node()
+        nodes = ring.for_node()
+        self._head_security.terms.keyring = nodes
+        # With it the head asks whether a process is there whose connection broke (LP-2).
+        self._head_security.key = lambda name: nodes.pick(KeyKind.NODE)
         self.head.pass_ring = ring.for_node()
         self._desk_security.terms.keyring = Keyring(tuple(root for root in ring.roots if root.kind is not KeyKind.JOB))
         self.desk.keys_changed(ring)
@@ -149,5 +152,4 @@ class ClusterHead:
 
 
 def _calls_nobody(name: str) -> Key:
-    # It only asks whether somebody is there, when a connection was lost: that somebody answers is all that it can know.
-    raise PermissionError(errno.EACCES, f"a head calls nobody, and was to call {name}")
+    raise ActorflowError(f"the desk calls nobody, and was to call {name}")

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from actorflow._core.base.errors import ActorflowError
 from actorflow._core.io.peers import Peer, PeerHandler
 from actorflow._core.io.ports import Ports, Stream
 from actorflow._core.policy.link_resets import LinkResets
@@ -293,7 +294,7 @@ class LastingPeer(Peer):
                 stream = await network.connect(self.address, Probe())
             except GONE:
                 gone = True  # LP-2
-            except OSError as error:
+            except (OSError, ActorflowError) as error:  # Whatever it is, this wait has an end.
                 log.debug("%r does not answer at the moment: %s", self, error)
             else:
                 stream.abort()

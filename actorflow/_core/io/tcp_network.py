@@ -135,18 +135,12 @@ class TcpNetwork:
         place = _parse(address)
         passes = self._host_job.passes_to(place.job)
         if passes is None:
-            return await self._connect_with(self.security.key, place, address, handler)
-        return await with_pass(passes, place.job, lambda key: self._connect_with(lambda _: key, place, address, handler))
+            return await self._connect_with(self.security.key(place.name), place, address, handler)
+        return await with_pass(passes, place.job, lambda key: self._connect_with(key, place, address, handler))
 
-    async def _connect_with(self, key_for: Callable[[str], Key], place: TcpAddress, address: str, handler: StreamHandler) -> Stream:
-        sock = await self._connect(place)
-        # The key comes second: that nobody listens there is known without one, also to a head, which has none (LP-2).
-        try:
-            key = key_for(place.name)
-        except BaseException:
-            sock.close()
-            raise
+    async def _connect_with(self, key: Key, place: TcpAddress, address: str, handler: StreamHandler) -> Stream:
         visits = key.id.kind is KeyKind.VISIT
+        sock = await self._connect(place)
         roles = frozenset({Role.HEAD}) if place.name in OF_THE_HEAD else OF_JOBS if visits else frozenset(Role)
         expected = Expected(roles, self.expected(place.name), job_id=place.job)
         try:
