@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import select
 import socket
 import struct
 import threading
@@ -24,8 +23,7 @@ import actorflow as af
 from actorflow import _nodes, _runtime
 from actorflow._core.io.tcp_network import TcpNetwork
 from actorflow._core.protocol.codec import encode
-from actorflow._core.protocol.messages import Allocate, Hello, NodesChanged, Welcome
-from actorflow._core.protocol.messages.base import Message
+from actorflow._core.protocol.messages import Hello, NodesChanged, Welcome
 from actorflow._core.protocol.session import Identity, Session
 from actorflow._core.security.lobby import SOURCE_MAX, TOTAL_MAX
 from actorflow._core.security.preface import HANDSHAKE_TIMEOUT_S
@@ -264,38 +262,3 @@ async def test_a_malformed_frame_of_an_admitted_peer_ends_its_connection_and_nob
     await insider.introduce()
     insider.say(MALFORMED[what])
     assert await insider.is_turned_out()
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-FLOOD_S = 4.0
-GROWTH_BYTES_MAX = 200 << 20
-
-
-async def test_a_peer_that_asks_and_never_reads_the_answers_costs_its_node_bounded_memory(target: Target) -> None:
-    """It asks for more room than there is as fast as it can: each answer is longer than the question."""
-    pid = target.nodes[0].pid
-    [row] = await af.state.list_nodes()
-    insider = Insider(target, row["node_id"], "job-greedy")
-    await insider.connect()
-    await insider.introduce()
-    before = resident(pid)
-    asked: list[Message] = [Allocate(token, 1 << 40) for token in range(256)]
-    data = memoryview(encode(asked))  # type: ignore[arg-type]
-    sock: socket.socket = insider.recorder.stream._sock  # type: ignore[attr-defined]
-    most, left, give_up_at = before, data, time.monotonic() + FLOOD_S
-    # The loop stands still meanwhile, so nothing is read.
-    while time.monotonic() < give_up_at and most - before < GROWTH_BYTES_MAX:
-        most = max(most, resident(pid))
-        if not select.select([], [sock], [], 0.05)[1]:
-            continue
-        try:
-            left = left[sock.send(left) :] or data
-        except BlockingIOError:
-            continue
-        except ConnectionError:
-            break  # It has been turned out.
-    insider.recorder.stream.abort()
-    assert most - before < GROWTH_BYTES_MAX
