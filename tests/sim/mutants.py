@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
@@ -29,6 +29,7 @@ from tests.sim.planted.mutant import Mutant
 SEEDS = 60
 """Seeds within which each is to be found, unless more are asked for."""
 MUTANTS = [*policies.MUTANTS, *conversations.MUTANTS, *shells.MUTANTS]
+FIRST_SEEDS = 7
 CLUSTERS = (
     "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers", "links",
 )  # fmt: skip
@@ -62,18 +63,30 @@ def runs() -> Mapping[str, Callable[[int], None]]:
 def hunt(mutant: Mutant, seeds: int = SEEDS) -> Found | None:
     """None when all seeds pass."""
     began = time.monotonic()
-    tests = runs()
     with mutant.planted():
-        for seed in range(seeds):
-            for name, run in tests.items():
-                try:
-                    run(seed)
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    says = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
-                    return Found(name.format(seed), seed, says, time.monotonic() - began)
+        for seed, name, run in order(mutant, seeds):
+            try:
+                run(seed)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                says = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+                return Found(name.format(seed), seed, says, time.monotonic() - began)
     return None
+
+
+def order(mutant: Mutant, seeds: int) -> Iterator[tuple[int, str, Callable[[int], None]]]:
+    """What is run: a few seeds of what is near or quick, then all tests with one seed after the other."""
+    tests = runs()
+    first = {name: run for name, run in tests.items() if mutant.near and mutant.near in name} or judged.RUNS
+    few = min(seeds, FIRST_SEEDS)
+    for seed in range(few):
+        for name, run in first.items():
+            yield seed, name, run
+    for seed in range(seeds):
+        for name, run in tests.items():
+            if seed >= few or name not in first:
+                yield seed, name, run
 
 
 def begin() -> None:
