@@ -11,6 +11,7 @@
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
+#   make promise-test    a node of three stands still for 60 s, STANDSTILLS times, and the slow tests of disks that fill; needs root
 #   make cancel-test     CANCELS cancels at random moments
 #   make fuzz            the fuzz targets, at length, and STRANGERS connections to the port of a running cluster
 #   make clean           caches and build outputs; the environments stay
@@ -22,6 +23,7 @@ FROM ?= 0
 RUNS ?= 200
 CANCELS ?= 10000
 ROUNDS ?= 6
+STANDSTILLS ?= 3
 STRANGERS ?= 1000000
 BENCH_ARGS ?=
 DRIVER ?=
@@ -42,7 +44,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test cancel-test fuzz clean
+.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test promise-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -107,6 +109,11 @@ kill-test: $(STAMP)
 partition-test: $(STAMP)
 	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS)
 	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS) --one-way
+
+# The quick ones, each with its promise in its name, are in `make test`; docs/internals/failures.md has them all.
+promise-test: $(STAMP)
+	@$(PY) -m tests.soak.standstill --seconds 60 --rounds $(STANDSTILLS)
+	@$(PY) -m pytest tests/integration/test_full_disk.py -m slow
 
 cancel-test: $(STAMP)
 	@$(PY) -m tests.soak.random_cancels --cancels $(CANCELS)

@@ -1,164 +1,126 @@
-"""Bugs planted by hand in policy, and the hunt for them: are the scenarios any good?
+"""The hunt for bugs that were planted by hand, in policy, protocol and shells (`planted/`): are the scenarios any good?
 
-    python -m tests.sim.mutants            hunt all of them
-    python -m tests.sim.mutants mailbox    hunt those whose name begins so
+    python -m tests.sim.mutants                    hunt all of them
+    python -m tests.sim.mutants mailbox            hunt those whose name begins so
+    python -m tests.sim.mutants --seeds 2000       ... with so many seeds
 
-A mutant replaces one method of a pure policy by one that a tired programmer could have written. The hunt runs
-the scenarios with one seed after the other until one of them fails; without the mutant all of them pass.
+A hunt plants one bug and runs the simulated tests with one seed after the other until one of them fails; without the bug all of them pass.
+The tests are those that `make sim` runs with a whole cluster in them.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
+from typing import NamedTuple
 
-from actorflow._core.policy import checkpoints, leases, mailbox, object_store, ownership, worker_pool
 from tests.sim import judged
+from tests.sim.planted import conversations, policies, shells
+from tests.sim.planted.mutant import Mutant
 
 SEEDS = 60
-"""Seeds within which each is to be found."""
+"""Seeds within which each is to be found, unless more are asked for."""
+MUTANTS = [*policies.MUTANTS, *conversations.MUTANTS, *shells.MUTANTS]
+FIRST_SEEDS = 7
+CLUSTERS = (
+    "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers", "links",
+)  # fmt: skip
+"""The tests with a whole cluster in them: `test_<name>.py`."""
+TWICE = "test_the_same_seed"
+"""Of no use here: what these tests compare has the same bug."""
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One planted bug: `make(original)` gives the method that replaces `owner.method`."""
+class Found(NamedTuple):
+    """The test and the seed that have found a bug, and what they say."""
 
-    name: str
-    why: str
-    owner: type
-    method: str
-    make: Callable[[Any], Any]
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        """Within this block the bug is there."""
-        original = self.owner.__dict__[self.method]
-        function = original.__func__ if isinstance(original, staticmethod) else original
-        changed = self.make(function)
-        setattr(self.owner, self.method, staticmethod(changed) if isinstance(original, staticmethod) else changed)
-        try:
-            yield
-        finally:
-            setattr(self.owner, self.method, original)
+    test: str
+    seed: int
+    says: str
+    taken_s: float
 
 
-def _newest_first(original: Any) -> Any:
-    def finished(self: Any, group: str = "") -> Any:
-        self._groups[group].queue.reverse()
-        following = original(self, group)
-        self._groups[group].queue.reverse()
-        return following
+@cache
+def runs() -> Mapping[str, Callable[[int], None]]:
+    """What is run with each seed: the scenarios of a cluster on one node first, which take least time."""
+    from tests.sim.seeds import seeded_tests
 
-    return finished
-
-
-def _one_loan(original: Any) -> Any:
-    def count(entry: Any, borrower: str, count: int) -> None:
-        entry.borrowers = entry.borrowers or {}
-        if count > 0:
-            entry.borrowers[borrower] = 1
-        else:
-            entry.borrowers.pop(borrower, None)
-
-    return count
+    found = dict(judged.RUNS)
+    for name, run in seeded_tests().items():
+        file, _, test = name.partition("::")
+        if any(file.endswith(f"/test_{cluster}.py") for cluster in CLUSTERS) and not test.startswith(TWICE):
+            found[name] = run
+    return found
 
 
-def _takes_nothing(original: Any) -> Any:
-    def grant(self: Any, ticket: Any, now: float) -> None:
-        original(self, ticket, now)
-        self._free.add(ticket.demand)
-
-    return grant
-
-
-def _stays_idle(original: Any) -> Any:
-    def fulfil(self: Any, claim: Any, worker: Any, now: float) -> None:
-        idle = worker.state is worker_pool.WorkerState.IDLE
-        original(self, claim, worker, now)
-        if idle and claim.purpose is worker_pool.Purpose.LEASE:
-            self._make_idle(worker, now)
-
-    return fulfil
-
-
-def _ignores_pins(original: Any) -> Any:
-    def free_if_unused(self: Any, extent: Any, now: float) -> Any:
-        pins, extent.pins = extent.pins, 0
-        freed = original(self, extent, now)
-        extent.pins = pins
-        return freed
-
-    return free_if_unused
-
-
-def _keeps_the_first(original: Any) -> Any:
-    def save(self: Any, actor_id: str, incarnation: int, number: int, data: bytes, *, current: int | None) -> str:
-        if actor_id in self._by_actor and number % 3 == 0:
-            return ""
-        return str(original(self, actor_id, incarnation, number, data, current=current))
-
-    return save
-
-
-def _leaves_under_a_reader(original: Any) -> Any:
-    def written(self: Any, number: int, now: float) -> Any:
-        extent = self._extents[number]
-        pins, extent.pins = extent.pins, 0
-        freed = original(self, number, now)
-        extent.pins = pins
-        return freed
-
-    return written
-
-
-def _forgets_the_file(original: Any) -> Any:
-    def free_if_unused(self: Any, extent: Any, now: float) -> Any:
-        freed = original(self, extent, now)
-        return None if freed is None or not freed.size else dataclasses.replace(freed, on_disk=False)
-
-    return free_if_unused
-
-
-MUTANTS = [
-    Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first),
-    Mutant("ownership counts", "OW-4: a borrower is counted once, however often it was lent to", ownership.Ownership, "_count", _one_loan),
-    Mutant("lease granted twice", "LE-2: what a lease has taken is granted again", leases.LeaseBook, "_grant", _takes_nothing),
-    Mutant("worker for two", "WP-1: a leased worker is still idle, and is leased again", worker_pool.WorkerPool, "_fulfil", _stays_idle),
-    Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins),
-    Mutant("leaves under a reader", "ST-7: it leaves while somebody reads it", object_store.ExtentBook, "written", _leaves_under_a_reader),
-    Mutant("file left", "ST-8: its file is not deleted", object_store.ExtentBook, "_free_if_unused", _forgets_the_file),
-    Mutant("checkpoint lost", "CP-2: an accepted checkpoint is not kept", checkpoints.CheckpointStore, "save", _keeps_the_first),
-]
-
-
-def hunt(mutant: Mutant, seeds: int = SEEDS) -> tuple[str, int, str] | None:
-    """The scenario and the seed that find it, and what they say; None when all seeds pass."""
+def hunt(mutant: Mutant, seeds: int = SEEDS) -> Found | None:
+    """None when all seeds pass."""
+    began = time.monotonic()
     with mutant.planted():
-        for seed in range(seeds):
-            for name, run in judged.RUNS.items():
-                try:
-                    run(seed)
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    return name, seed, f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        for seed, name, run in order(mutant, seeds):
+            try:
+                run(seed)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                says = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+                return Found(name.format(seed), seed, says, time.monotonic() - began)
     return None
 
 
-def main() -> int:
+def order(mutant: Mutant, seeds: int) -> Iterator[tuple[int, str, Callable[[int], None]]]:
+    """What is run: a few seeds of what is near or quick, then all tests with one seed after the other."""
+    tests = runs()
+    first = {name: run for name, run in tests.items() if mutant.near and mutant.near in name} or judged.RUNS
+    few = min(seeds, FIRST_SEEDS)
+    for seed in range(few):
+        for name, run in first.items():
+            yield seed, name, run
+    for seed in range(seeds):
+        for name, run in tests.items():
+            if seed >= few or name not in first:
+                yield seed, name, run
+
+
+def begin() -> None:
+    """Once in each process that hunts."""
+    warnings.simplefilter("error")
+    # What dies there dies on purpose.
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    runs()
+
+
+def _hunt(number: int, seeds: int) -> Found | None:
+    return hunt(MUTANTS[number], seeds)
+
+
+def main(argv: list[str] | None = None) -> int:
     """Hunt, and say what was found."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    escaped = 0
-    for mutant in MUTANTS:
-        if mutant.name.startswith(wanted):
-            found = hunt(mutant)
-            escaped += found is None
-            print(f"{mutant.name} ({mutant.why}): {f'found by {found[0]} with seed {found[1]}: {found[2]}' if found else 'ESCAPED'}")
-    return min(escaped, 1)
+    parser = argparse.ArgumentParser(description="Plant bugs one at a time, and see which are found.")
+    parser.add_argument("name", nargs="?", default="", help="only those whose name begins so")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds to be tried with each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    options = parser.parse_args(argv)
+    wanted = [number for number, mutant in enumerate(MUTANTS) if mutant.name.startswith(options.name)]
+    caught, worst = 0, 0
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
+        for number, found in zip(wanted, pool.map(partial(_hunt, seeds=options.seeds), wanted), strict=True):
+            mutant = MUTANTS[number]
+            if found is None:
+                print(f"{mutant.name} ({mutant.why}): ESCAPED", flush=True)
+                continue
+            caught, worst = caught + 1, max(worst, found.seed)
+            print(f"{mutant.name} ({mutant.why}): {found.taken_s:.0f} s, {found.test} with seed {found.seed}: {found.says}", flush=True)
+    print(f"{caught} of {len(wanted)} planted bugs were found within {options.seeds} seeds; the last of them with seed {worst}", flush=True)
+    return min(len(wanted) - caught, 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 import actorflow as af
 from actorflow.testing import InvariantBroken, SimCluster, World, simulate
 from tests.sim import judged, mutants
+from tests.sim.planted.mutant import Mutant
 
 
 @pytest.mark.parametrize("scenario", judged.QUIET)
@@ -43,7 +44,7 @@ def test_the_same_seed_gives_the_same_trace(scenario: str, sim_seed: int) -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
-def test_the_scenarios_find_planted_bugs(mutant: mutants.Mutant) -> None:
+def test_the_scenarios_find_planted_bugs(mutant: Mutant) -> None:
     assert mutants.hunt(mutant) is not None, f"{mutant.why}: no scenario has noticed"
 
 

@@ -1,0 +1,303 @@
+"""Bugs in policy: what is counted, compared, given back and said to whom."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from actorflow._core.policy import (
+    actors,
+    bundles,
+    checkpoints,
+    leases,
+    liveness,
+    mailbox,
+    object_store,
+    ownership,
+    pulls,
+    worker_pool,
+)
+from tests.sim.planted.mutant import Mutant
+
+
+def _newest_first(original: Any) -> Any:
+    def finished(self: Any, group: str = "") -> Any:
+        self._groups[group].queue.reverse()
+        following = original(self, group)
+        self._groups[group].queue.reverse()
+        return following
+
+    return finished
+
+
+def _one_loan(original: Any) -> Any:
+    def count(entry: Any, borrower: str, count: int) -> None:
+        entry.borrowers = entry.borrowers or {}
+        if count > 0:
+            entry.borrowers[borrower] = 1
+        else:
+            entry.borrowers.pop(borrower, None)
+
+    return count
+
+
+def _takes_nothing(original: Any) -> Any:
+    def grant(self: Any, ticket: Any, now: float) -> None:
+        original(self, ticket, now)
+        self._free.add(ticket.demand)
+
+    return grant
+
+
+def _stays_idle(original: Any) -> Any:
+    def fulfil(self: Any, claim: Any, worker: Any, now: float) -> None:
+        idle = worker.state is worker_pool.WorkerState.IDLE
+        original(self, claim, worker, now)
+        if idle and claim.purpose is worker_pool.Purpose.LEASE:
+            self._make_idle(worker, now)
+
+    return fulfil
+
+
+def _ignores_pins(original: Any) -> Any:
+    def free_if_unused(self: Any, extent: Any, now: float) -> Any:
+        pins, extent.pins = extent.pins, 0
+        freed = original(self, extent, now)
+        extent.pins = pins
+        return freed
+
+    return free_if_unused
+
+
+def _keeps_the_first(original: Any) -> Any:
+    def save(self: Any, actor_id: str, incarnation: int, number: int, data: bytes, *, current: int | None) -> str:
+        if actor_id in self._by_actor and number % 3 == 0:
+            return ""
+        return str(original(self, actor_id, incarnation, number, data, current=current))
+
+    return save
+
+
+def _leaves_under_a_reader(original: Any) -> Any:
+    def written(self: Any, number: int, now: float) -> Any:
+        extent = self._extents[number]
+        pins, extent.pins = extent.pins, 0
+        freed = original(self, number, now)
+        extent.pins = pins
+        return freed
+
+    return written
+
+
+def _forgets_the_file(original: Any) -> Any:
+    def free_if_unused(self: Any, extent: Any, now: float) -> Any:
+        freed = original(self, extent, now)
+        return None if freed is None or not freed.size else dataclasses.replace(freed, on_disk=False)
+
+    return free_if_unused
+
+
+def _one_too_many(original: Any) -> Any:
+    def offer(self: Any, key: Any, call: Any, group: str = "") -> bool:
+        room = self._groups[group]
+        if room.running <= room.limit and not room.queue:  # `<` is right.
+            room.running += 1
+            return True
+        return bool(original(self, key, call, group))
+
+    return offer
+
+
+def _stays_in_line(original: Any) -> Any:
+    def withdraw(self: Any, key: Any) -> Any:
+        for room in self._groups.values():
+            for item in room.queue:
+                if item[0] == key:
+                    return item[1]
+        return None
+
+    return withdraw
+
+
+def _wakes_nobody(original: Any) -> Any:
+    def release(self: Any, ticket: Any) -> None:
+        was = self._dirty
+        original(self, ticket)
+        self._dirty = was
+
+    return release
+
+
+def _lends_for_good(original: Any) -> Any:
+    def take_back_cpu(self: Any, ticket: Any, cpu: int) -> None:
+        self.pool.lent -= cpu
+
+    return take_back_cpu
+
+
+def _frees_nothing_of_the_dead(original: Any) -> Any:
+    def borrower_lost(self: Any, borrower: str) -> list[Any]:
+        for entry in self.entries.values():
+            if entry.borrowers:
+                entry.borrowers.pop(borrower, None)
+        return []
+
+    return borrower_lost
+
+
+def _forgets_to_look(original: Any) -> Any:
+    def unpin(self: Any, entry: Any) -> bool:
+        entry.pins -= 1
+        return False
+
+    return unpin
+
+
+def _idle_and_nobody_knows(original: Any) -> Any:
+    def make_idle(self: Any, worker: Any, now: float) -> None:
+        before = worker.key in self._dirty
+        original(self, worker, now)
+        if not before:
+            self._dirty.pop(worker.key, None)
+
+    return make_idle
+
+
+def _serves_the_first(original: Any) -> Any:
+    def serve(self: Any, now: float) -> Any:
+        served = original(self, now) if len(self._waiters) < 2 else []
+        return served[:1]
+
+    return serve
+
+
+def _pins_of_the_dead(original: Any) -> Any:
+    def client_lost(self: Any, client: str, now: float) -> Any:
+        record = self._clients.get(client)
+        kept = dict(record.pins) if record is not None else {}
+        if record is not None:
+            record.pins = {}
+        freed = original(self, client, now)
+        return [one for one in freed if one.extent not in kept]
+
+    return client_lost
+
+
+def _restarts_for_free(original: Any) -> Any:
+    def restart(self: Any, actor: Any, cause: str, spent: bool, now: float) -> Any:
+        return original(self, actor, cause, False, now)
+
+    return restart
+
+
+def _any_life(original: Any) -> Any:
+    def current(self: Any, actor_id: str, incarnation: int, node_id: str) -> Any:
+        actor = self._actors.get(actor_id)
+        return actor if actor is not None and actor.node_id else None
+
+    return current
+
+
+def _watched_by_one(original: Any) -> Any:
+    def ready(self: Any, *args: Any) -> Any:
+        decisions = original(self, *args)
+        return [dataclasses.replace(one, watchers=one.watchers[:1]) if isinstance(one, actors.Publish) else one for one in decisions]
+
+    return ready
+
+
+def _too_early(original: Any) -> Any:
+    def look(self: Any, now: float) -> Any:
+        silence_s, self._silence_s = self._silence_s, liveness.LEASE_S - 3.0
+        silent = original(self, now)
+        self._silence_s = silence_s
+        return silent
+
+    return look
+
+
+def _never_over(original: Any) -> Any:
+    def answered(self: Any, number: int) -> None:
+        original(self, number)
+        if self.until is not None:
+            self.until += liveness.LEASE_S
+
+    return answered
+
+
+def _one_chunk_short(original: Any) -> Any:
+    def received(self: Any, source: str, name: Any, attempt: int, index: int, length: int, now: float) -> Any:
+        pull = self._present(source, name, attempt)
+        if pull is not None and pull.chunks > 1 and index == pull.chunks - 2 == pull.have:
+            pull.have += 1
+            return [*self._complete(pull), *self._admit()]
+        return original(self, source, name, attempt, index, length, now)
+
+    return received
+
+
+def _not_resumed(original: Any) -> Any:
+    def node_lost(self: Any, node: str, now: float) -> Any:
+        for pull in self._pulls.values():
+            pull.fresh.pop(node, None)
+            pull.busy.pop(node, None)
+        return []
+
+    return node_lost
+
+
+def _keeps_its_lane(original: Any) -> Any:
+    def remove(self: Any, pull: Any) -> None:
+        lane = self._small_lane if pull.small else self._large_lane
+        before = lane.bytes, lane.pulls
+        original(self, pull)
+        lane.bytes, lane.pulls = before
+
+    return remove
+
+
+def _keeps_the_bundle(original: Any) -> Any:
+    def give_back_when_idle(self: Any, reservation: Any) -> Any:
+        take, self._pool.give = self._pool.give, lambda amounts, devices: None
+        try:
+            return original(self, reservation)
+        finally:
+            self._pool.give = take
+
+    return give_back_when_idle
+
+
+MUTANTS = [
+    Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first),
+    Mutant("ownership counts", "OW-4: a borrower is counted once, however often it was lent to", ownership.Ownership, "_count", _one_loan),
+    Mutant("lease granted twice", "LE-2: what a lease has taken is granted again", leases.LeaseBook, "_grant", _takes_nothing),
+    Mutant("worker for two", "WP-1: a leased worker is still idle, and is leased again", worker_pool.WorkerPool, "_fulfil", _stays_idle),
+    Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins),
+    Mutant("leaves under a reader", "ST-7: it leaves while somebody reads it", object_store.ExtentBook, "written", _leaves_under_a_reader),
+    Mutant("file left", "ST-8: its file is not deleted", object_store.ExtentBook, "_free_if_unused", _forgets_the_file),
+    Mutant("checkpoint lost", "CP-2: an accepted checkpoint is not kept", checkpoints.CheckpointStore, "save", _keeps_the_first),
+    Mutant("mailbox limit", "MB-2: one call more than may run is started", mailbox.Mailbox, "offer", _one_too_many),
+    Mutant("mailbox withdraw", "MB-3: a call that was taken out starts all the same", mailbox.Mailbox, "withdraw", _stays_in_line),
+    Mutant("lease wake-up", "who waits is not looked at when a lease ends", leases.LeaseBook, "release", _wakes_nobody),
+    Mutant("lease lent", "LE-1: a CPU that was lent is not taken back", leases.LeaseBook, "_take_back_cpu", _lends_for_good),
+    Mutant("ownership dead", "OW-1: what only a dead process had stays", ownership.Ownership, "borrower_lost", _frees_nothing_of_the_dead),
+    Mutant("ownership pins", "OW-1: the last pin frees nothing", ownership.Ownership, "unpin", _forgets_to_look),
+    Mutant("worker idle", "a worker that is free wakes no claim", worker_pool.WorkerPool, "_make_idle", _idle_and_nobody_knows),
+    Mutant("extent queue", "ST-4: of two that wait none is served", object_store.ExtentBook, "serve", _serves_the_first),
+    Mutant("extent of the dead", "ST-3: pins of a dead process stay", object_store.ExtentBook, "client_lost", _pins_of_the_dead),
+    Mutant("actor restarts", "AC-3: a restart is not counted", actors.ActorTable, "_restart", _restarts_for_free, "supervision"),
+    Mutant("actor life", "AC-6: word of an earlier life is taken for the present one", actors.ActorTable, "_current", _any_life, "actors"),
+    Mutant("actor watchers", "AC-5: only the first who asked is told", actors.ActorTable, "ready", _watched_by_one, "nodes"),
+    Mutant("node too early", "LV-1: a node is given up before its lease is over", liveness.Watch, "look", _too_early, "partitions"),
+    Mutant("node too late", "LV-1: a lease is twice as long", liveness.Lease, "answered", _never_over, "partitions"),
+    Mutant("pull short", "an object is complete one chunk before its last", pulls.PullBook, "received", _one_chunk_short, "transfers"),
+    Mutant(
+        "pull not resumed", "PU-7: no other source is tried when a node is gone",
+        pulls.PullBook, "node_lost", _not_resumed, "transfers",
+    ),
+    Mutant("pull lane", "PU-1: what has ended counts as under way", pulls.PullBook, "_remove", _keeps_its_lane, "transfers"),
+    Mutant(
+        "bundle kept", "BL-1: a bundle's room is not given back",
+        bundles.Bundles, "_give_back_when_idle", _keeps_the_bundle, "placement_groups",
+    ),
+]
