@@ -12,6 +12,8 @@ WORK_S = 3.0
 """Operations begin within this time."""
 LONG_S = 14.0
 """Within this time a node that is cut off is given up."""
+LATENCIES_MS = (0.3, 0.3, 0.3, 3, 20)
+"""Of links: as within a machine, a building, a continent. The slower, the more is under way when something breaks."""
 CHECKED_EVERY = 8
 """Of so many seeds one has its books looked at after each step that changes them."""
 
@@ -24,12 +26,12 @@ def draw(seed: int) -> Plan:
     room = Room(len(nodes), int(nodes[0]["cpus"]))
     drivers = tuple(_driver(rng, room, scheme) for _ in range(rng.choice([1, 1, 2, 2, 3])))
     owner_dies = rng.random() < 0.03
-    faults = _faults(rng, room, scheme, len(drivers))
+    faults = _faults(rng, room, scheme, drivers)
     if owner_dies:
         faults.append(Step(round(rng.random() * WORK_S, 3), "kill-owner"))
     faults.sort(key=lambda fault: fault.at)
     heal = LONG_S if any(fault.verb in ("cut", "pause-machine") and float(fault.args["seconds"]) > 6 for fault in faults) else WORK_S + 1.0
-    args: Args = {"scheme": scheme, "heal": heal, "books": int(seed % CHECKED_EVERY == 0), "prestart": rng.randrange(3)}
+    args: Args = {"scheme": scheme, "heal": heal, "books": int(seed % CHECKED_EVERY == 0), "prestart": rng.randrange(3), "latency": rng.choice(LATENCIES_MS)}
     return Plan(seed, args, nodes, drivers, tuple(faults))
 
 
@@ -40,19 +42,27 @@ def _node(rng: random.Random) -> Args:
 def _driver(rng: random.Random, room: Room, scheme: str) -> Driver:
     outside = int(scheme == "tcp" and rng.random() < 0.25)
     verbs = list(VERBS.values())
-    chosen = rng.choices(verbs, [verb.weight for verb in verbs], k=rng.randrange(3, 9))
+    chosen = rng.choices(verbs, [verb.weight for verb in verbs], k=rng.randrange(5, 21))
     steps = [Step(round(rng.random() * WORK_S, 3), verb.name, verb.draw(rng, room)) for verb in chosen]
     steps.sort(key=lambda step: step.at)
     return Driver({"outside": outside, "inline": int(not outside and rng.random() < 0.3)}, tuple(steps))
 
 
-def _faults(rng: random.Random, room: Room, scheme: str, drivers: int) -> list[Step]:
-    able = [fault for fault in FAULTS.values() if _is_possible(fault, room, scheme, drivers)]
+def _faults(rng: random.Random, room: Room, scheme: str, drivers: tuple[Driver, ...]) -> list[Step]:
+    able = [fault for fault in FAULTS.values() if _is_possible(fault, room, scheme, len(drivers))]
     # Many of one kind show other things than a few of each.
     if rng.random() < 0.3:
         able = rng.sample(able, min(2, len(able)))
-    chosen = rng.choices(able, [fault.weight or 0.001 for fault in able], k=rng.choice([0, 1, 2, 3, 4, 6, 8]))
-    return [Step(round(rng.random() * WORK_S, 3), fault.name, fault.draw(rng, room)) for fault in chosen]
+    chosen = rng.choices(able, [fault.weight or 0.001 for fault in able], k=rng.choice([0, 1, 2, 4, 6, 8, 12]))
+    begins = [step.at for driver in drivers for step in driver.steps]
+    return [Step(_moment(rng, begins), fault.name, fault.draw(rng, room)) for fault in chosen]
+
+
+def _moment(rng: random.Random, begins: list[float]) -> float:
+    """Any, or soon after something has begun: that is when most is under way."""
+    if rng.random() < 0.4:
+        return round(rng.random() * WORK_S, 3)
+    return round(min(rng.choice(begins) + rng.random() ** 2 * rng.choice([0.02, 0.1, 0.5]), WORK_S), 3)
 
 
 def _is_possible(fault: Fault, room: Room, scheme: str, drivers: int) -> bool:

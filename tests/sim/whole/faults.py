@@ -67,13 +67,16 @@ def kill_worker(whole: Whole, a: Any) -> bool:
 
 @fault("fail-spawn", 2, lambda rng, room: {"node": rng.randrange(room.nodes)})
 def fail_spawn(whole: Whole, a: Any) -> bool:
+    """Once for each node: three in a row are an error that is told."""
     node = whole.node(a["node"])
-    if node is not None:
-        node.processes.fail_next_spawn()
-    return node is not None
+    if node is None or node.name in whole.spawns_failed:
+        return False
+    whole.spawns_failed.add(node.name)
+    node.processes.fail_next_spawn()
+    return True
 
 
-@fault("kill-driver", 1, lambda rng, room: {"pick": _pick(rng)}, "guest")
+@fault("kill-driver", 3, lambda rng, room: {"pick": _pick(rng)}, "guest")
 def kill_driver(whole: Whole, a: Any) -> bool:
     living = [driver for driver in whole.drivers if driver.host.alive and not driver.ended]
     victim = _picked(living, a["pick"])
@@ -103,7 +106,7 @@ def pause_node(whole: Whole, a: Any) -> bool:
     return _pause(whole, [node.host] if node is not None else [], a["seconds"])
 
 
-@fault("pause-machine", 1, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.5 + rng.random() * 12, 3)}, "tcp")
+@fault("pause-machine", 2, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.5 + rng.random() * 12, 3)}, "tcp")
 def pause_machine(whole: Whole, a: Any) -> bool:
     """With all that runs there, and perhaps for longer than its lease."""
     node = whole.node(a["node"])
@@ -142,7 +145,7 @@ def _on(whole: Whole, node: SimNode) -> list[Host]:
     return [node.host, *(host for host in workers if host.alive)]
 
 
-@fault("cut", 2, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.1 + rng.random() ** 2 * 14, 3)}, "tcp")
+@fault("cut", 3, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.1 + rng.random() ** 2 * 14, 3)}, "tcp")
 def cut(whole: Whole, a: Any) -> bool:
     """A machine hears nobody and is heard by nobody."""
     node = whole.node(a["node"])
@@ -180,6 +183,28 @@ def reset(whole: Whole, a: Any) -> bool:
     return ends is not None
 
 
+@fault("reset-host", 3, lambda rng, room: {"pick": _pick(rng)}, "reset")
+def reset_host(whole: Whole, a: Any) -> bool:
+    """All connections of one process at one time."""
+    host = _picked(whole.world.living(), a["pick"])
+    up = [ends for ends in whole.world.fabric.connections() if host in (ends[0].host, ends[1].host)]
+    for ends in up:
+        if not (ends[0].closed or ends[1].closed):
+            whole.world.fabric.reset(ends[0])
+    return bool(up)
+
+
+@fault("lose-head", 3, lambda rng, room: {"node": rng.randrange(room.nodes)})
+def lose_head(whole: Whole, a: Any) -> bool:
+    """A node gives up its connection to the head: to the head it is lost, and joins again."""
+    node = whole.node(a["node"])
+    if node is None:
+        return False
+    core: Any = node.node
+    node.host.loop.call_soon_threadsafe(lambda: core._head._peer.close(abort=True))
+    return True
+
+
 @fault("slow", 4, lambda rng, room: {"pick": _pick(rng), "by": round(rng.random() ** 2, 3), "seconds": round(rng.random() * 3, 3)})
 def slow(whole: Whole, a: Any) -> bool:
     ends = _picked(whole.world.fabric.connections(), a["pick"])
@@ -202,7 +227,7 @@ def fail_writes(whole: Whole, a: Any) -> bool:
     return node is not None
 
 
-@fault("fail-reads", 1, lambda rng, room: {"node": rng.randrange(room.nodes), "count": rng.randrange(1, 3)})
+@fault("fail-reads", 2, lambda rng, room: {"node": rng.randrange(room.nodes), "count": rng.randrange(1, 3)})
 def fail_reads(whole: Whole, a: Any) -> bool:
     node = whole.node(a["node"])
     if node is not None:
@@ -211,7 +236,7 @@ def fail_reads(whole: Whole, a: Any) -> bool:
     return node is not None
 
 
-@fault("lose-files", 1, lambda rng, room: {"node": rng.randrange(room.nodes)})
+@fault("lose-files", 2, lambda rng, room: {"node": rng.randrange(room.nodes)})
 def lose_files(whole: Whole, a: Any) -> bool:
     """Somebody deletes what is on the disk: what a call has made is made again, and what was put is lost."""
     node = whole.node(a["node"])

@@ -21,7 +21,7 @@ class Figure:
         self.failed = 0
         self.virtual_s = 0.0
         self.steps = 0
-        self.steps_most = 0
+        self.steps_most = (0, 0)
         self.operations: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.markers: Counter[str] = Counter()
@@ -33,7 +33,7 @@ class Figure:
         self.failed += bool(outcome.violations)
         self.virtual_s += outcome.virtual_s
         self.steps += outcome.steps
-        self.steps_most = max(self.steps_most, outcome.steps)
+        self.steps_most = max(self.steps_most, (outcome.steps, outcome.plan.seed))
         self.operations += outcome.operations
         self.faults += outcome.faults
         # In how many runs it was seen.
@@ -51,7 +51,7 @@ class Figure:
         bad = self.bad
         return [
             f"seeds        {self.seeds}, of which {self.failed} failed",
-            f"virtual time {self.virtual_s / 3600:.1f} hours, {self.steps} steps, {self.steps // max(self.seeds, 1)} a seed, {self.steps_most} at most",
+            f"virtual time {self.virtual_s / 3600:.1f} hours, {self.steps} steps, {self.steps // max(self.seeds, 1)} a seed, {self.steps_most[0]} at most (seed {self.steps_most[1]})",
             f"operations   {self.operations.total()}: {_listed(self.operations)}",
             f"faults       {self.faults.total()}: {_listed(self.faults)}",
             f"markers      {reached} of {len(MARKERS)} reached" + (f"; missing: {', '.join(missing)}" if missing else ""),

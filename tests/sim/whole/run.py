@@ -84,13 +84,17 @@ class Whole:
 
     def __init__(self, plan: Plan, *, detail: bool = False) -> None:
         self.plan = plan
-        self.world = World(plan.seed, links=LinkProfile(), steps_max=STEPS_MAX, detail=detail)
+        latency_s = float(plan.args.get("latency", 0.3)) / 1000
+        links = LinkProfile(latency_min_s=latency_s / 15, latency_max_s=latency_s)
+        self.world = World(plan.seed, links=links, steps_max=STEPS_MAX, detail=detail)
         self.history = History(lambda: self.world.now)
         self.register = Register(self.history)
         self.lenient = False
         """The cluster ended with its owner: every call may end in an error of ours."""
         self.objects_lost = False
         """A disk has lost what was there: what nobody can make again may be lost."""
+        self.spawns_failed: set[str] = set()
+        """Nodes on which a worker did not come up."""
         self.seen = Seen()
         self.cluster = self.register.cluster = self._make_cluster()
         self.places = [self.cluster.nodes[0], *(self._add(node) for node in plan.nodes[1:])]

@@ -22,7 +22,7 @@ LOST = (af.WorkerCrashedError, af.NodeDiedError)
 """What a task without retries may end in."""
 GONE = (af.ActorDiedError, af.ActorUnavailableError)
 SIZES = (110_000, 150_000, 250_000, 400_000)
-MS = (0, 0, 10, 50, 200)
+MS = (0, 0, 10, 50, 200, 500)
 
 
 class OneOf:
@@ -179,13 +179,18 @@ async def timeout(program: Program, a: Any, call: int) -> Any:
 
 @verb(
     4,
-    lambda rng, room: {"what": rng.choice(["direct", "ref", "below", "actor"]), "after": round(rng.random() * 0.3, 3), "ms": rng.choice([10, 200, 2000])},
+    lambda rng, room: {"what": rng.choice(["direct", "ref", "below", "actor", "queued"]), "after": round(rng.random() * 0.3, 3), "ms": rng.choice([10, 200, 2000])},
     lambda a: OneOf("cancelled", "done"),
+    lambda a: GONE if a["what"] == "queued" else (),
 )
 async def cancel(program: Program, a: Any, call: int) -> Any:
     """What it has begun it ends (WH-6)."""
     key = f"nap {call}"
-    target = {"below": work.nap_below, "actor": program.actor("sturdy", 0).nap}.get(a["what"], work.nap)
+    before: list[Any] = []
+    target: Any = {"below": work.nap_below, "actor": program.actor("sturdy", 0).nap}.get(a["what"], work.nap)
+    if a["what"] == "queued":
+        target = program.actor("slow", 0).nap
+        before = [target.remote(f"before {key} {number}", 0.1) for number in range(2)]
     if a["what"] == "direct":
         running = asyncio.ensure_future(target(key, _seconds(a)))
         await asyncio.sleep(a["after"])
@@ -202,6 +207,8 @@ async def cancel(program: Program, a: Any, call: int) -> Any:
             found = await ref
         except af.TaskCancelledError:
             return "cancelled"
+        finally:
+            await af.wait(before, num_returns=len(before)) if before else None
     return "done" if found == key else found
 
 
@@ -212,7 +219,7 @@ async def cancel(program: Program, a: Any, call: int) -> Any:
     4,
     lambda rng, room: {
         "of": rng.choice(["task", "task", "actor", "large"]),
-        "until": rng.choice([1, 5, 20]),
+        "until": rng.choice([1, 5, 20, 40]),
         "take": rng.choice([0, 0, 3]),
         "ms": rng.choice(MS),
         "on": _node(rng, room),
@@ -297,18 +304,18 @@ async def supervise(program: Program, a: Any, call: int) -> Any:
 @verb(
     8,
     lambda rng, room: {
-        "how": rng.choice(["put", "made", "made", "of-actor", "owned"]),
+        "how": rng.choice(["put", "made", "made", "of-actor", "owned", "owned-by-task"]),
         "read": rng.choice(["here", "task", "borrowed", "actor", "lent"]),
         "byte": rng.randrange(1, 200),
         "size": rng.choice(SIZES),
         "readers": rng.randrange(1, 4),
-        "rest": rng.choice([0, 0, 0.5]),
+        "rest": rng.choice([0, 0, 0.5, 1]),
         "on": _node(rng, room),
         "to": _node(rng, room),
     },
     lambda a: [a["byte"]] * a["readers"],
     # What an actor has made is not made again, and what it owns dies with it.
-    lambda a: (af.ObjectLostError,) if a["how"] in ("of-actor", "owned") else (),
+    lambda a: (af.ObjectLostError,) if a["how"] in ("of-actor", "owned", "owned-by-task") else (),
 )
 async def bulk(program: Program, a: Any, call: int) -> Any:
     """A large value is made somewhere and read somewhere else, by several at a time."""
@@ -319,8 +326,10 @@ async def bulk(program: Program, a: Any, call: int) -> Any:
         box = [work.make.options(**program.options(a)).remote(byte, size)]
     elif a["how"] == "of-actor":
         box = [program.actor("sturdy", 0, a["on"]).give.remote(byte, size)]
-    else:
+    elif a["how"] == "owned":
         box = await program.actor("sturdy", 0, a["on"]).own(byte, size)
+    else:
+        box = await work.own.options(**program.options(a))(byte, size)
     if a["rest"]:
         await af.wait(box)
         await asyncio.sleep(a["rest"])
@@ -345,7 +354,7 @@ async def _read(program: Program, a: Any, box: list[Any]) -> int:
         "how": rng.choice(["put", "made"]),
         "items": rng.randrange(6, 14),
         "size": rng.choice(SIZES),
-        "rest": rng.choice([0, 0.3]),
+        "rest": rng.choice([0, 0.3, 1]),
         "on": _node(rng, room),
     },
     lambda a: list(range(1, a["items"] + 1)),
@@ -364,6 +373,18 @@ async def hoard(program: Program, a: Any, call: int) -> Any:
     return found
 
 
+@verb(
+    3,
+    lambda rng, room: {"byte": rng.randrange(1, 200), "size": rng.choice([400_000, 700_000]), "on": rng.randrange(room.nodes)},
+    lambda a: [a["byte"]] * 4,
+)
+async def broadcast(program: Program, a: Any, call: int) -> Any:
+    """All nodes read it at one time, and have it from one another."""
+    ref = work.make.options(**program.options(a)).remote(a["byte"], a["size"])
+    await af.wait([ref])
+    return await asyncio.gather(*(work.look.options(**program.options({"on": number}))(ref, 0.1) for number in range(4)))
+
+
 # -- placement groups
 
 
@@ -375,7 +396,7 @@ async def hoard(program: Program, a: Any, call: int) -> Any:
         "strategy": rng.choice(["PACK", "SPREAD", "SPREAD", "STRICT_PACK"] if room.nodes == 1 else ["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]),
         "tasks": rng.randrange(1, 4),
         "actor": rng.randrange(2),
-        "ms": rng.choice(MS),
+        "ms": rng.choice([0, 50, 500, 1000]),
     },
     lambda a: [2 * n for n in range(a["tasks"] + a["actor"])],
     lambda a: (af.PlacementGroupUnschedulableError,),

@@ -109,6 +109,12 @@ async def make(byte: int, size: int) -> Blob:
 
 
 @af.remote(max_retries=-1)
+async def own(byte: int, size: int) -> list[Any]:
+    """Its worker owns it, and may not leave while somebody else has a reference."""
+    return [await af.put(blob(byte, size))]
+
+
+@af.remote(max_retries=-1)
 async def look(value: Blob, seconds: float = 0.0) -> int:
     found = weight(value)
     await asyncio.sleep(seconds)
@@ -149,6 +155,11 @@ class Slow(af.Actor, num_cpus=0, max_restarts=-1):
         if seconds:
             af.sync(asyncio.sleep(seconds))
         return number * 2
+
+    def nap(self, key: str, seconds: float) -> str:
+        """`def` code of an actor is not torn, so it has no witness; what waits behind it can be cancelled."""
+        af.sync(asyncio.sleep(seconds))
+        return key
 
 
 class Sturdy(af.Actor, num_cpus=0, max_restarts=-1, max_task_retries=-1):
@@ -211,8 +222,8 @@ class Keeper(af.Actor, num_cpus=0, max_restarts=-1, max_task_retries=-1, checkpo
         self.kept = kept
 
 
-class Member(af.Actor, num_cpus=0, max_task_retries=-1):
-    """Supervised: it has no restarts of its own."""
+class Member(af.Actor, num_cpus=0, max_restarts=-1, max_task_retries=-1):
+    """Supervised; its own restarts are for the time before that."""
 
     async def call(self, number: int, seconds: float) -> int:
         await asyncio.sleep(seconds)
