@@ -138,6 +138,17 @@ def kill_node(whole: Whole, a: Any) -> bool:
     return True
 
 
+@fault("stop-node", 2, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "back": round(rng.random() * 3, 3)}, "nodes")
+def stop_node(whole: Whole, a: Any) -> bool:
+    """It ends in order, as by `actorflow stop`; after a while another one takes its place."""
+    node = whole.node(a["node"])
+    if node is None:
+        return False
+    node.end("it is stopped")
+    node.host.on_end.append(lambda host: whole.world.at_time(whole.world.now + a["back"], lambda: whole.replace(a["node"])))
+    return True
+
+
 def _on(whole: Whole, node: SimNode) -> list[Host]:
     core = node.node
     assert core is not None
