@@ -36,7 +36,7 @@ def draw(seed: int) -> Plan:
 
 
 def _node(rng: random.Random) -> Args:
-    return {"cpus": rng.choice([1, 2, 2, 3]), "store": rng.choice(["1MiB", "2MiB", "4MiB", "16MiB"])}
+    return {"cpus": rng.choice([1, 2, 2, 3]), "store": rng.choice(["2MiB", "2MiB", "4MiB", "16MiB"])}
 
 
 def _driver(rng: random.Random, room: Room, scheme: str) -> Driver:

@@ -207,11 +207,12 @@ def reset_host(whole: Whole, a: Any) -> bool:
 
 @fault("lose-head", 3, lambda rng, room: {"node": rng.randrange(room.nodes)})
 def lose_head(whole: Whole, a: Any) -> bool:
-    """A node gives up its connection to the head: to the head it is lost, and joins again."""
+    """A node gives up its connection to the head: to the head it is lost, and joins again. Meanwhile what it runs goes on."""
     node = whole.node(a["node"])
     if node is None:
         return False
     core: Any = node.node
+    whole.node_gave_head_up = True
     node.host.loop.call_soon_threadsafe(lambda: core._head._peer.close(abort=True))
     return True
 

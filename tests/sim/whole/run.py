@@ -24,7 +24,6 @@ from typing import Any, Self
 
 import actorflow as af
 from actorflow.testing import (
-    ALWAYS,
     Check,
     History,
     InvariantBroken,
@@ -34,6 +33,9 @@ from actorflow.testing import (
     World,
     at_most_once_where,
     errors_allowed_by,
+    one_live_incarnation,
+    one_terminal_result,
+    per_caller_order,
     values_match,
 )
 from actorflow.testing.cluster import SimCluster, SimDriver
@@ -93,6 +95,8 @@ class Whole:
         """The cluster ended with its owner: every call may end in an error of ours."""
         self.objects_lost = False
         """A disk has lost what was there: what nobody can make again may be lost."""
+        self.node_gave_head_up = False
+        """Then an actor may live twice until the node has joined again (`lose-head`)."""
         self.spawns_failed: set[str] = set()
         """Nodes on which a worker did not come up."""
         self.seen = Seen()
@@ -217,8 +221,11 @@ class Whole:
         for driver in self.drivers:
             if self.cluster.node_host.alive is False and driver.host.alive is False:
                 self.history.caller_died(driver.host.name)
+        lives = () if self.node_gave_head_up else (one_live_incarnation,)
         checks: tuple[Check, ...] = (
-            *ALWAYS,
+            one_terminal_result,
+            per_caller_order,
+            *lives,
             values_match(lambda call: VERBS[call.name].expected(call.args[0].args)),
             errors_allowed_by(self._may_raise),
             at_most_once_where(lambda call: VERBS[call.name].once(call.args[0].args)),

@@ -225,7 +225,8 @@ async def cancel(program: Program, a: Any, call: int) -> Any:
         "on": _node(rng, room),
     },
     lambda a: list(range(a["take"] or a["until"]))[: a["until"]] if a["of"] != "large" else [7] * min(a["until"], 4),
-    lambda a: GONE if a["of"] == "actor" else (),
+    # What a stream has given is not made again.
+    lambda a: {"actor": GONE, "large": (af.ObjectLostError,)}.get(a["of"], ()),
 )
 async def stream(program: Program, a: Any, call: int) -> Any:
     """In order, each once (WH-4); with `take` it is left early."""
@@ -375,7 +376,7 @@ async def hoard(program: Program, a: Any, call: int) -> Any:
 
 @verb(
     3,
-    lambda rng, room: {"byte": rng.randrange(1, 200), "size": rng.choice([400_000, 700_000]), "on": rng.randrange(room.nodes)},
+    lambda rng, room: {"byte": rng.randrange(1, 200), "size": rng.choice([200_000, 400_000, 600_000]), "on": rng.randrange(room.nodes)},
     lambda a: [a["byte"]] * 4,
 )
 async def broadcast(program: Program, a: Any, call: int) -> Any:
