@@ -15,7 +15,7 @@ from tests.sim.whole.draw import draw
 from tests.sim.whole.faults import FAULTS
 from tests.sim.whole.figure import Figure, kind_of
 from tests.sim.whole.markers import MARKERS, Marker
-from tests.sim.whole.plan import Driver, Plan, PlanError, Step, parse
+from tests.sim.whole.plan import Args, Driver, Plan, PlanError, Step, parse
 from tests.sim.whole.run import Outcome, run
 from tests.sim.whole.shrink import Shrinker, lines_of, without
 from tests.sim.whole.verbs import VERBS
@@ -143,7 +143,7 @@ def test_a_planted_bug_is_found_and_shrunk(mutant: Mutant) -> None:
 def plan_of(operations: int, faults: int) -> Plan:
     steps = tuple(Step(float(number), "task", {"number": number}) for number in range(operations))
     strikes = tuple(Step(float(number), "kill-worker", {"pick": number}) for number in range(faults))
-    nodes = ({"cpus": 1}, {"cpus": 2})
+    nodes: tuple[Args, ...] = ({"cpus": 1}, {"cpus": 2})
     return Plan(1, {"scheme": "tcp"}, nodes, (Driver({"outside": 1}, steps), Driver({"outside": 0}, steps[:2])), strikes)
 
 
@@ -163,7 +163,12 @@ def test_shrinking_leaves_what_is_needed_and_nothing_else() -> None:
 
 def test_sh_2_shrinking_stops_at_its_bound() -> None:
     asked: list[Plan] = []
-    shrinker = Shrinker(lambda plan: bool(asked.append(plan)), runs_max=7)
+
+    def passes_always(plan: Plan) -> bool:
+        asked.append(plan)
+        return False
+
+    shrinker = Shrinker(passes_always, runs_max=7)
     plan = plan_of(30, 30)
     assert shrinker.shrink(plan) == plan
     assert len(asked) == 7

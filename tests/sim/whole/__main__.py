@@ -23,6 +23,7 @@ from tests.sim.whole.plan import Plan, PlanError
 from tests.sim.whole.run import run
 from tests.sim.whole.shrink import Shrinker
 
+
 def run_one(plan: Plan, command: str, *, detail: bool) -> int:
     """Run one plan, and say what came of it."""
     outcome = run(plan, detail=detail)
@@ -64,7 +65,9 @@ def main() -> int:
     parser.add_argument("--known", action="store_true", help="the seeds and plans that ever failed, first")
     options = parser.parse_args()
     if options.seed is None and options.plan is None:
-        seeds = list(dict.fromkeys([*(again.failed_seeds() if options.known else ()), *range(options.first, options.first + options.seeds)]))
+        seeds = list(
+            dict.fromkeys([*(again.failed_seeds() if options.known else ()), *range(options.first, options.first + options.seeds)])
+        )
         figure = run_many(seeds, options.jobs)
         print("\n".join([*(figure.rare() if options.rare else ()), *figure.lines()]), flush=True)
         return min(figure.failed, 1)
@@ -72,7 +75,9 @@ def main() -> int:
         plan = draw(options.seed) if options.plan is None else again.read(options.plan.read_text())
     except PlanError as error:
         parser.error(f"{options.plan}: {error}")
-    command = f"python -m tests.sim.whole --seed {options.seed}" if options.plan is None else f"python -m tests.sim.whole --plan {options.plan}"
+    command = (
+        f"python -m tests.sim.whole --seed {options.seed}" if options.plan is None else f"python -m tests.sim.whole --plan {options.plan}"
+    )
     if options.show:
         print(plan, end="")
         return 0

@@ -1,6 +1,6 @@
 """The books of a run are in order: after each step that changes one of them, or when somebody asks.
 
-    WH-5  every book agrees with itself, and no node has lent more than it has
+WH-5  every book agrees with itself, and no node has lent more than it has
 """
 
 from __future__ import annotations

@@ -31,7 +31,13 @@ def draw(seed: int) -> Plan:
         faults.append(Step(round(rng.random() * WORK_S, 3), "kill-owner"))
     faults.sort(key=lambda fault: fault.at)
     heal = LONG_S if any(fault.verb in ("cut", "pause-machine") and float(fault.args["seconds"]) > 6 for fault in faults) else WORK_S + 1.0
-    args: Args = {"scheme": scheme, "heal": heal, "books": int(seed % CHECKED_EVERY == 0), "prestart": rng.randrange(3), "latency": rng.choice(LATENCIES_MS)}
+    args: Args = {
+        "scheme": scheme,
+        "heal": heal,
+        "books": int(seed % CHECKED_EVERY == 0),
+        "prestart": rng.randrange(3),
+        "latency": rng.choice(LATENCIES_MS),
+    }
     return Plan(seed, args, nodes, drivers, tuple(faults))
 
 

@@ -51,7 +51,7 @@ def _pick(rng: random.Random) -> float:
 
 
 def _picked(many: Sequence[T], pick: float) -> T | None:
-    return many[int(pick * len(many))] if many else None
+    return many[min(int(pick * len(many)), len(many) - 1)] if many else None
 
 
 # -- processes
@@ -106,7 +106,9 @@ def pause_node(whole: Whole, a: Any) -> bool:
     return _pause(whole, [node.host] if node is not None else [], a["seconds"])
 
 
-@fault("pause-machine", 2, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.5 + rng.random() * 12, 3)}, "tcp")
+@fault(
+    "pause-machine", 2, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.5 + rng.random() * 12, 3)}, "tcp"
+)
 def pause_machine(whole: Whole, a: Any) -> bool:
     """With all that runs there, and perhaps for longer than its lease."""
     node = whole.node(a["node"])
@@ -145,7 +147,11 @@ def stop_node(whole: Whole, a: Any) -> bool:
     if node is None:
         return False
     node.end("it is stopped")
-    node.host.on_end.append(lambda host: whole.world.at_time(whole.world.now + a["back"], lambda: whole.replace(a["node"])))
+
+    def ended(host: Host) -> None:
+        whole.world.at_time(whole.world.now + a["back"], lambda: whole.replace(a["node"]))
+
+    node.host.on_end.append(ended)
     return True
 
 

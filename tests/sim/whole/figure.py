@@ -48,14 +48,16 @@ class Figure:
         """The figure."""
         missing = self.missing()
         reached = len(MARKERS) - len(missing)
-        bad = self.bad
+        most, of = self.steps_most
+        steps = f"{self.steps} steps, {self.steps // max(self.seeds, 1)} a seed, {most} at most (seed {of})"
+        bad = ", ".join(f"{kind} {self.bad[kind]}" for kind in ("wrong", "lost", "duplicated", "hung", "left", "other"))
         return [
             f"seeds        {self.seeds}, of which {self.failed} failed",
-            f"virtual time {self.virtual_s / 3600:.1f} hours, {self.steps} steps, {self.steps // max(self.seeds, 1)} a seed, {self.steps_most[0]} at most (seed {self.steps_most[1]})",
+            f"virtual time {self.virtual_s / 3600:.1f} hours, {steps}",
             f"operations   {self.operations.total()}: {_listed(self.operations)}",
             f"faults       {self.faults.total()}: {_listed(self.faults)}",
             f"markers      {reached} of {len(MARKERS)} reached" + (f"; missing: {', '.join(missing)}" if missing else ""),
-            f"wrong {bad['wrong']}, lost {bad['lost']}, duplicated {bad['duplicated']}, hung {bad['hung']}, left {bad['left']}, other {bad['other']}",
+            bad,
         ]
 
     def rare(self) -> list[str]:

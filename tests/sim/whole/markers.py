@@ -1,6 +1,6 @@
 """The rare paths that the seeds are to reach, by name, and how each of them is seen. What no seed reaches is not tested, and is named.
 
-    MK-1  after enough seeds every marker was seen
+MK-1  after enough seeds every marker was seen
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ MARKERS: tuple[Marker, ...] = (
     Marker("a call was cancelled before it ran", Mailbox, "withdraw", lambda self, args, result: result is not None),
     Marker("a running call was asked to end", Cancels, "ask", _always),
     Marker("a stream was left early", StreamCalls, "close_stream", lambda self, args, result: not args[0].ended),
-    Marker("a stream went on in another attempt", TaskSubmitter, "_push", lambda self, args, result: _in_the_middle(self, args[1:], result)),
+    Marker(
+        "a stream went on in another attempt", TaskSubmitter, "_push", lambda self, args, result: _in_the_middle(self, args[1:], result)
+    ),
     # objects
     Marker("an object was made again from its lineage", Recovery, "_make_again", _always),
     Marker("arguments of a call were lost", Recovery, "arguments_lost", _result),

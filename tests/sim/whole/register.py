@@ -23,6 +23,8 @@ class Register:
         self.begun: dict[str, Host] = {}
         """Code that says when it ends, however it ends, and the process that it ran in."""
         self._lives = 0
+        self._homes: dict[str, list[tuple[str, Host]]] = {}
+        """The lives of each actor, and the processes that they were in."""
 
     def here(self) -> Host:
         """The process whose code runs."""
@@ -34,6 +36,11 @@ class Register:
         """An actor begins a life, which ends with its process at the latest. Returns its name."""
         self._lives += 1
         life, history = f"life {self._lives}", self.history
+        for before, host in self._homes.get(target, ()):
+            if host.paused:
+                # It was given up while it stood still. It may wake up, and must not run a call any more (CK-4).
+                history.life_ended(target, before)
+        self._homes.setdefault(target, []).append((life, self.here()))
         history.life_began(target, life)
         self.here().on_end.append(lambda host: history.life_ended(target, life))
         return life

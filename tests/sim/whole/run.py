@@ -163,7 +163,7 @@ class Whole:
     def replace(self, number: int) -> None:
         """A node that is dead has another one in its place."""
         number %= len(self.places)
-        if not self.last(number).host.alive and self.cluster.node_host.alive:
+        if not self.last(number).host.alive and self.cluster.node_host.alive and not self.lenient:
             self.places[number] = self._add(self.plan.nodes[number])
 
     # -- the run
@@ -186,7 +186,7 @@ class Whole:
 
     def _begin(self) -> None:
         world, cluster = self.world, self.cluster
-        world.run_until(lambda: self.owner.returned and all(node.node is not None for node in cluster.nodes), LIMIT_S)
+        world.run_until(lambda: self.owner.returned and self._all_have_joined(), LIMIT_S)
         began_at = world.now + LEAD_S
         for number, driver in enumerate(self.plan.drivers):
             name = f"driver-{number}"
@@ -198,6 +198,11 @@ class Whole:
         self.strikes.plan(began_at)
         world.run_for(LEAD_S + float(self.plan.args.get("heal", 0.0)))
         self.strikes.heal()
+
+    def _all_have_joined(self) -> bool:
+        """Every node that lives has a head."""
+        living = [node.node for node in self.cluster.nodes if node.host.alive]
+        return all(node is not None and node._head.ready.done() for node in living)
 
     def programs_are_open(self) -> bool:
         """Some of them have not ended."""
@@ -265,6 +270,8 @@ class Whole:
         """CK-7, and WH-7."""
         cluster, world = self.cluster, self.world
         drivers = list(self.drivers)
+        if not self.lenient:  # Who is about to join would not find a cluster that has ended.
+            world.run_until(self._all_have_joined, LIMIT_S)
         slots = sorted({int(call.args[0].args["slot"]) for call in self.history.calls if call.args[0].args.get("kind") == "named"})
         if cluster.node_host.alive:
             if slots:

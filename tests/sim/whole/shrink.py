@@ -1,7 +1,7 @@
 """From a plan that fails to a small one that fails alike: lines are left out, many at a time and then one by one (delta debugging).
 
-    SH-1  what is returned fails in an invariant that the plan given has failed in
-    SH-2  it takes `runs_max` runs at most
+SH-1  what is returned fails in an invariant that the plan given has failed in
+SH-2  it takes `runs_max` runs at most
 """
 
 from __future__ import annotations

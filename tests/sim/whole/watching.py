@@ -1,7 +1,7 @@
 """Looking into a run without touching the product: methods of its classes are wrapped while a run lasts, and told to whoever looks.
 
-    WT-1  a run that is watched is the run that it would have been: who looks changes nothing and draws nothing
-    WT-2  after the block every class is as it was before
+WT-1  a run that is watched is the run that it would have been: who looks changes nothing and draws nothing
+WT-2  after the block every class is as it was before
 """
 
 from __future__ import annotations
