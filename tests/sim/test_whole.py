@@ -41,7 +41,12 @@ def test_a_seed_that_has_failed(seed: int) -> None:
     passes(draw(seed))
 
 
-@pytest.mark.parametrize("name", list(again.failed_plans()))
+def plan_param(name: str) -> Any:
+    defect = again.open_defect(name)
+    return pytest.param(name, marks=[pytest.mark.xfail(reason=f"not mended yet: {defect}", strict=True)] if defect else [])
+
+
+@pytest.mark.parametrize("name", [plan_param(name) for name in again.failed_plans()])
 def test_a_plan_that_has_failed(name: str) -> None:
     passes(again.failed_plans()[name])
 

@@ -28,9 +28,9 @@ def begin() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-def quietly(what: int | Plan) -> Outcome:
-    """Run a seed or a plan; whatever escapes is a violation too."""
-    plan = draw(what) if isinstance(what, int) else what
+def quietly(what: int | str | Plan) -> Outcome:
+    """Run a seed, a plan that has failed, by its name, or a plan; whatever escapes is a violation too."""
+    plan = draw(what) if isinstance(what, int) else failed_plans()[what] if isinstance(what, str) else what
     faulthandler.dump_traceback_later(HUNG_S, exit=True)
     try:
         return run(plan)
@@ -49,6 +49,12 @@ def failed_seeds() -> list[int]:
     """Every seed that ever failed."""
     lines = (line.partition("#")[0].strip() for line in SEEDS_FILE.read_text().splitlines())
     return [int(line) for line in lines if line]
+
+
+def open_defect(name: str) -> str:
+    """What a plan shows that is not mended yet, from its line `# open: ...`; empty when it is to pass."""
+    first = (PLANS / f"{name}.txt").read_text().partition("\n")[0]
+    return first.removeprefix("# open: ") if first.startswith("# open: ") else ""
 
 
 def failed_plans() -> dict[str, Plan]:
