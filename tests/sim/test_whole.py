@@ -9,8 +9,9 @@ import pytest
 
 from actorflow._core.policy.checkpoints import CheckpointStore
 from actorflow._core.policy.leases import LeaseBook
+from actorflow.testing import Violation
 from tests.sim.mutants import Mutant
-from tests.sim.whole import again
+from tests.sim.whole import again, many
 from tests.sim.whole.draw import draw
 from tests.sim.whole.faults import FAULTS
 from tests.sim.whole.figure import Figure, kind_of
@@ -220,6 +221,19 @@ def test_a_marker_that_nothing_reaches_is_named(monkeypatch: pytest.MonkeyPatch)
     figure.add(outcome)
     assert figure.missing() == ["pigs fly"]
     assert "2 of 3 reached; missing: pigs fly" in "\n".join(figure.lines())
+
+
+def test_many_runs_are_told_and_each_failure_with_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = Outcome(draw(4), [Violation("WH-1", "nothing moves")])
+    monkeypatch.setattr(again, "quietly", lambda what: failed if what == 4 else Outcome(draw(1)))
+    assert [(what, bool(outcome.violations)) for what, outcome in many.run_block([3, 4, "a_plan"])] == [
+        (3, False),
+        (4, True),
+        ("a_plan", False),
+    ]
+    many._tell(4, failed, 1)
+    assert capsys.readouterr().out == "FAILED seed 4: WH-1\n  WH-1: nothing moves\nagain: python -m tests.sim.whole --seed 4\n\n"
+    assert many.command_of("a_plan") == "python -m tests.sim.whole --plan tests/sim/whole/failed_plans/a_plan.txt"
 
 
 def test_what_is_wrong_has_a_name_in_the_figure() -> None:

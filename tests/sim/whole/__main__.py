@@ -65,9 +65,8 @@ def main() -> int:
     parser.add_argument("--known", action="store_true", help="the seeds and plans that ever failed, first")
     options = parser.parse_args()
     if options.seed is None and options.plan is None:
-        seeds = list(
-            dict.fromkeys([*(again.failed_seeds() if options.known else ()), *range(options.first, options.first + options.seeds)])
-        )
+        known = [*(name for name in again.failed_plans() if not again.open_defect(name)), *again.failed_seeds()] if options.known else []
+        seeds = list(dict.fromkeys([*known, *range(options.first, options.first + options.seeds)]))
         figure = run_many(seeds, options.jobs)
         print("\n".join([*(figure.rare() if options.rare else ()), *figure.lines()]), flush=True)
         return min(figure.failed, 1)
@@ -75,9 +74,7 @@ def main() -> int:
         plan = draw(options.seed) if options.plan is None else again.read(options.plan.read_text())
     except PlanError as error:
         parser.error(f"{options.plan}: {error}")
-    command = (
-        f"python -m tests.sim.whole --seed {options.seed}" if options.plan is None else f"python -m tests.sim.whole --plan {options.plan}"
-    )
+    command = f"python -m tests.sim.whole {f'--seed {options.seed}' if options.plan is None else f'--plan {options.plan}'}"
     if options.show:
         print(plan, end="")
         return 0
