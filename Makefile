@@ -7,7 +7,8 @@
 #   make check           ruff, mypy, import-linter
 #   make bench           bench-core, bench-startup and bench-objects; `make peers` first, to measure beside Ray and xoscar
 #   make bench-cluster   calls and transfers between nodes, joins, placement groups
-#   make sim             the simulated scenarios, those of every fault at every step too, then SEEDS of them each, FROM on
+#   make sim             SEEDS whole clusters under faults, each drawn from its seed, FROM on; it says what was reached and what was wrong
+#   make sim-scenarios   the simulated scenarios, those of every fault at every step too, then SCENARIO_SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
 #   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
@@ -18,6 +19,7 @@
 
 PYTHON ?= python3
 SEEDS ?= 1000
+SCENARIO_SEEDS ?= 1000
 RUNNERS ?= 3
 FROM ?= 0
 RUNS ?= 200
@@ -44,7 +46,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test promise-test cancel-test fuzz clean
+.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim sim-scenarios mutants kill-test partition-test promise-test cancel-test chaos fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -95,8 +97,11 @@ bench-cluster: $(STAMP)
 peers: $(PEERS_STAMP)
 
 sim: $(STAMP)
+	@$(PY) -m tests.sim.whole --known --from $(FROM) --seeds $(SEEDS)
+
+sim-scenarios: $(STAMP)
 	@$(PY) -m pytest tests/sim --timeout 0 $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS))
-	@$(PY) -m tests.sim.seeds --from $(FROM) --seeds $(SEEDS)
+	@$(PY) -m tests.sim.seeds --from $(FROM) --seeds $(SCENARIO_SEEDS)
 
 # Bugs planted one at a time; each must be found by the simulated scenarios.
 mutants: $(STAMP)

@@ -1,7 +1,8 @@
 """What every test shares: hypothesis profiles, and the seeds of the simulated scenarios.
 
 A test with an argument called `sim_seed` runs once for each seed, and its id names the seed, so a failure can
-be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim SEEDS=1000` runs many more (tests/sim/seeds.py).
+be repeated: `pytest "path::test[seed=17]" --seeds 18`. `make sim-scenarios SCENARIO_SEEDS=1000` runs many
+more (tests/sim/seeds.py).
 """
 
 import gc
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 SEEDS_DEFAULT = 7
-"""Enough for every rule that goes by the seed, such as each second, third or fifth one; `make sim` runs as many more as it is told."""
+"""Enough for every rule that goes by the seed, such as each second, third or fifth one; `make sim-scenarios` runs as many more as it is told."""
 
 # A busy machine may be slow at any moment, so no example has a deadline; pytest-timeout bounds the test.
 settings.register_profile("default", deadline=None, print_blob=True)

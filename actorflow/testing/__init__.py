@@ -24,8 +24,10 @@ from actorflow.testing.checkers import (
     Check,
     Violation,
     at_most_once,
+    at_most_once_where,
     check,
     errors_allowed,
+    errors_allowed_by,
     one_live_incarnation,
     one_terminal_result,
     per_caller_order,
@@ -49,6 +51,7 @@ from actorflow.testing.host import Host
 from actorflow.testing.leaks import Leftovers, leftovers
 from actorflow.testing.links import LinkProfile
 from actorflow.testing.loop import SimLoop
+from actorflow.testing.memory import SimMemory
 from actorflow.testing.network import SimNetwork, SimStream
 from actorflow.testing.nodes import Cluster
 from actorflow.testing.processes import ProcessProfile, SimProcesses
@@ -79,6 +82,7 @@ __all__ = [
     "SimExecutor",
     "SimFiles",
     "SimLoop",
+    "SimMemory",
     "SimNetwork",
     "SimProcesses",
     "SimSpill",
@@ -91,9 +95,11 @@ __all__ = [
     "Violation",
     "World",
     "at_most_once",
+    "at_most_once_where",
     "block_on",
     "check",
     "errors_allowed",
+    "errors_allowed_by",
     "leftovers",
     "one_live_incarnation",
     "one_terminal_result",

@@ -74,6 +74,20 @@ def errors_allowed(*types: type[BaseException]) -> Check:
     return check
 
 
+def errors_allowed_by(rule: Callable[[Call], tuple[type[BaseException], ...]]) -> Check:
+    """CK-3: make the check that each error is of one of the types that `rule(call)` allows for this call."""
+
+    def check(history: History) -> list[Violation]:
+        return [
+            Violation("CK-3", f"{call} raised {end.error!r}")
+            for call in history.calls
+            for end in call.ends
+            if end.error is not None and not isinstance(end.error, rule(call))
+        ]
+
+    return check
+
+
 def one_live_incarnation(history: History) -> list[Violation]:
     """CK-4: the lives of an actor do not overlap, and calls run only in a living incarnation."""
     found: list[Violation] = []
@@ -113,14 +127,23 @@ def per_caller_order(history: History) -> list[Violation]:
 
 def at_most_once(history: History) -> list[Violation]:
     """CK-6: no call starts twice."""
-    counts: dict[int, int] = {}
-    for execution in history.executions:
-        counts[execution.call] = counts.get(execution.call, 0) + 1
-    return [
-        Violation("CK-6", f"{history.calls[number]} started {count} times")
-        for number, count in counts.items()
-        if count > 1
-    ]
+    return at_most_once_where(lambda call: True)(history)
+
+
+def at_most_once_where(applies: Callable[[Call], bool]) -> Check:
+    """CK-6: make the check that no call to which it applies starts twice."""
+
+    def check(history: History) -> list[Violation]:
+        counts: dict[int, int] = {}
+        for execution in history.executions:
+            counts[execution.call] = counts.get(execution.call, 0) + 1
+        return [
+            Violation("CK-6", f"{history.calls[number]} started {count} times")
+            for number, count in counts.items()
+            if count > 1 and applies(history.calls[number])
+        ]
+
+    return check
 
 
 ALWAYS: tuple[Check, ...] = (one_terminal_result, one_live_incarnation, per_caller_order)

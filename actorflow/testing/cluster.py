@@ -260,7 +260,7 @@ class SimCluster:
         """A node that has given itself up comes back as a new one, as its process does outside."""
         if node.gave_up and self.node_host.alive:
             name = f"node-{len(self.nodes)}"
-            self._start_node(name, settings | {"address": self.address(name)}, arena_bytes)
+            node.successor = self._start_node(name, settings | {"address": self.address(name)}, arena_bytes)
 
     def _settings(
         self, name: str, num_cpus: float, num_gpus: float, memory: int | str, resources: Mapping[str, float] | None

@@ -75,6 +75,8 @@ class Host:
         self.ended_at = 0.0
         self.paused = False
         """True between `pause` and `unpause`."""
+        self.wall_jump_s = 0.0
+        """How far its wall clock has been set; the monotonic one cannot be."""
         self.signal_handlers: dict[int, tuple[SimLoop, Callable[..., object], tuple[Any, ...]]] = {}
         self.ignored_signals: set[int] = set()
         self.on_end: list[Callable[[Host], None]] = []
@@ -108,7 +110,7 @@ class Host:
             network=self.network,
             rng=random.Random(f"{world.seed}/host/{self.name}"),
             monotonic=lambda: world.now + origin_s,
-            wall_time=lambda: world.now + wall_start_s,
+            wall_time=lambda: world.now + wall_start_s + self.wall_jump_s,
             lock=self.lock,
             in_loop_thread=self.in_loop_thread,
         )

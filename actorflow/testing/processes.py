@@ -116,6 +116,10 @@ class SimProcesses:
         """Let the next spawn fail: the node hears of an exit that nobody can explain."""
         self._failures_planned += 1
 
+    def heal(self) -> None:
+        """No spawn fails from now on, but for those that fail by chance."""
+        self._failures_planned = 0
+
     def worker(self, worker_id: str) -> Host | None:
         """The host of a worker; None before its birth."""
         child = self._children.get(worker_id)

@@ -12,6 +12,7 @@ from actorflow._core.node.node import Node
 from actorflow._core.node.tenancy import GIVEN_UP
 from actorflow.testing.arena import SimArena
 from actorflow.testing.host import Host
+from actorflow.testing.memory import SimMemory
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.spill import SimSpill
 from actorflow.testing.world import MACHINE
@@ -44,12 +45,15 @@ class SimNode:
         self.host = world.host(name, machine=machine)
         self.arena = SimArena(arena_bytes, self.host)
         self.spill = SimSpill(self.host, self.arena)
+        self.memory = SimMemory(self.host)
         self.processes = SimProcesses(self.host, lambda spec, host: work(self, spec, host), profile)
         self._settings = settings
         self._begin = begin
         self._ready = ready
         self.gave_up = False
         """It has ended because the head did not answer it any more."""
+        self.successor: SimNode | None = None
+        """The node that it came back as."""
         self._ended: asyncio.Future[str] = self.host.loop.create_future()
 
     def start(self) -> None:
@@ -67,7 +71,7 @@ class SimNode:
     async def _serve(self, host: Host) -> None:
         finish = await self._begin(host) if self._begin is not None else None
         config = NodeConfig(**self._settings, pid=host.pid)
-        self.node = node = Node(host.ports, config, self.processes, self.arena, self._end, self.spill)
+        self.node = node = Node(host.ports, config, self.processes, self.arena, self._end, self.spill, self.memory)
         await node.start()
         if self._ready is not None:
             self._ready()

@@ -1,4 +1,4 @@
-"""Many seeds of every simulated test, in several processes: what `make sim` runs.
+"""Many seeds of every simulated test, in several processes: what `make sim-scenarios` runs.
 
     python -m tests.sim.seeds --seeds 3000
     python -m tests.sim.seeds --seeds 3000 --from 1000 --only "a worker dies"

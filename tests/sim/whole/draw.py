@@ -1,0 +1,78 @@
+"""Plans drawn from seeds. Pure: the same seed gives the same plan, whatever else is drawn from it."""
+
+from __future__ import annotations
+
+import random
+
+from tests.sim.whole.faults import FAULTS, Fault
+from tests.sim.whole.plan import Args, Driver, Plan, Step
+from tests.sim.whole.verbs import VERBS, Room
+
+WORK_S = 3.0
+"""Operations begin within this time."""
+LONG_S = 14.0
+"""Within this time a node that is cut off is given up."""
+LATENCIES_MS = (0.3, 0.3, 0.3, 3, 20)
+"""Of links: as within a machine, a building, a continent. The slower, the more is under way when something breaks."""
+CHECKED_EVERY = 8
+"""Of so many seeds one has its books looked at after each step that changes them."""
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = random.Random(f"plan {seed}")
+    nodes = tuple(_node(rng) for _ in range(rng.choice([1, 2, 2, 3, 3, 4])))
+    scheme = rng.choice(["unix", "tcp", "tcp"])
+    room = Room(len(nodes), int(nodes[0]["cpus"]))
+    drivers = tuple(_driver(rng, room, scheme) for _ in range(rng.choice([1, 1, 2, 2, 3])))
+    owner_dies = rng.random() < 0.03
+    faults = _faults(rng, room, scheme, drivers)
+    if owner_dies:
+        faults.append(Step(round(rng.random() * WORK_S, 3), "kill-owner"))
+    faults.sort(key=lambda fault: fault.at)
+    heal = LONG_S if any(fault.verb in ("cut", "pause-machine") and float(fault.args["seconds"]) > 6 for fault in faults) else WORK_S + 1.0
+    args: Args = {
+        "scheme": scheme,
+        "heal": heal,
+        "books": int(seed % CHECKED_EVERY == 0),
+        "prestart": rng.randrange(3),
+        "latency": rng.choice(LATENCIES_MS),
+    }
+    return Plan(seed, args, nodes, drivers, tuple(faults))
+
+
+def _node(rng: random.Random) -> Args:
+    return {"cpus": rng.choice([1, 2, 2, 3]), "store": rng.choice(["2MiB", "2MiB", "4MiB", "16MiB"])}
+
+
+def _driver(rng: random.Random, room: Room, scheme: str) -> Driver:
+    outside = int(scheme == "tcp" and rng.random() < 0.25)
+    verbs = list(VERBS.values())
+    chosen = rng.choices(verbs, [verb.weight for verb in verbs], k=rng.randrange(5, 21))
+    steps = [Step(round(rng.random() * WORK_S, 3), verb.name, verb.draw(rng, room)) for verb in chosen]
+    steps.sort(key=lambda step: step.at)
+    return Driver({"outside": outside, "inline": int(not outside and rng.random() < 0.3)}, tuple(steps))
+
+
+def _faults(rng: random.Random, room: Room, scheme: str, drivers: tuple[Driver, ...]) -> list[Step]:
+    able = [fault for fault in FAULTS.values() if _is_possible(fault, room, scheme, len(drivers))]
+    # Many of one kind show other things than a few of each.
+    if rng.random() < 0.3:
+        able = rng.sample(able, min(2, len(able)))
+    chosen = rng.choices(able, [fault.weight or 0.001 for fault in able], k=rng.choice([0, 1, 2, 4, 6, 8, 12]))
+    begins = [step.at for driver in drivers for step in driver.steps]
+    return [Step(_moment(rng, begins), fault.name, fault.draw(rng, room)) for fault in chosen]
+
+
+def _moment(rng: random.Random, begins: list[float]) -> float:
+    """Any, or soon after something has begun: that is when most is under way."""
+    if rng.random() < 0.4:
+        return round(rng.random() * WORK_S, 3)
+    return round(min(rng.choice(begins) + rng.random() ** 2 * rng.choice([0.02, 0.1, 0.5]), WORK_S), 3)
+
+
+def _is_possible(fault: Fault, room: Room, scheme: str, drivers: int) -> bool:
+    if not fault.weight:
+        return False
+    needs = {"": True, "nodes": room.nodes > 1, "tcp": scheme == "tcp" and room.nodes > 1, "reset": scheme == "tcp", "guest": drivers > 1}
+    return needs[fault.needs]
