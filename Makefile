@@ -10,6 +10,7 @@
 #   make sim             the simulated scenarios, those of every fault at every step too, then SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
+#   make chaos           SECONDS of killing, stopping and cutting off nodes of a cluster at work, from SEED; SYSTEM=ray for Ray (`make peers`)
 #   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
 #   make cancel-test     CANCELS cancels at random moments
 #   make fuzz            the fuzz targets, at length, and STRANGERS connections to the port of a running cluster
@@ -22,6 +23,9 @@ FROM ?= 0
 RUNS ?= 200
 CANCELS ?= 10000
 ROUNDS ?= 6
+SECONDS ?= 60
+SEED ?=
+SYSTEM ?= actorflow
 STRANGERS ?= 1000000
 BENCH_ARGS ?=
 DRIVER ?=
@@ -42,7 +46,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test partition-test cancel-test fuzz clean
+.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim mutants kill-test chaos partition-test cancel-test fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -102,6 +106,9 @@ mutants: $(STAMP)
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+chaos: $(if $(filter ray,$(SYSTEM)),$(PEERS_STAMP),$(STAMP))
+	@$(if $(filter ray,$(SYSTEM)),$(PEERS)/bin/python,$(PY)) -m actorflow.testing.chaos --system $(SYSTEM) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Cuts both ways, then in one direction at a time.
 partition-test: $(STAMP)

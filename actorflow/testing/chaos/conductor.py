@@ -48,7 +48,7 @@ class ChaosError(Exception):
 
 
 async def conduct(plan: Plan, say: Callable[[str], None]) -> Story:
-    """Do it. `say` is told what happens as it happens. Raises ChaosError, and what the system raises when it does not start."""
+    """Do it. `say` is told what happens as it happens. Raises ChaosError."""
     machines = machines_of(plan.system)
     # Not below TMPDIR: paths of sockets have room for about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="afc-", dir="/tmp", ignore_cleanup_errors=True) as name:
@@ -57,7 +57,7 @@ async def conduct(plan: Plan, say: Callable[[str], None]) -> Story:
         memory = machine.shared_memory(directory)
         left: list[str] = []
         try:
-            address = await machines.start(plan.nodes, plan.cpus, directory)
+            address = await _started(machines, plan, directory)
             say(f"{plan.nodes} nodes of {plan.system} are up")
             async with _program(plan, address, directory) as program:
                 began = time.monotonic()
@@ -75,6 +75,13 @@ async def conduct(plan: Plan, say: Callable[[str], None]) -> Story:
             hung.append(problem)
         notes = read_notes(read_lines(directory / "ledger"))
         return Story(calls, notes, harms, accounts, wrong, hung, left, began, ended)
+
+
+async def _started(machines: Machines, plan: Plan, directory: Path) -> str:
+    try:
+        return await machines.start(plan.nodes, plan.cpus, directory)
+    except Exception as error:
+        raise ChaosError(f"the nodes did not start: {type(error).__name__}: {error}") from error
 
 
 @contextlib.asynccontextmanager

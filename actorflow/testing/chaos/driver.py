@@ -7,6 +7,7 @@ What it has to tell is in its book; the last line says that nothing is missing t
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ async def main(system: str, address: str, ledger: str, book: str, seed: int, han
     await asyncio.to_thread(sys.stdin.readline)
     program.end()
     await running
+    gc.collect()  # What tracebacks of failed calls still hold.
     told.write(left=await verbs.stop())
     told.write(done=True)
     told.close()

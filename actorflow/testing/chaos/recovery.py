@@ -9,8 +9,9 @@ CV-3  The time counts from the beginning of the fault: of what is stopped for tw
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from actorflow.testing.chaos.records import Call, Harm, Note
@@ -25,38 +26,43 @@ class Recovery(NamedTuple):
     seconds: float | None
 
 
-def recoveries(calls: Sequence[Call], notes: Sequence[Note], harms: Sequence[Harm]) -> list[Recovery]:
+def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Harm]) -> list[Recovery]:
     """Of all faults, in their order."""
-    by_target: dict[str, list[Call]] = defaultdict(list)
+    ordered = sorted(harms, key=lambda harm: harm.at)
+    standing: dict[str, list[Call]] = defaultdict(list)
+    tasks: dict[str, Call] = {}
     for call in sorted(calls, key=lambda call: call.began):
         if WORK[call.kind].standing:
-            by_target[call.target].append(call)
-    tasks = {call.call: call for call in calls if call.target == "task" and not WORK[call.kind].errors}
-    found = []
-    for harm in sorted(harms, key=lambda harm: harm.at):
-        found += [Recovery(harm, target, seconds) for target, seconds in _actors(by_target, harm)]
-        found += [Recovery(harm, call, seconds) for call, seconds in _tasks(tasks, notes, harm)]
-    return found
+            standing[call.target].append(call)
+        elif call.target == "task" and not WORK[call.kind].errors:
+            tasks[call.call] = call
+    found = [each for target, made in standing.items() for each in _of_actor(target, made, ordered)]
+    found += _of_tasks(tasks, notes, ordered)
+    return sorted(found, key=lambda each: each.harm.number)
 
 
-def _actors(by_target: dict[str, list[Call]], harm: Harm) -> Iterable[tuple[str, float | None]]:
-    for target, calls in by_target.items():  # CV-1
-        before = [call for call in calls if call.pid and call.ended <= harm.at]
-        after = [call for call in calls if call.began > harm.at]
-        if before and after and max(before, key=lambda call: call.ended).pid in harm.pids:
-            back = [call.ended - harm.at for call in after if not call.error]
-            yield target, min(back, default=None)
+def _of_actor(target: str, calls: Sequence[Call], harms: Iterable[Harm]) -> Iterator[Recovery]:
+    """Its calls are made one after the other, so they end in the order in which they began."""
+    answered = [call for call in calls if not call.error]
+    began, ended = [call.began for call in answered], [call.ended for call in answered]
+    for harm in harms:  # CV-1
+        before, back = bisect_right(ended, harm.at), bisect_right(began, harm.at)
+        if before and answered[before - 1].pid in harm.pids and calls[-1].began > harm.at:
+            yield Recovery(harm, target, ended[back] - harm.at if back < len(answered) else None)
 
 
-def _tasks(tasks: dict[str, Call], notes: Iterable[Note], harm: Harm) -> Iterable[tuple[str, float | None]]:
-    where: dict[str, int] = {}
+def _of_tasks(tasks: Mapping[str, Call], notes: Iterable[Note], harms: Sequence[Harm]) -> Iterator[Recovery]:
+    runs: dict[str, list[Note]] = defaultdict(list)
     for note in notes:
-        if note.what == "run" and note.at <= harm.at and note.call in tasks:
-            where[note.call] = note.pid
-    for name, pid in where.items():  # CV-2
+        if note.what == "run" and note.call in tasks:
+            runs[note.call].append(note)
+    moments = [harm.at for harm in harms]
+    for name, begun in runs.items():  # CV-2
         call = tasks[name]
-        if pid in harm.pids and call.ended > harm.at:
-            yield name, None if call.error else call.ended - harm.at
+        for harm in harms[bisect_left(moments, call.began) : bisect_left(moments, call.ended)]:
+            last = next((note for note in reversed(begun) if note.at <= harm.at), None)
+            if last is not None and last.pid in harm.pids:
+                yield Recovery(harm, name, None if call.error else call.ended - harm.at)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

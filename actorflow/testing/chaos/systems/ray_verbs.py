@@ -48,11 +48,11 @@ class RayVerbs:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
     async def stop(self) -> list[str]:
+        left: list[str] = []
         for _ in range(round(AT_REST_S / POLL_S)):
-            total, free = ray.cluster_resources(), ray.available_resources()
-            if not (
-                left := [f"{free.get(name, 0.0)} of {total[name]} {name} are free" for name in ("CPU",) if free.get(name) != total[name]]
-            ):
+            free, total = ray.available_resources().get("CPU", 0.0), ray.cluster_resources()["CPU"]
+            left = [] if free == total else [f"{free:g} of {total:g} CPU are free"]
+            if not left:
                 break
             await asyncio.sleep(POLL_S)
         ray.shutdown()
