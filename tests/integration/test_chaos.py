@@ -14,25 +14,9 @@ pytestmark = pytest.mark.local_only("it starts and kills nodes of its own on thi
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
-    "--seed",
-    "5",
-    "--seconds",
-    "6",
-    "--kill-every",
-    "1.2",
-    "--node-every",
-    "3",
-    "--stop-every",
-    "2",
-    "--reset-every",
-    "2",
-    "--partition-every",
-    "4",
-    "--lasting",
-    "0.5",
-    "--hang",
-    "30",
-]
+    "--seed", "5", "--seconds", "6", "--kill-every", "1.2", "--node-every", "3", "--stop-every", "2", "--reset-every", "2",
+    "--partition-every", "4", "--lasting", "0.5", "--hang", "30",
+]  # fmt: skip
 
 
 def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:

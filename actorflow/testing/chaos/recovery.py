@@ -4,6 +4,7 @@ CV-1  An actor is hit by a fault when its last answer before came from a process
       with the first call that began after the fault and ended in a value: the time until that end counts.
 CV-2  A task is hit when it ran in such a process, and its caller had no answer yet. It is back when the caller has its value.
 CV-3  The time counts from the beginning of the fault: of what is stopped for two seconds, two seconds are no recovery that failed.
+    CV-4  What is hit while its node is stopped or cut off as well, or before it is back from that, is counted apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from actorflow.testing.chaos.records import Call, Harm, Note
+from actorflow.testing.chaos.schedule import LASTING
 from actorflow.testing.chaos.work import WORK
 
 
@@ -24,6 +26,9 @@ class Recovery(NamedTuple):
     harm: Harm
     what: str
     seconds: float | None
+    is_task: bool = False
+    mixed: bool = False
+    """Another fault touched the same node meanwhile, so the time is of both."""
 
 
 def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Harm]) -> list[Recovery]:
@@ -38,7 +43,16 @@ def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Har
             tasks[call.call] = call
     found = [each for target, made in standing.items() for each in _of_actor(target, made, ordered)]
     found += _of_tasks(tasks, notes, ordered)
-    return sorted(found, key=lambda each: each.harm.number)
+    return [each._replace(mixed=_is_mixed(each, ordered)) for each in sorted(found, key=lambda each: each.harm.number)]
+
+
+def _is_mixed(found: Recovery, harms: Iterable[Harm]) -> bool:  # CV-4
+    until = found.harm.at + (found.seconds or 0.0)
+    return any(
+        harm.where == found.harm.where and harm.number != found.harm.number and harm.at < until and harm.until > found.harm.at
+        for harm in harms
+        if harm.kind in LASTING
+    )
 
 
 def _of_actor(target: str, calls: Sequence[Call], harms: Iterable[Harm]) -> Iterator[Recovery]:
@@ -62,7 +76,7 @@ def _of_tasks(tasks: Mapping[str, Call], notes: Iterable[Note], harms: Sequence[
         for harm in harms[bisect_left(moments, call.began) : bisect_left(moments, call.ended)]:
             last = next((note for note in reversed(begun) if note.at <= harm.at), None)
             if last is not None and last.pid in harm.pids:
-                yield Recovery(harm, name, None if call.error else call.ended - harm.at)
+                yield Recovery(harm, name, None if call.error else call.ended - harm.at, is_task=True)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

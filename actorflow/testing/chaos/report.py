@@ -57,15 +57,16 @@ def _work(verdict: Verdict, kind: str) -> list[str]:
 
 
 def _by_kind(recoveries: Sequence[Recovery]) -> Iterable[tuple[str, list[float]]]:
-    for kind in Kind:
-        for name, is_task in (("actors", False), ("tasks", True)):
-            found = [
-                each.seconds for each in recoveries if each.harm.kind is kind and each.seconds is not None and ("#" in each.what) is is_task
-            ]
-            if found:
-                yield f"{kind.value}: {name}", found
-    if killed := [each.seconds for each in recoveries if each.harm.kind in KILLS and each.seconds is not None]:
-        yield "all kills", killed
+    back = [(each, each.seconds) for each in recoveries if each.seconds is not None]
+    alone = [(each, seconds) for each, seconds in back if not each.mixed]
+    rows = {
+        f"{kind.value}: {name}": [seconds for each, seconds in alone if each.harm.kind is kind and each.is_task is is_task]
+        for kind in Kind
+        for name, is_task in (("actors", False), ("tasks", True))
+    }
+    rows["all kills"] = [seconds for each, seconds in alone if each.harm.kind in KILLS]
+    rows["hit while stopped or cut off as well"] = [seconds for each, seconds in back if each.mixed]
+    return ((name, seconds) for name, seconds in rows.items() if seconds)
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from actorflow.testing import machine
 from actorflow.testing.chaos.schedule import Kind
 from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.fault_proxy import FaultProxy
-from actorflow.testing.machine import command_of
 from actorflow.testing.nodes import Cluster, Node
 
 HOST = "127.0.0.1"
@@ -43,7 +44,7 @@ class ActorflowMember:
         return self.node.processes()
 
     def workers(self) -> list[int]:
-        return sorted(pid for pid in self.node.processes() if command_of(pid).startswith("actorflow-worker"))
+        return sorted(pid for pid in self.node.processes() if machine.command_of(pid).startswith("actorflow-worker"))
 
 
 class ActorflowMachines:
@@ -94,12 +95,13 @@ class ActorflowMachines:
     async def kill(self, member: ActorflowMember) -> None:
         assert self._cluster is not None
         self._members.remove(member)
+        # With its processes its port goes, in the same turn of this loop: else those who look whether it is there meet a proxy that is.
+        machine.send(member.pids(), signal.SIGKILL)
+        await asyncio.gather(*(way.stop() for way in member.ways))
         try:
             await asyncio.to_thread(self._cluster.kill, member.node)
         except InvariantBroken as error:
             self._left.append(str(error))
-        for way in member.ways:
-            await way.stop()
 
     async def reset(self, member: ActorflowMember) -> None:
         for way in member.ways:
