@@ -191,7 +191,7 @@ class Cluster:
         nodes, self.nodes = self.nodes, []
         for node in nodes:
             self._signal(node, signal.SIGCONT)
-            self._look_up(node)
+            self.locate(node)
             node.ended = True
         self._stop(nodes[::-1])
         self._life.end()  # One that is between two lives hears no signal, and this in the next one.
@@ -211,12 +211,12 @@ class Cluster:
         if node not in self.nodes:
             raise SimulationMisuse(f"the node at {node.address} is not one of this cluster, or has been ended already")
         self._signal(node, signal.SIGCONT)
-        self._look_up(node)
+        self.locate(node)
         self.nodes.remove(node)
         node.ended = True
 
-    def _look_up(self, node: Node) -> None:
-        """Where it is by now: it may have begun again."""
+    def locate(self, node: Node) -> None:
+        """Bring `node.path` up to date: it may have begun again. `remove`, `kill` and `close` do so by themselves."""
         for found in _nodes.find([node.pid]) if node.alive else ():
             if found.path != node.path:
                 _nodes.forget(node.path)

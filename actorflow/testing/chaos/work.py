@@ -36,7 +36,7 @@ WORK = {
     "group": Work(1),
     "actor again": Work(4, standing=True),
     "actor once": Work(4, frozenset({UNAVAILABLE}), once=True, standing=True),
-    "actor mortal": Work(1, frozenset({DIED}), once=True),
+    "actor mortal": Work(1, frozenset({DIED, UNAVAILABLE}), once=True),
     "named": Work(2, standing=True),
     "kept": Work(2, frozenset({UNAVAILABLE}), once=True, standing=True),
 }

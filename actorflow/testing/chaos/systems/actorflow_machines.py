@@ -95,6 +95,7 @@ class ActorflowMachines:
     async def kill(self, member: ActorflowMember) -> None:
         assert self._cluster is not None
         self._members.remove(member)
+        await asyncio.to_thread(self._cluster.locate, member.node)
         # With its processes its port goes, in the same turn of this loop: else those who look whether it is there meet a proxy that is.
         machine.send(member.pids(), signal.SIGKILL)
         await asyncio.gather(*(way.stop() for way in member.ways))
