@@ -20,7 +20,7 @@ from actorflow.testing.chaos.schedule import LASTING, Fault, Kind
 from actorflow.testing.chaos.systems import Machines, Member, machines_of
 
 START_S = 120.0
-SETTLE_S = 5.0
+SETTLE_S = 3.0
 """How long the program goes on after the last fault is over."""
 GONE_S = 20.0
 """After the end of the cluster everything is gone within this time."""

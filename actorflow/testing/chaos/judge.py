@@ -42,6 +42,8 @@ class Verdict:
     harms: Counter[Kind] = field(default_factory=Counter)
     recoveries: list[Recovery] = field(default_factory=list)
     seconds: float = 0.0
+    began: float = 0.0
+    """On the clock of the harms."""
 
     def problems(self) -> list[str]:
         """All that is wrong, in words."""
@@ -51,7 +53,8 @@ class Verdict:
 
 def judge(story: Story, errors_of: Mapping[str, frozenset[str]]) -> Verdict:
     """`errors_of`: the sorts of errors that the system may answer with beside those in WORK."""
-    verdict = Verdict(wrong=list(story.wrong), hung=list(story.hung), left=list(story.left), seconds=story.ended - story.began)
+    verdict = Verdict(wrong=list(story.wrong), hung=list(story.hung), left=list(story.left))
+    verdict.began, verdict.seconds = story.began, story.ended - story.began
     verdict.calls.update(call.kind for call in story.calls)
     verdict.harms.update(harm.kind for harm in story.harms)
     _judge_errors(story.calls, story.harms, errors_of, verdict)

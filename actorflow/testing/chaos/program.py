@@ -47,11 +47,13 @@ class Program:
         self._seed = seed
         self._hang_s = hang_s
         self._going = True
+        self._ended_at = 0.0
         self._numbers = itertools.count(1)
 
     def end(self) -> None:
         """No further steps."""
         self._going = False
+        self._ended_at = time.monotonic()
 
     async def run(self) -> None:
         """All loops, until `end`."""
@@ -188,10 +190,7 @@ class Program:
 
     async def _standing(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Echo, self._ledger, name, restarts=True, again=kind == "actor again")
-        while self._going:
-            number = rng.randrange(1000)
-            await self._attempt(kind, name, lambda call, n=number: self._verbs.call(actor, "multiply", call, n), number)
-            await self._pause(rng)
+        await self._calls(kind, name, rng, lambda call, number: self._verbs.call(actor, "multiply", call, number))
 
     async def _named(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Echo, self._ledger, name, restarts=True, again=True, name=name)
@@ -200,18 +199,25 @@ class Program:
             return await self._verbs.call(await self._verbs.find(name), "multiply", call, number)
 
         # It is known by its name from when it has answered.
-        await self._attempt(kind, name, lambda call: self._verbs.call(actor, "multiply", call, 1), 1)
-        while self._going:
-            number = rng.randrange(1000)
-            await self._attempt(kind, name, lambda call, n=number: make(call, n), number)
-            await self._pause(rng)
+        await self._answers(kind, name, lambda call: self._verbs.call(actor, "multiply", call, 1), 1)
+        await self._calls(kind, name, rng, make)
         await self._verbs.kill(actor)
 
-    async def _attempt(self, kind: str, name: str, make: Callable[..., Awaitable[Any]], number: int) -> None:
+    async def _calls(self, kind: str, name: str, rng: random.Random, make: Callable[[str, int], Awaitable[Any]]) -> None:
+        """One after the other until the end, and then until one is answered: an actor that was hit last is waited for."""
+        while self._going or time.monotonic() < self._ended_at + self._hang_s:
+            going, number = self._going, rng.randrange(1000)
+            answers = await self._answers(kind, name, lambda call, n=number: make(call, n), number)
+            if answers and not going:
+                return
+            await self._pause(rng)
+
+    async def _answers(self, kind: str, name: str, make: Callable[..., Awaitable[Any]], number: int) -> bool:
         try:
             await self._call(kind, name, make, lambda value: value == number * units.FACTOR)
         except Failed:
-            pass  # The actor comes back, or the judge will say that it should have.
+            return False  # The actor comes back, or the judge will say that it should have.
+        return True
 
     async def _mortal(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Tally, self._ledger, name, restarts=False, again=False)

@@ -12,6 +12,7 @@ from actorflow.testing.chaos.work import ABOUT, WORK
 
 PROBLEMS_SHOWN = 20
 CHARS_SHOWN = 600
+SLOWEST_SHOWN = 3
 
 
 def figures(verdict: Verdict, *, system: str, seed: int, command: str) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def figures(verdict: Verdict, *, system: str, seed: int, command: str) -> dict[s
         "calls": dict(verdict.calls),
         "errors_allowed": {f"{kind}: {sort}": number for (kind, sort), number in sorted(verdict.errors.items())},
         "recovery": {name: _spread(found) for name, found in _by_kind(verdict.recoveries)},
+        "slowest": slowest(verdict),
         "wrong": verdict.wrong,
         "lost": verdict.lost,
         "duplicated": verdict.duplicated,
@@ -43,12 +45,23 @@ def text(verdict: Verdict, *, system: str, seed: int, command: str) -> str:
     lines += _table(["work", "calls", "typed errors", ""], [_work(verdict, kind) for kind in WORK if verdict.calls[kind]])
     rows = [[name, *_row(_spread(found))] for name, found in _by_kind(verdict.recoveries)]
     lines += ["", *_table(["until what was hit went on", "times", "p50", "p99", "longest"], rows)] if rows else []
+    lines += ["", *(f"slow: {words}" for words in slowest(verdict))] if rows else []
     found = {name: len(getattr(verdict, name)) for name in ("wrong", "lost", "duplicated", "hung", "left")}
     lines += ["", ", ".join(f"{name} {number}" for name, number in found.items())]
     lines += [f"  {problem[:CHARS_SHOWN]}" for problem in problems[:PROBLEMS_SHOWN]]
     if len(problems) > PROBLEMS_SHOWN:
         lines.append(f"  and {len(problems) - PROBLEMS_SHOWN} more; --json has them all")
     return "\n".join([*lines, f"again: {command}"])
+
+
+def slowest(verdict: Verdict) -> list[str]:
+    """What took longest to go on, in words."""
+    back = [(each.seconds, each) for each in verdict.recoveries if each.seconds is not None and not each.mixed]
+    back.sort(key=lambda found: -found[0])
+    return [
+        f"{each.what} went on {seconds:.2f} s after the {each.harm.kind} of {each.harm.where} at {each.harm.at - verdict.began:.1f} s"
+        for seconds, each in back[:SLOWEST_SHOWN]
+    ]
 
 
 def _work(verdict: Verdict, kind: str) -> list[str]:

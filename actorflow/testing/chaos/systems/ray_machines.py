@@ -18,6 +18,8 @@ from ray.cluster_utils import Cluster
 from actorflow.testing import machine
 from actorflow.testing.chaos.schedule import Kind
 
+AGENT = "Agent"
+"""The end of the names of what belongs to the node: it ends with them."""
 STORE_BYTES = 256 * 1024 * 1024
 
 
@@ -34,7 +36,8 @@ class RayMember:
         return sorted({pid for root in roots for pid in machine.tree_of(root)})
 
     def workers(self) -> list[int]:
-        return sorted(pid for pid in self.pids() if machine.command_of(pid).startswith("ray::"))
+        commands = {pid: machine.command_of(pid) for pid in self.pids()}
+        return sorted(pid for pid, command in commands.items() if command.startswith("ray::") and not command.endswith(AGENT))
 
 
 class RayMachines:
@@ -47,13 +50,13 @@ class RayMachines:
         self._members: list[RayMember] = []
         self._count = 0
         self._cpus = 1
-        self._directory = ""
 
     async def start(self, nodes: int, cpus: int, directory: Path) -> str:
         # Its workers are started by it, and find this package as this process does.
-        os.environ["RAY_TMPDIR"] = self._directory = str(directory)
+        os.environ["RAY_TMPDIR"] = str(directory)
         self._cpus = cpus
-        self._cluster = Cluster()
+        # Its hooks for the exit want the main thread, and nodes are added in others.
+        self._cluster = Cluster(shutdown_at_exit=False)
         for _ in range(nodes):
             await self.add()
         return str(self._cluster.address)
@@ -64,7 +67,7 @@ class RayMachines:
     async def add(self) -> None:
         options: dict[str, Any] = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES}
         if not self._count:
-            options |= {"include_dashboard": False, "temp_dir": self._directory}
+            options |= {"include_dashboard": False}
         node = await asyncio.to_thread(lambda: self._cluster.add_node(**options))
         self._count += 1
         self._members.append(RayMember(self._count, node))
