@@ -115,7 +115,7 @@ def _inode(path: str) -> int:
 def _mapped_elsewhere(directory: str) -> set[int]:
     """The inodes of /dev/shm that living processes which are not ours have mapped. By number: a semaphore is mapped under another name."""
     ours = processes_of(directory).keys() | {os.getpid()}
-    found = set()
+    found: set[int] = set()
     for pid in os.listdir("/proc"):
         if pid.isdigit() and int(pid) not in ours:
             with contextlib.suppress(OSError):

@@ -44,7 +44,7 @@ def test_a_longer_run_begins_as_a_shorter_one() -> None:
     ],
 )
 def test_what_is_switched_off_moves_none_of_the_others(off: dict[str, float], kinds: set[Kind]) -> None:  # CS-2
-    every, fewer = schedule(5, LENGTH_S, RATES), schedule(5, LENGTH_S, RATES._replace(**off))
+    every, fewer = schedule(5, LENGTH_S, RATES), schedule(5, LENGTH_S, RATES._replace(**off))  # type: ignore[arg-type]
     assert not of_kind(fewer, *kinds)  # type: ignore[arg-type]
     others = set(Kind) - kinds
     assert of_kind(fewer, *others) == of_kind(every, *others)  # type: ignore[arg-type]

@@ -46,8 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"cannot be run: {error}")
         return CANNOT
     verdict = judge(story, verbs.errors_of)
-    about = {"system": options.system, "seed": seed, "command": command}
-    shown = json.dumps(report.figures(verdict, **about), indent=2) if options.json else report.text(verdict, **about)
+    if options.json:
+        shown = json.dumps(report.figures(verdict, system=options.system, seed=seed, command=command), indent=2)
+    else:
+        shown = report.text(verdict, system=options.system, seed=seed, command=command)
     sys.stdout.write(f"{shown}\n")
     return 1 if verdict.problems() else 0
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from actorflow.testing import machine
 from actorflow.testing.chaos.records import Harm, Story, read_lines, read_notes, read_told
@@ -25,6 +25,7 @@ SETTLE_S = 3.0
 GONE_S = 20.0
 """After the end of the cluster everything is gone within this time."""
 POLL_S = 0.05
+T = TypeVar("T")
 ERRORS_CHARS = 4000
 
 
@@ -230,5 +231,5 @@ class _Hands:
         self._returning.add(asyncio.create_task(later()))
 
 
-def _picked(among: list[Any], pick: float) -> Any:
+def _picked(among: list[T], pick: float) -> T | None:
     return among[int(pick * len(among))] if among else None

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import operator
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from actorflow.testing.chaos import units
@@ -190,27 +192,30 @@ class Program:
 
     async def _standing(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Echo, self._ledger, name, restarts=True, again=kind == "actor again")
-        await self._calls(kind, name, rng, lambda call, number: self._verbs.call(actor, "multiply", call, number))
+        await self._calls(kind, name, rng, partial(self._multiplied, actor))
 
     async def _named(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Echo, self._ledger, name, restarts=True, again=True, name=name)
 
         async def make(call: str, number: int) -> Any:
-            return await self._verbs.call(await self._verbs.find(name), "multiply", call, number)
+            return await self._multiplied(await self._verbs.find(name), call, number)
 
         # It is known by its name from when it has answered.
-        await self._answers(kind, name, lambda call: self._verbs.call(actor, "multiply", call, 1), 1)
+        await self._answers(kind, name, partial(self._multiplied, actor, number=1), 1)
         await self._calls(kind, name, rng, make)
         await self._verbs.kill(actor)
 
-    async def _calls(self, kind: str, name: str, rng: random.Random, make: Callable[[str, int], Awaitable[Any]]) -> None:
+    async def _calls(self, kind: str, name: str, rng: random.Random, make: Callable[..., Awaitable[Any]]) -> None:
         """One after the other until the end, and then until one is answered: an actor that was hit last is waited for."""
         while self._going or time.monotonic() < self._ended_at + self._hang_s:
             going, number = self._going, rng.randrange(1000)
-            answers = await self._answers(kind, name, lambda call, n=number: make(call, n), number)
+            answers = await self._answers(kind, name, partial(make, number=number), number)
             if answers and not going:
                 return
             await self._pause(rng)
+
+    async def _multiplied(self, actor: Any, call: str, number: int) -> Any:
+        return await self._verbs.call(actor, "multiply", call, number)
 
     async def _answers(self, kind: str, name: str, make: Callable[..., Awaitable[Any]], number: int) -> bool:
         try:
@@ -222,7 +227,7 @@ class Program:
     async def _mortal(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Tally, self._ledger, name, restarts=False, again=False)
         for count in range(1, LIFE_CALLS):
-            await self._call(kind, name, lambda call: self._verbs.call(actor, "next", call), lambda value, n=count: value == n)
+            await self._call(kind, name, lambda call: self._verbs.call(actor, "next", call), partial(operator.eq, count))
             await self._pause(rng)
             if not self._going:
                 break
@@ -230,17 +235,19 @@ class Program:
     async def _kept(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Kept, self._ledger, name, restarts=True, again=False, name=name, kept=True)
         acknowledged: list[int] = []
+
+        async def keep(number: int, call: str) -> Any:
+            return await self._verbs.call(actor, "keep", call, number)
+
+        def fits(number: int, length: int) -> bool:
+            return len(acknowledged) < length <= number + 1
+
         for number in range(LIFE_CALLS):
             try:
-                await self._call(
-                    kind,
-                    name,
-                    lambda call, n=number: self._verbs.call(actor, "keep", call, n),
-                    lambda value, n=number: len(acknowledged) < value <= n + 1,
-                )
+                await self._call(kind, name, partial(keep, number), partial(fits, number))
+                acknowledged.append(number)
             except Failed:
-                continue  # It may have been kept, or not.
-            acknowledged.append(number)
+                pass  # It may have been kept, or not.
             await self._pause(rng)
             if not self._going:
                 break

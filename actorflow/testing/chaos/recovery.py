@@ -4,7 +4,7 @@ CV-1  An actor is hit by a fault when its last answer before came from a process
       with the first call that began after the fault and ended in a value: the time until that end counts.
 CV-2  A task is hit when it ran in such a process, and its caller had no answer yet. It is back when the caller has its value.
 CV-3  The time counts from the beginning of the fault: of what is stopped for two seconds, two seconds are no recovery that failed.
-    CV-4  What is hit while its node is stopped or cut off as well, or before it is back from that, is counted apart.
+    CV-4  What a second fault hits before it is back from the first, or while its node is stopped or cut off, is counted apart.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from actorflow.testing.chaos.records import Call, Harm, Note
-from actorflow.testing.chaos.schedule import LASTING
+from actorflow.testing.chaos.schedule import Kind
 from actorflow.testing.chaos.work import WORK
+
+WHOLE = frozenset({Kind.STOP_NODE, Kind.PARTITION, Kind.KILL_NODE, Kind.KILL_HEAD})
+"""What hits a node hits workers of it that are younger than the fault as well."""
 
 
 class Recovery(NamedTuple):
@@ -27,8 +30,10 @@ class Recovery(NamedTuple):
     what: str
     seconds: float | None
     is_task: bool = False
+    pid: int = 0
+    """The process that it was in."""
     mixed: bool = False
-    """Another fault touched the same node meanwhile, so the time is of both."""
+    """Another fault hit it meanwhile, so the time is of both."""
 
 
 def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Harm]) -> list[Recovery]:
@@ -49,9 +54,11 @@ def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Har
 def _is_mixed(found: Recovery, harms: Iterable[Harm]) -> bool:  # CV-4
     until = found.harm.at + (found.seconds or 0.0)
     return any(
-        harm.where == found.harm.where and harm.number != found.harm.number and harm.at < until and harm.until > found.harm.at
+        harm.number != found.harm.number
+        and harm.at < until
+        and (harm.at > found.harm.at or harm.until > found.harm.at)
+        and (found.pid in harm.pids or (harm.kind in WHOLE and harm.where == found.harm.where))
         for harm in harms
-        if harm.kind in LASTING
     )
 
 
@@ -62,7 +69,8 @@ def _of_actor(target: str, calls: Sequence[Call], harms: Iterable[Harm]) -> Iter
     for harm in harms:  # CV-1
         before, back = bisect_right(ended, harm.at), bisect_right(began, harm.at)
         if before and answered[before - 1].pid in harm.pids and calls[-1].began > harm.at:
-            yield Recovery(harm, target, ended[back] - harm.at if back < len(answered) else None)
+            seconds = ended[back] - harm.at if back < len(answered) else None
+            yield Recovery(harm, target, seconds, pid=answered[before - 1].pid)
 
 
 def _of_tasks(tasks: Mapping[str, Call], notes: Iterable[Note], harms: Sequence[Harm]) -> Iterator[Recovery]:
@@ -76,7 +84,7 @@ def _of_tasks(tasks: Mapping[str, Call], notes: Iterable[Note], harms: Sequence[
         for harm in harms[bisect_left(moments, call.began) : bisect_left(moments, call.ended)]:
             last = next((note for note in reversed(begun) if note.at <= harm.at), None)
             if last is not None and last.pid in harm.pids:
-                yield Recovery(harm, name, None if call.error else call.ended - harm.at, is_task=True)
+                yield Recovery(harm, name, None if call.error else call.ended - harm.at, is_task=True, pid=last.pid)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

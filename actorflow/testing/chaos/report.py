@@ -78,7 +78,7 @@ def _by_kind(recoveries: Sequence[Recovery]) -> Iterable[tuple[str, list[float]]
         for name, is_task in (("actors", False), ("tasks", True))
     }
     rows["all kills"] = [seconds for each, seconds in alone if each.harm.kind in KILLS]
-    rows["hit while stopped or cut off as well"] = [seconds for each, seconds in back if each.mixed]
+    rows["hit by another fault as well"] = [seconds for each, seconds in back if each.mixed]
     return ((name, seconds) for name, seconds in rows.items() if seconds)
 
 

@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from actorflow.testing import machine
 from actorflow.testing.chaos.schedule import Kind
@@ -81,16 +82,16 @@ class ActorflowMachines:
             self._members.append(ActorflowMember(self._count, node, port, ways))
 
     async def _started(self, port: int, way_in: FaultProxy) -> tuple[Node, list[FaultProxy]]:
-        options = {"num_cpus": self._cpus, "memory": MEMORY, "object_store_memory": STORE}
+        options: dict[str, Any] = {"num_cpus": self._cpus, "memory": MEMORY, "object_store_memory": STORE}
         options |= {"port": port, "advertise_port": way_in.port}
         if self._cluster is None:
-            self._cluster = await asyncio.to_thread(lambda: Cluster(1, **options))
-            return self._cluster.head, [way_in]
+            self._cluster = cluster = await asyncio.to_thread(lambda: Cluster(1, **options))
+            return cluster.head, [way_in]
         way_out = FaultProxy(HOST, self._members[0].ways[0].port)
         await way_out.start(HOST)
         options |= {"head_address": f"{HOST}:{way_out.port}"}
-        cluster = self._cluster
-        return await asyncio.to_thread(lambda: cluster.add_node(**options)), [way_in, way_out]
+        joined = self._cluster
+        return await asyncio.to_thread(lambda: joined.add_node(**options)), [way_in, way_out]
 
     async def kill(self, member: ActorflowMember) -> None:
         assert self._cluster is not None
