@@ -11,6 +11,7 @@
 #   make sim-scenarios   the simulated scenarios, those of every fault at every step too, then SCENARIO_SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
+#   make chaos           SECONDS of killing, stopping and cutting off nodes of a cluster at work, from SEED; SYSTEM=ray for Ray (`make peers`)
 #   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
 #   make promise-test    a node of three stands still for 60 s, STANDSTILLS times, and the slow tests of disks that fill; needs root
 #   make cancel-test     CANCELS cancels at random moments
@@ -26,6 +27,9 @@ RUNS ?= 200
 CANCELS ?= 10000
 ROUNDS ?= 6
 STANDSTILLS ?= 3
+SECONDS ?= 60
+SEED ?=
+SYSTEM ?= actorflow
 STRANGERS ?= 1000000
 BENCH_ARGS ?=
 DRIVER ?=
@@ -109,6 +113,9 @@ mutants: $(STAMP)
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+chaos: $(if $(filter ray,$(SYSTEM)),$(PEERS_STAMP),$(STAMP))
+	@$(if $(filter ray,$(SYSTEM)),$(PEERS)/bin/python,$(PY)) -m actorflow.testing.chaos --system $(SYSTEM) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Cuts both ways, then in one direction at a time.
 partition-test: $(STAMP)

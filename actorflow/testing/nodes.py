@@ -19,7 +19,6 @@ faults at exact steps: SimCluster.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -31,6 +30,7 @@ from weakref import WeakSet
 
 from actorflow import _nodes
 from actorflow.testing.errors import InvariantBroken, SimulationMisuse
+from actorflow.testing.machine import birth_of, command_of, send, tree_of
 
 GONE_S = 10.0
 """How long what a node has started may take to end after it."""
@@ -54,13 +54,13 @@ class Node:
     @property
     def alive(self) -> bool:
         """True while its process lives."""
-        return not self.ended and bool(_birth(self.pid))
+        return not self.ended and bool(birth_of(self.pid))
 
     def processes(self) -> list[int]:
         """Its process and all that it has started, workers too."""
-        self.known = {pid: birth for pid, birth in self.known.items() if _birth(pid) == birth}
+        self.known = {pid: birth for pid, birth in self.known.items() if birth_of(pid) == birth}
         if not self.ended:
-            self.known |= _tree(self.pid)
+            self.known |= tree_of(self.pid)
         return list(self.known)
 
     def log(self) -> str:
@@ -137,11 +137,20 @@ class Cluster:
         memory_usage_threshold: float = 0.95,
         resources: dict[str, float] | None = None,
         labels: dict[str, str] | None = None,
+        port: int = 0,
+        advertise_port: int = 0,
+        head_address: str = "",
     ) -> Node:
-        """Start a node and return when it has joined. `num_gpus`: None for those that are found. Raises ClusterStartError, OptionError."""
+        """Start a node and return when it has joined. `num_gpus`: None for those that are found.
+
+        With a proxy in front of it (FaultProxy) it listens on `port`, and others are told `advertise_port`; `head_address` is where it
+        finds the head, when that is not where others do. Raises ClusterStartError, OptionError.
+        """
         started = _nodes.start(
-            address=self.address if self._all else "",
-            port=0,
+            address=(head_address or self.address) if self._all else "",
+            port=port,
+            advertise_port=advertise_port,
+            credentials=self._credentials() if head_address else "",
             tls=self._tls,
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -197,7 +206,7 @@ class Cluster:
         nodes, self.nodes = self.nodes, []
         for node in nodes:
             self._signal(node, signal.SIGCONT)
-            self._look_up(node)
+            self.locate(node)
             node.ended = True
         self._stop(nodes[::-1])
         self._life.end()  # One that is between two lives hears no signal, and this in the next one.
@@ -209,73 +218,38 @@ class Cluster:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _credentials(self) -> str:
+        """Where the secret of the cluster is: a node that finds the head at another address does not know that it is this one."""
+        return next(iter(_nodes.find([self.head.pid]))).credentials
+
     def _take_out(self, node: Node) -> None:
         if node not in self.nodes:
             raise SimulationMisuse(f"the node at {node.address} is not one of this cluster, or has been ended already")
         self._signal(node, signal.SIGCONT)
-        self._look_up(node)
+        self.locate(node)
         self.nodes.remove(node)
         node.ended = True
 
-    def _look_up(self, node: Node) -> None:
-        """Where it is by now: it may have begun again."""
+    def locate(self, node: Node) -> None:
+        """Bring `node.path` up to date: it may have begun again. `remove`, `kill` and `close` do so by themselves."""
         for found in _nodes.find([node.pid]) if node.alive else ():
             if found.path != node.path:
                 _nodes.forget(node.path)
                 node.path = found.path
 
     def _stop(self, nodes: Sequence[Node]) -> None:
-        _nodes.stop([node.pid for node in nodes if _birth(node.pid)])
+        _nodes.stop([node.pid for node in nodes if birth_of(node.pid)])
 
-    def _signal(self, node: Node, number: int) -> None:
-        for pid in node.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _signal(self, node: Node, number: signal.Signals) -> None:
+        send(node.processes(), number)
 
     def _require_gone(self, nodes: list[Node]) -> None:
         give_up_at = time.monotonic() + GONE_S
         while (left := [pid for node in nodes for pid in node.processes()]) and time.monotonic() < give_up_at:
             time.sleep(POLL_S)
-        named = [f"process {pid} ({_command(pid)})" for pid in left]
+        named = [f"process {pid} ({command_of(pid) or 'gone meanwhile'})" for pid in left]
         for node in nodes:
             self._signal(node, signal.SIGKILL)
             _nodes.forget(node.path)  # Of one that was killed: nobody else has removed it.
         if named:
             raise InvariantBroken(f"TC-1: {GONE_S:g} s after the end of its nodes there still is: {', '.join(named)}")
-
-
-def _stat(pid: int | str) -> list[str]:
-    """State, parent and so on of a process; empty when there is none."""
-    try:
-        # Behind the name, which may contain anything.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _birth(pid: int) -> str:
-    """Tells a process from a later one with the same number; empty when it is gone."""
-    fields = _stat(pid)
-    return fields[19] if fields and fields[0] != "Z" else ""
-
-
-def _tree(root: int) -> dict[int, str]:
-    """The living processes from `root` down, with their births."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := _stat(name)):
-            children.setdefault(int(fields[1]), []).append(int(name))
-    found, todo = {}, [root]
-    while todo:
-        pid = todo.pop()
-        todo += children.get(pid, [])
-        if birth := _birth(pid):
-            found[pid] = birth
-    return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return "gone meanwhile"

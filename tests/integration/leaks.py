@@ -16,6 +16,8 @@ from pathlib import Path
 
 import uvloop
 
+from actorflow.testing import machine
+
 # With its first loop libuv makes a pipe for the whole process, and keeps it: no leak of a test.
 uvloop.new_event_loop().close()
 
@@ -24,6 +26,11 @@ DEADLINE_S = 10.0
 POLL_S = 0.01
 FDS_GROWTH_MAX = 2
 """Descriptors that Python and its libraries may open for good at a first use (random devices, time zones)."""
+
+processes = machine.processes_of
+files = machine.files_of
+leftovers = machine.leftovers_of
+shared_memory = machine.shared_memory
 
 
 def until(condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> bool:
@@ -36,70 +43,11 @@ def until(condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> bool:
     return True
 
 
-def _environ(pid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    return b""
-
-
-def processes(directory: str | Path) -> dict[int, str]:
-    """The living processes that work under this ACTORFLOW_TMPDIR, this one aside: pid -> command line."""
-    needle = f"ACTORFLOW_TMPDIR={directory}\0".encode()
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and needle in b"\0" + _environ(int(name)):
-            with contextlib.suppress(OSError):
-                found[int(name)] = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return found
-
-
 def parent(pid: int) -> int | None:
     """Whose child this process is; None when it is gone."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return None
-
-
-def files(directory: str | Path) -> list[str]:
-    """The session directories under this ACTORFLOW_TMPDIR, with their sockets and logs."""
-    return sorted(str(path) for path in Path(directory).glob("actorflow-*/*"))
-
-
-def shared_memory(directory: str | Path) -> set[str]:
-    """The names in /dev/shm, those aside that clusters under another ACTORFLOW_TMPDIR, and programs beside, have there."""
-    names = set()
-    with contextlib.suppress(FileNotFoundError):
-        names = {name for name in os.listdir("/dev/shm") if not _is_foreign(name, str(directory))}
-    semaphores = {name for name in names if name.startswith("sem.")}
-    if semaphores:
-        mapped = _mapped_elsewhere(str(directory))
-        names -= {name for name in semaphores if _inode(f"/dev/shm/{name}") in mapped}
-    return names
-
-
-def _is_foreign(name: str, directory: str) -> bool:
-    try:
-        return not os.readlink(f"/dev/shm/{name}/session").startswith(f"{directory}/")
-    except OSError:
-        return False
-
-
-def _inode(path: str) -> int:
-    with contextlib.suppress(OSError):
-        return os.stat(path).st_ino
-    return 0
-
-
-def _mapped_elsewhere(directory: str) -> set[int]:
-    """The inodes of /dev/shm that living processes which are not ours have mapped. By number: a semaphore is mapped under another name."""
-    ours = processes(directory).keys() | {os.getpid()}
-    found = set()
-    for pid in os.listdir("/proc"):
-        if pid.isdigit() and int(pid) not in ours:
-            with contextlib.suppress(OSError):
-                lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-                found.update(int(line.split()[4]) for line in lines if "/dev/shm/" in line)
-    return found
 
 
 def open_fds() -> dict[int, str]:
@@ -116,12 +64,6 @@ def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("actorflow")}
 
 
-def leftovers(directory: str | Path) -> list[str]:
-    """What clusters under this directory have left, in words."""
-    left = [f"process {pid}: {command}" for pid, command in processes(directory).items()]
-    return left + [f"file {path}" for path in files(directory)]
-
-
 @contextlib.contextmanager
 def nothing_is_left(directory: str | Path) -> Iterator[None]:
     """Fail when the block leaves a process, a session directory, shared memory, a thread of ours, or descriptors."""
@@ -131,6 +73,4 @@ def nothing_is_left(directory: str | Path) -> Iterator[None]:
     assert until(lambda: not leftovers(directory)), leftovers(directory)
     assert until(lambda: shared_memory(directory) <= memory), shared_memory(directory) - memory
     assert until(lambda: threads() <= running), threads() - running
-    assert until(lambda: len(open_fds()) <= len(fds) + FDS_GROWTH_MAX), {
-        fd: what for fd, what in open_fds().items() if fds.get(fd) != what
-    }
+    assert until(lambda: len(open_fds()) <= len(fds) + FDS_GROWTH_MAX), {fd: what for fd, what in open_fds().items() if fds.get(fd) != what}
