@@ -62,6 +62,8 @@ Main = Callable[[], Coroutine[Any, Any, Any]]
 
 MEMORY_BYTES = 8 << 30
 ARENA_BYTES = 64 << 20
+CLUSTER_LOST = 4
+"""As in `_core/boot/worker_main.py`."""
 NEWS_S = 0.000_2
 """How long a driver takes to hear that its cluster is ready: outside, it reads a pipe."""
 REST_STEP_S = 0.25
@@ -411,7 +413,7 @@ class SimCluster:
         )
         self.enrol(host, Role.WORKER, spec.worker_id, spec.job_id)
         core = Core(host.ports, identity, node.arena.attach(host), block_on)
-        core.on_lost = lambda reason: host.exit(0)
+        core.on_lost = lambda reason: host.exit(CLUSTER_LOST)
         executor = SimExecutor(host, host.new_loop("user"))
         core.host = call_host = CallHost(core, executor, functools.partial(self._leave, core, host))
         call_host.events = Events(host.ports.wall_time() - host.ports.monotonic())

@@ -97,6 +97,9 @@ class SimProcesses:
         else:
             self.host.world.kill(child.host, signal)
 
+    def let_live(self, seconds: float) -> None:
+        """See Processes. A machine here stands still with all that is on it."""
+
     def memory_bytes(self, worker_id: str) -> int:
         """See ports.Processes."""
         host = self.worker(worker_id)

@@ -140,11 +140,12 @@ async def until_dead(node_id: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_node_that_stands_still_is_noticed_within_10_s_fenced_and_back_as_a_new_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process_alone", [False, True], ids=["with all its processes", "its own process alone"])
+async def test_a_node_that_stands_still_is_noticed_within_10_s_fenced_and_back_as_a_new_one(tmp_path: Path, process_alone: bool) -> None:
     """For 60 s and many times: `make promise-test`."""
     with three_nodes() as cluster:
         async with af.init(address=cluster.address, log_to_driver=False):
-            verdict = await stand_still(cluster, tmp_path, seconds=STOPPED_S)
+            verdict = await stand_still(cluster, tmp_path, seconds=STOPPED_S, process_alone=process_alone)
     assert verdict.wrong == []
     assert verdict.ends["value"] > 50
     assert verdict.ends["task"] > 8

@@ -195,6 +195,23 @@ def test_a_node_without_a_free_descriptor_does_not_spin_and_takes_connections_ag
     assert newcomer(programs, target) < START_S
 
 
+@pytest.mark.parametrize("name", ["access.sock", "handover.sock"])
+def test_a_node_without_a_free_descriptor_does_not_spin_for_who_comes_by_its_sockets_either(target: Target, name: str) -> None:
+    node = target.nodes[0]
+    soft, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    log = Path(node.path, "logs", "node.log")
+    said = log.stat().st_size
+    with contextlib.ExitStack() as stack:
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (max(descriptors(node.pid)) + 1, hard))
+        stack.callback(resource.prlimit, node.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(20):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            sock.connect(f"{node.path}/{name}")
+        time.sleep(0.5)
+        assert is_idle(node.pid)
+        assert log.stat().st_size - said < 10_000, "and does not fill its log"
+
+
 # -- those who have proven who they are
 
 

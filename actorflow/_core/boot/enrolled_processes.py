@@ -74,6 +74,10 @@ class EnrolledProcesses:
         else:
             self._inner.kill(worker_id, signal)
 
+    def let_live(self, seconds: float) -> None:
+        """See Processes."""
+        self._inner.let_live(seconds)
+
     def memory_bytes(self, worker_id: str) -> int:
         """See Processes."""
         return self._inner.memory_bytes(worker_id)

@@ -138,6 +138,9 @@ class ThreadProcesses:
         if worker is not None:
             self._ports.loop.call_soon(worker.leave, None, signal)
 
+    def let_live(self, seconds: float) -> None:
+        """See Processes: a node in this process stands still with its workers."""
+
     def memory_bytes(self, worker_id: str) -> int:
         """See Processes: all of them live in this one process."""
         return resident_bytes(os.getpid()) if worker_id in self._workers else 0

@@ -58,6 +58,10 @@ def main(spec: WorkerSpec) -> None:
         leave(0)
 
 
+CLUSTER_LOST = 4
+"""The exit code of a worker that has lost its node or the head. Not 0: its actor has not ended itself, and may restart."""
+
+
 class Worker:
     """One worker process."""
 
@@ -102,7 +106,7 @@ class Worker:
             ports.network = ClusterAccess.from_bytes(spec.access).network(self.protocol_loop, cast("SharedReads | None", ports.reads))
         core = self.core = Core(ports, identity, arena)
         user_forks.watch(core)
-        core.on_lost = lambda reason: leave(0)
+        core.on_lost = lambda reason: leave(CLUSTER_LOST)
         core.host = host = Host(core, self.executor, self._exit)
         host.events = Events(time.time() - time.monotonic())
         current.set_process(core)

@@ -6,6 +6,8 @@ calls it, and what others held (a lock of malloc, of the logging module, of a BL
     ZY-1  Only the zygote reaps, and only it sends signals to workers: a number it signals is nobody else's.
     ZY-2  When the node is gone (the link ends), it kills every worker and ends. When the zygote itself is
           gone, the kernel kills the workers (PDEATHSIG): nobody has to live for nothing to be left behind.
+          A node that has a lease says how long it lasts (LetLive): when it is over and the node has not said
+          so itself, as it stands still, the workers are killed all the same (LV-1).
     ZY-3  With a worker dies what is left of its process group: what user code started and forgot.
 """
 
@@ -35,6 +37,7 @@ from actorflow._core.io.zygote_link import (
     Fork,
     Forked,
     FromZygote,
+    LetLive,
     NotForked,
     Signal,
     ZygoteHandle,
@@ -114,6 +117,8 @@ class _Zygote:
         self._worker_ids: dict[int, str] = {}
         self._pids: dict[str, int] = {}
         self._failure = ""
+        self._until: float | None = None
+        """When the node's lease is over; None for a node that has none."""
         self._thread_env = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         self._wakeups = self._listen_for_deaths()
         self._handled_signals = tuple(
@@ -154,7 +159,12 @@ class _Zygote:
         poll.register(self._link, select.POLLIN)
         poll.register(self._wakeups, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            ready = poll.poll(self._lease_ms())
+            if not ready:
+                self._until = None
+                for pid in self._worker_ids:
+                    os.kill(pid, signal.SIGKILL)
+            for fd, _ in ready:
                 if fd == self._wakeups:
                     os.read(self._wakeups, 4096)
                     self._reap()
@@ -164,12 +174,17 @@ class _Zygote:
                     return birth
                 if isinstance(then, Signal):
                     self._signal(then)
+                elif isinstance(then, LetLive):
+                    self._until = then.until
                 elif then:
                     self._kill_all()
                     return None
 
-    def _receive(self) -> tuple[list[tuple[Fork, list[int]]], Signal | bool]:
-        """The forks that are asked for by now, and what comes behind them: a signal, or True when the node is gone."""
+    def _lease_ms(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - time.monotonic()) * 1000
+
+    def _receive(self) -> tuple[list[tuple[Fork, list[int]]], Signal | LetLive | bool]:
+        """The forks that are asked for by now, and what comes behind them: another word, or True when the node is gone."""
         forks: list[tuple[Fork, list[int]]] = []
         flags = 0
         while len(forks) < FORKS_AT_ONCE:
@@ -180,7 +195,7 @@ class _Zygote:
             if not data:
                 return forks, True
             command = decode_command(data)
-            if isinstance(command, Signal):
+            if isinstance(command, (Signal, LetLive)):
                 return forks, command
             forks.append((command, fds))
             flags = socket.MSG_DONTWAIT

@@ -20,8 +20,7 @@ from collections.abc import Awaitable, Callable
 from actorflow._core.base.errors import ActorflowError
 from actorflow._core.io import forks
 from actorflow._core.io.handover import NEWS_BYTES_MAX
-from actorflow._core.io.socket_stream import WOULD_BLOCK
-from actorflow._core.io.sockets import bind_unix, peer_credentials
+from actorflow._core.io.sockets import Accepting, bind_unix, peer_credentials
 from actorflow._core.security.keys import is_name
 from actorflow._core.security.wire import NAME_BYTES_MAX
 
@@ -44,23 +43,17 @@ class AccessDesk:
         self._give = give
         self._serving: set[asyncio.Task[None]] = set()
         self._listener = forks.own_socket(bind_unix(path, socket.SOCK_SEQPACKET))
-        loop.add_reader(self._listener.fileno(), self._on_acceptable)
+        self._accepting = Accepting(loop, self._listener, path, self._on_accepted)
 
     def close(self) -> None:
         """Give out no more."""
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._accepting.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         for task in self._serving:
             task.cancel()
 
-    def _on_acceptable(self) -> None:
-        try:
-            link, _ = self._listener.accept()
-        except (*WOULD_BLOCK, ConnectionAbortedError):
-            return
-        link.setblocking(False)
+    def _on_accepted(self, link: socket.socket) -> None:
         if peer_credentials(link)[1] != os.geteuid() or len(self._serving) >= REQUESTS_MAX:
             link.close()
             return

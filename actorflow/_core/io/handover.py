@@ -22,7 +22,7 @@ from collections.abc import Callable
 from actorflow._core.io import forks
 from actorflow._core.io.gateway import Gateway, Take
 from actorflow._core.io.socket_stream import WOULD_BLOCK
-from actorflow._core.io.sockets import bind_unix, peer_credentials, receive_fds
+from actorflow._core.io.sockets import Accepting, bind_unix, peer_credentials, receive_fds
 from actorflow._core.security.wire import NAME_BYTES_MAX, PREFACE_BYTES, Preface
 
 SOCKETS_PER_EVENT = 64
@@ -48,12 +48,11 @@ class HandoverServer:
         self.on_registered: Callable[[str], object] = lambda name: None
         self.on_gone: Callable[[str], object] = lambda name: None
         self._listener = forks.own_socket(bind_unix(path, socket.SOCK_SEQPACKET))
-        loop.add_reader(self._listener.fileno(), self._on_acceptable)
+        self._accepting = Accepting(loop, self._listener, path, self._on_accepted)
 
     def close(self) -> None:
         """Hand over no more."""
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._accepting.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         for link in list(self._links):
@@ -85,12 +84,7 @@ class HandoverServer:
         for name, news in list(self._news.items()):
             self.tell(name, news)
 
-    def _on_acceptable(self) -> None:
-        try:
-            link, _ = self._listener.accept()
-        except (*WOULD_BLOCK, ConnectionAbortedError):
-            return
-        link.setblocking(False)
+    def _on_accepted(self, link: socket.socket) -> None:
         if peer_credentials(link)[1] != os.geteuid():
             link.close()
             return

@@ -227,6 +227,9 @@ class Processes(Protocol):
     def kill(self, worker_id: str, signal: int) -> None:
         """Send a signal; a no-op for a process that is gone."""
 
+    def let_live(self, seconds: float) -> None:
+        """Unless this is said again within `seconds`, all workers end then, though the node itself may stand still (LV-1)."""
+
     def memory_bytes(self, worker_id: str) -> int:
         """The memory that a worker has in RAM now, with the pages that it shares. 0 before its start and after its end. Never blocks."""
 

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import signal as signals
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 
@@ -27,6 +28,7 @@ from actorflow._core.io.zygote_link import (
     Exited,
     Fork,
     Forked,
+    LetLive,
     NotForked,
     Signal,
     ZygoteHandle,
@@ -70,7 +72,7 @@ class ZygoteProcesses:
         self._loop = loop
         self._zygote = zygote
         self._workers: dict[str, _Worker] = {}
-        self._queue: deque[WorkerSpec | Signal] = deque()
+        self._queue: deque[WorkerSpec | Signal | LetLive] = deque()
         self._forks_in_flight = 0
         self._waiting_to_send = False
         self._linked = True
@@ -118,6 +120,12 @@ class ZygoteProcesses:
             self._queue.append(Signal(worker_id, signal))
             self._loop.call_soon(self._send_queued)
 
+    def let_live(self, seconds: float) -> None:
+        """See Processes: the zygote counts too, on the same clock."""
+        if self._started:
+            self._queue.append(LetLive(time.monotonic() + seconds))
+            self._send_queued()
+
     def memory_bytes(self, worker_id: str) -> int:
         """See Processes."""
         worker = self._workers.get(worker_id)
@@ -151,7 +159,7 @@ class ZygoteProcesses:
     def _send_queued(self) -> None:
         while self._queue:
             command = self._queue[0]
-            if isinstance(command, Signal):
+            if isinstance(command, (Signal, LetLive)):
                 sent = not self._linked or self._send(command)
             elif self._refusal:
                 sent = True
@@ -187,7 +195,7 @@ class ZygoteProcesses:
         self._workers[spec.worker_id] = worker
         return True
 
-    def _send(self, command: Fork | Signal, fds: tuple[int, ...] = ()) -> bool:
+    def _send(self, command: Fork | Signal | LetLive, fds: tuple[int, ...] = ()) -> bool:
         """False when the link is full: `_send_queued` is called again when it is not."""
         try:
             send_packet(self._zygote.link, command, fds)

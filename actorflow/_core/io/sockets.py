@@ -93,6 +93,47 @@ def receive_fds(sock: socket.socket, bytes_max: int, fds_max: int, *, flags: int
     return data, fds
 
 
+class Accepting:
+    """Accepts from a listening socket on a loop, and rests for a while when this process has no descriptor left.
+
+    Then the connection stays queued, so the loop would call at once, for ever.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, where: str, accepted: Callable[[socket.socket], None]
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._where = where
+        self._accepted = accepted
+        self._retry: asyncio.TimerHandle | None = None
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no more, and close the listener."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+
+    def _listen(self) -> None:
+        self._retry = None
+        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
+
+    def _on_acceptable(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except (*WOULD_BLOCK, ConnectionAbortedError):
+            return
+        except OSError as error:
+            logger.warning("cannot accept on %s: %s; next try in %s s", self._where, error, ACCEPT_RETRY_S)
+            self._loop.remove_reader(self._listener.fileno())
+            self._retry = self._loop.call_later(ACCEPT_RETRY_S, self._listen)
+            return
+        sock.setblocking(False)
+        self._accepted(sock)
+
+
 class UnixListener:
     """A bound socket file. Closing it removes the file, if it is still ours."""
 

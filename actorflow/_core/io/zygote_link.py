@@ -4,6 +4,7 @@
       | -- Fork, with two pipe ends ------->   |   fork
       | <------------- Forked | NotForked --   |   exactly one for each Fork, in order
       | -- Signal -------------------------->  |
+      | -- LetLive ------------------------->  |
       | <-------------------------- Exited --  |   exactly one for each Forked
 
 Either side takes the end of the link for the death of the other.
@@ -47,6 +48,12 @@ class Signal(msgspec.Struct, tag=True, frozen=True):
     signal: int
 
 
+class LetLive(msgspec.Struct, tag=True, frozen=True):
+    """node -> zygote. Kill all workers at this moment of the clock of this machine, unless a later one is said before. No answer."""
+
+    until: float
+
+
 class Forked(msgspec.Struct, tag=True, frozen=True):
     """zygote -> node. The process exists."""
 
@@ -70,7 +77,7 @@ class Exited(msgspec.Struct, tag=True, frozen=True):
     peak_memory_bytes: int
 
 
-ToZygote = Fork | Signal
+ToZygote = Fork | Signal | LetLive
 FromZygote = Forked | NotForked | Exited
 
 _encode = msgspec.msgpack.Encoder().encode

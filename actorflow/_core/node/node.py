@@ -227,7 +227,7 @@ class Node:
         if self.config.has_lease:
             from actorflow._core.node.tenancy import Tenancy
 
-            self._tenancy = Tenancy(self._context, self._give_up)
+            self._tenancy = Tenancy(self._context, self._give_up, self._processes.let_live)
             self._tenancy.start()
         if self._memory is not None:
             self._memory.start()

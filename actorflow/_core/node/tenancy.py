@@ -22,9 +22,10 @@ GIVEN_UP = "the head has not answered this node for as long as its lease lasts"
 class Tenancy:
     """See the module."""
 
-    def __init__(self, context: NodeContext, end: Callable[[str], None]) -> None:
+    def __init__(self, context: NodeContext, end: Callable[[str], None], let_live: Callable[[float], None]) -> None:
         self._context = context
         self._end = end
+        self._let_live = let_live
         self._lease = Lease()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,6 +42,9 @@ class Tenancy:
     def answered(self, message: BeatHeard) -> None:
         """The head has heard us."""
         self._lease.answered(message.number)
+        if self._lease.until is not None:
+            # Whoever started the workers counts too: this process may stand still when the lease ends.
+            self._let_live(self._lease.until - self._context.now())
 
     def _beat(self) -> None:
         now = self._context.now()

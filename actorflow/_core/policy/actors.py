@@ -38,6 +38,8 @@ from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, 
 ACTORS_MAX = 1_000_000
 PLACE_TIMEOUT_S = 30.0
 """How long an actor waits for a node that could hold it, when there is none at the moment."""
+STOPPING_MAX = 10_000
+"""Of each node: how many stops that it has not confirmed are remembered."""
 STEADY_S = 10.0
 """After an incarnation that was alive this long the next restart is at once again."""
 
@@ -45,7 +47,7 @@ STEADY_S = 10.0
 class ActorTable:
     """All actors. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_left_behind", "_place_timeout_s", "_waiting")
+    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_left_behind", "_place_timeout_s", "_stopping", "_waiting")
 
     def __init__(
         self,
@@ -64,6 +66,8 @@ class ActorTable:
         """Actors no node could hold when it was tried, and until when they wait; in order of that time."""
         self._left_behind: OrderedDict[ProcessId, list[tuple[ActorId, int]]] = OrderedDict()
         """The incarnations that were on nodes when these were lost, in case a node comes back."""
+        self._stopping: dict[ProcessId, dict[ActorId, int]] = {}
+        """The incarnations of dead actors that nodes were told to stop, and have not said to be gone: the word may be lost with the node."""
 
     # -- looking
 
@@ -240,6 +244,7 @@ class ActorTable:
 
     def failed(self, actor_id: ActorId, incarnation: int, node_id: ProcessId, died: ActorDied, now: float) -> list[Decision]:
         """The constructor raised, or the node can never hold it: the end, whatever max_restarts says."""
+        self._stopped(node_id, actor_id)
         actor = self._current(actor_id, incarnation, node_id)
         if actor is None:
             return []
@@ -258,6 +263,7 @@ class ActorTable:
         now: float,
     ) -> list[Decision]:
         """The incarnation's process is gone (`expected`: it was asked to end, or ended itself)."""
+        self._stopped(node_id, actor_id)
         actor = self._current(actor_id, incarnation, node_id)
         return self._lose(actor, cause, expected, spent, now) if actor is not None else []
 
@@ -266,7 +272,8 @@ class ActorTable:
         decisions: list[Decision] = []
         words = f"its node {node_id} was lost: {cause}"
         actors = self._actors.on_node(node_id)
-        self._left_behind[node_id] = [(actor.spec.actor_id, actor.incarnation) for actor in actors]
+        stopping = self._stopping.pop(node_id, {})
+        self._left_behind[node_id] = [*stopping.items(), *((actor.spec.actor_id, actor.incarnation) for actor in actors)]
         if len(self._left_behind) > LOST_NODES_MAX:
             self._left_behind.popitem(last=False)
         for actor in actors:
@@ -389,6 +396,18 @@ class ActorTable:
             return None
         return actor
 
+    def _remember_stop(self, actor: Actor) -> None:
+        stopping = self._stopping.setdefault(actor.node_id, {})
+        stopping[actor.spec.actor_id] = actor.incarnation
+        if len(stopping) > STOPPING_MAX:
+            del stopping[next(iter(stopping))]
+
+    def _stopped(self, node_id: ProcessId, actor_id: ActorId) -> None:
+        """A node says that an incarnation is gone."""
+        stopping = self._stopping.get(node_id)
+        if stopping is not None and stopping.pop(actor_id, None) is not None and not stopping:
+            del self._stopping[node_id]
+
     def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float) -> list[Decision]:
         """The current incarnation is gone: decide whether there is another one."""
         self._actors.take_off_node(actor)
@@ -450,6 +469,7 @@ class ActorTable:
         decisions: list[Decision] = []
         if actor.node_id:
             decisions.append(Stop(actor.node_id, actor.spec.actor_id, actor.incarnation, graceful=False))
+            self._remember_stop(actor)
             self._actors.take_off_node(actor)
         dead = actor.as_dead(now)
         if actor.watchers:

@@ -44,11 +44,11 @@ def farewell(host: Host, then: Callable[[], None]) -> bool:
 async def _say(host: Host, running: list[Incoming], actors: list[HostedActor], end: Callable[[], None]) -> None:
     for incoming in running:
         if not incoming.cancelled:  # Else it is ending already, and is not to be disturbed.
-            incoming.cancelled = True
+            incoming.cancelled = incoming.parting = True
             host.cancel_running(incoming)
     tasks = [incoming.task for incoming in running if incoming.task is not None]
     if tasks:
         await asyncio.wait(tasks)
     for actor in actors:
         await actor.leave_context()
-    end()
+    host.core.ports.loop.call_soon_threadsafe(end)  # What it ends is the protocol loop's.

@@ -622,7 +622,7 @@ class Host:
             self.calls.pop(incoming.key, None)
             if type(outcome) is m.Failed:
                 self.tidying.call_failed()
-                if incoming.cancelled and incoming.actor is not None and incoming.actor.killed:
+                if incoming.parting or (incoming.cancelled and incoming.actor is not None and incoming.actor.killed):
                     return  # Its caller hears of the actor's end, which is why it was cancelled.
             reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
             if hold:
@@ -654,7 +654,9 @@ class Host:
         core, peer = self.core, incoming.peer
         with core.lock:
             self.calls.pop(incoming.key, None)
-            if incoming.borrowed:
+            if incoming.parting:
+                pass  # As for a reply: what is lost with its worker may be tried again.
+            elif incoming.borrowed:
                 own, owners = arguments.still_borrowed(core, incoming)
                 if own:
                     # The end of a stream has no room for them as a reply has: the caller is told like any other owner.

@@ -33,6 +33,8 @@ class Incoming:
     fn: Callable[..., Any]
 
     cancelled = False
+    parting = False
+    """It was cancelled because its process ends: its caller hears of that, and may try it again."""
     told = False
     """Its code has been told that it is cancelled, by an exception (IR-4)."""
     torn = False

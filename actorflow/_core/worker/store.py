@@ -436,6 +436,7 @@ class StoreClient:
         """The node's answer; an error of ours when the node is gone."""
         core = self._core
         with core.lock:
+            core.check_open()  # Nobody answers any more.
             waiter = FutureWaiter(core.gates.current())
             self._token += 1
             answer: list[Any] = []
