@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 SEEDS_DEFAULT = 7
-"""Enough for every rule that goes by the seed, such as each second, third or fifth one; `make sim-scenarios` runs as many more as it is told."""
+"""Enough for every rule that goes by the seed, such as each second, third or fifth one; `make sim-scenarios` runs as many as it is told."""
 
 # A busy machine may be slow at any moment, so no example has a deadline; pytest-timeout bounds the test.
 settings.register_profile("default", deadline=None, print_blob=True)

@@ -181,7 +181,7 @@ class Cluster:
 
     def head_pid(self) -> int:
         """The process of the head at the moment; 0 between two of its lives."""
-        return next((pid for pid in _tree(self.head.pid) if _command(pid).startswith(HEAD_TITLE)), 0)
+        return next((pid for pid in tree_of(self.head.pid) if command_of(pid).startswith(HEAD_TITLE)), 0)
 
     def kill_head(self, timeout_s: float = GONE_S) -> None:
         """End the head's process as a crash does, as soon as there is one; the first node starts the next. Raises InvariantBroken."""
@@ -190,8 +190,7 @@ class Cluster:
             if time.monotonic() >= give_up_at:
                 raise InvariantBroken(f"there is no head to kill within {timeout_s:g} s: see head.log in {self.head.path}/logs")
             time.sleep(POLL_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        send([pid], signal.SIGKILL)
 
     def pause(self, node: Node) -> None:
         """Let all processes of a node stand still, until `resume`: it hangs."""

@@ -141,14 +141,14 @@ def test_what_is_told_as_wrong_hung_or_left_counts() -> None:
     assert problems(told) == ["wrong: w", "hung: h", "left: l"]
 
 
-def test_only_what_ran_in_a_process_that_was_hit_is_hit() -> None:  # CV-1
+def test_only_what_ran_in_a_process_that_was_hit_is_hit() -> None:  # RC-1
     calls = [call("a", 1, 2, pid=5), call("b", 11, 12, pid=5)]
     assert recoveries(calls, [], [KILL]) == []
     assert [each.seconds for each in recoveries([call("a", 1, 2), call("b", 9, 10.5), call("c", 11, 12, pid=5)], [], [KILL])] == [2.0]
     assert recoveries([call("a", 1, 2)], [], [KILL]) == [], "nobody called it again"
 
 
-def test_a_task_is_hit_where_it_ran_last() -> None:  # CV-2
+def test_a_task_is_hit_where_it_ran_last() -> None:  # RC-2
     def task(name: str, began: float, ended: float, pid: int) -> Call:
         return call(name, began, ended, kind="task again", target="task", pid=pid)
 

@@ -67,7 +67,7 @@ class ActorTable:
         self._left_behind: OrderedDict[ProcessId, list[tuple[ActorId, int]]] = OrderedDict()
         """The incarnations that were on nodes when these were lost, in case a node comes back."""
         self._stopping: dict[ProcessId, dict[ActorId, int]] = {}
-        """The incarnations of dead actors that nodes were told to stop, and have not said to be gone: the word may be lost with the node."""
+        """The incarnations of dead actors that nodes were told to stop, and have not said to be gone: the word may be lost with them."""
 
     # -- looking
 

@@ -654,15 +654,13 @@ class Host:
         core, peer = self.core, incoming.peer
         with core.lock:
             self.calls.pop(incoming.key, None)
-            if incoming.parting:
-                pass  # As for a reply: what is lost with its worker may be tried again.
-            elif incoming.borrowed:
+            if incoming.borrowed and not incoming.parting:
                 own, owners = arguments.still_borrowed(core, incoming)
                 if own:
                     # The end of a stream has no room for them as a reply has: the caller is told like any other owner.
                     owners[peer.process_id, peer.address] = own
                 core.references.register(owners, lambda: core.push(peer, end, urgent=True))
-            else:
+            elif not incoming.parting:  # As for a reply: what is lost with its worker may be tried again.
                 core.push(peer, end, urgent=True)
         self._next(incoming)
 
