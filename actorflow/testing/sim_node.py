@@ -72,7 +72,13 @@ class SimNode:
         finish = await self._begin(host) if self._begin is not None else None
         config = NodeConfig(**self._settings, pid=host.pid)
         self.node = node = Node(host.ports, config, self.processes, self.arena, self._end, self.spill, self.memory)
-        await node.start()
+        try:
+            await node.start()
+        except (OSError, TimeoutError):
+            if not self._ended.done():
+                raise
+            await node.stop("the cluster was over before it had joined")
+            return
         if self._ready is not None:
             self._ready()
         reason = await self._ended
