@@ -141,14 +141,14 @@ def test_what_is_told_as_wrong_hung_or_left_counts() -> None:
     assert problems(told) == ["wrong: w", "hung: h", "left: l"]
 
 
-def test_only_what_ran_in_a_process_that_was_hit_is_hit() -> None:  # RC-1
+def test_only_what_ran_in_a_process_that_was_hit_is_hit() -> None:  # GO-1
     calls = [call("a", 1, 2, pid=5), call("b", 11, 12, pid=5)]
     assert recoveries(calls, [], [KILL]) == []
     assert [each.seconds for each in recoveries([call("a", 1, 2), call("b", 9, 10.5), call("c", 11, 12, pid=5)], [], [KILL])] == [2.0]
     assert recoveries([call("a", 1, 2)], [], [KILL]) == [], "nobody called it again"
 
 
-def test_a_task_is_hit_where_it_ran_last() -> None:  # RC-2
+def test_a_task_is_hit_where_it_ran_last() -> None:  # GO-2
     def task(name: str, began: float, ended: float, pid: int) -> Call:
         return call(name, began, ended, kind="task again", target="task", pid=pid)
 
@@ -161,6 +161,25 @@ def test_a_task_is_hit_where_it_ran_last() -> None:  # RC-2
         ran("a", 11, 2, "task"),
     ]
     assert [(each.what, each.seconds) for each in recoveries(calls, notes, [KILL])] == [("a", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("other", "mixed"),
+    [
+        (Harm(2, Kind.KILL_NODE, 11.0, 11.0, (1, 2), "node 2"), True),
+        (Harm(2, Kind.KILL_NODE, 11.0, 11.0, (3,), "node 3"), False),
+        (Harm(2, Kind.KILL_NODE, 14.0, 14.0, (1, 2), "node 2"), False),
+        (Harm(2, Kind.KILL_WORKER, 11.0, 11.0, (2,), "node 2"), False),
+        (Harm(2, Kind.RESET, 9.0, 9.0, (1,), "node 2"), False),
+        (Harm(2, Kind.PARTITION, 8.0, 10.5, (7,), "node 2"), True),
+        (Harm(2, Kind.PARTITION, 8.0, 9.5, (1,), "node 2"), False),
+        (Harm(2, Kind.STOP_WORKER, 8.0, 10.5, (7,), "node 2"), False),
+    ],
+)
+def test_what_another_fault_hits_as_well_is_told_apart(other: Harm, mixed: bool) -> None:  # GO-4
+    calls = [call("a", 1, 2), call("b", 12, 13, pid=5)]
+    first = next(each for each in recoveries(calls, [], [KILL, other]) if each.harm is KILL)
+    assert (first.seconds, first.mixed) == (3.0, mixed)
 
 
 def test_percentiles_are_values_that_were_seen() -> None:

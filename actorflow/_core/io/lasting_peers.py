@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from actorflow._core.base.errors import ActorflowError
 from actorflow._core.io.peers import Peer, PeerHandler
-from actorflow._core.io.ports import Ports, Stream
+from actorflow._core.io.ports import Ports, Stream, Unwelcome
 from actorflow._core.policy.link_resets import LinkResets
 from actorflow._core.protocol.codec import BATCH_MESSAGES_MAX, encode
 from actorflow._core.protocol.links import Ledger, LinkSession
@@ -292,6 +292,10 @@ class LastingPeer(Peer):
         if self.address and network.lasts(self.address):
             try:
                 stream = await network.connect(self.address, Probe())
+            except Unwelcome as error:
+                log.debug(
+                    "%r is there: it does not let us in (%s)", self, error
+                )  # A node has no key to a driver, nor has a worker of another job.
             except GONE:
                 gone = True  # LP-2
             except (OSError, ActorflowError) as error:  # Whatever it is, this wait has an end.

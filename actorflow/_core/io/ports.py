@@ -118,6 +118,10 @@ class Reads(Protocol):
         """Let go of the loops. On the ports' loop."""
 
 
+class Unwelcome(ConnectionRefusedError):
+    """Somebody is there, and will not speak with us, nor the next time."""
+
+
 class Network(Protocol):
     """Makes streams. Addresses are strings such as `unix:/path/to/a.sock`."""
 
@@ -133,8 +137,8 @@ class Network(Protocol):
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
         """Connect, within a bounded time. Raises OSError.
 
-        ConnectionRefusedError and FileNotFoundError: nobody has that address, or who has it will not speak with us. Any other kind
-        says nothing of whether somebody is there: the line broke meanwhile, there was no answer, or too much to do.
+        ConnectionRefusedError and FileNotFoundError: nobody has that address, or (Unwelcome) who has it will not speak with us. Any other
+        kind says nothing of whether somebody is there: the line broke meanwhile, there was no answer, or too much to do.
         """
 
 

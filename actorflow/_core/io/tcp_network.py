@@ -16,7 +16,7 @@ from typing import Any
 from actorflow._core.base.addresses import SCHEME, TcpAddress, parse_tcp, split
 from actorflow._core.io import forks
 from actorflow._core.io.gateway import RefusalLog, Take, say_and_close, tune
-from actorflow._core.io.ports import Listener, Network, PassSource, Proof, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, Network, PassSource, Proof, Stream, StreamHandler, Unwelcome
 from actorflow._core.io.shared_reads import SharedReads
 from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from actorflow._core.io.tcp_handshake import Admitted, Security, admit, introduce
@@ -275,7 +275,7 @@ def _as_os_error(error: HandshakeRefused) -> tuple[type[OSError], int]:
         return TimeoutError, errno.ETIMEDOUT
     if error.code is Code.BUSY or error.cut:
         return ConnectionResetError, errno.ECONNRESET
-    return ConnectionRefusedError, errno.ECONNREFUSED
+    return Unwelcome, errno.ECONNREFUSED
 
 
 def _parse(address: str) -> TcpAddress:

@@ -19,7 +19,7 @@ from typing import Any
 from actorflow.testing.chaos import units
 from actorflow.testing.chaos.records import Book
 from actorflow.testing.chaos.systems import Verbs
-from actorflow.testing.chaos.work import WORK
+from actorflow.testing.chaos.work import DIED, WORK
 
 PACE_S = 0.1
 """Between two calls of a loop, on average."""
@@ -27,6 +27,8 @@ TRIES_AGAIN_S = 0.5
 """Before a loop begins its work anew, after something that it did not expect."""
 LIFE_CALLS = 40
 """Calls of an actor of one life, or of one account."""
+DIED_CALLS = 10
+"""So many calls in a row that say that an actor is dead: another one takes its place."""
 OBJECT_BYTES = (150_000, 3_000_000)
 OLD_S = 1.5
 """How long an object lies, on average, before it is read again."""
@@ -35,7 +37,11 @@ Oracle = Callable[[Any], bool]
 
 
 class Failed(Exception):
-    """A call has ended in an error, which is written down."""
+    """A call has ended in an error, which is written down. `sort`: of which sort (work.py); empty where it has hung."""
+
+    def __init__(self, sort: str = "") -> None:
+        super().__init__(sort)
+        self.sort = sort
 
 
 class Program:
@@ -96,10 +102,10 @@ class Program:
         except Exception as error:
             if deadline.expired():
                 self._book.write(hung=f"{call} of {target} had not ended after {self._hang_s:g} s. {await self._explain()}")
-            else:
-                sort = self._verbs.sort(error)
-                self._book.write(**line, ended=time.monotonic(), error=sort, text=f"{type(error).__name__}: {error}"[:2000])
-            raise Failed from error
+                raise Failed from error
+            sort = self._verbs.sort(error)
+            self._book.write(**line, ended=time.monotonic(), error=sort, text=f"{type(error).__name__}: {error}"[:2000])
+            raise Failed(sort) from error
         self._book.write(**line, ended=time.monotonic(), pid=pid)
         if not oracle(value):
             self._book.write(wrong=f"{call} of {target} gave {value!r:.300}")
@@ -207,22 +213,27 @@ class Program:
 
     async def _calls(self, kind: str, name: str, rng: random.Random, make: Callable[..., Awaitable[Any]]) -> None:
         """One after the other until the end, and then until one is answered: an actor that was hit last is waited for."""
+        died = 0
         while self._going or time.monotonic() < self._ended_at + self._hang_s:
             going, number = self._going, rng.randrange(1000)
-            answers = await self._answers(kind, name, partial(make, number=number), number)
-            if answers and not going:
+            failed = await self._answers(kind, name, partial(make, number=number), number)
+            if not failed and not going:
+                return
+            died = died + 1 if failed == DIED else 0
+            if died == DIED_CALLS:
                 return
             await self._pause(rng)
 
     async def _multiplied(self, actor: Any, call: str, number: int) -> Any:
         return await self._verbs.call(actor, "multiply", call, number)
 
-    async def _answers(self, kind: str, name: str, make: Callable[..., Awaitable[Any]], number: int) -> bool:
+    async def _answers(self, kind: str, name: str, make: Callable[..., Awaitable[Any]], number: int) -> str:
+        """How it failed; empty when it has not."""
         try:
             await self._call(kind, name, make, lambda value: value == number * units.FACTOR)
-        except Failed:
-            return False  # The actor comes back, or the judge will say that it should have.
-        return True
+        except Failed as failed:
+            return failed.sort or "hung"  # The actor comes back, or the judge will say that it should have.
+        return ""
 
     async def _mortal(self, kind: str, name: str, rng: random.Random) -> None:
         actor = await self._verbs.actor(units.Tally, self._ledger, name, restarts=False, again=False)
@@ -246,8 +257,10 @@ class Program:
             try:
                 await self._call(kind, name, partial(keep, number), partial(fits, number))
                 acknowledged.append(number)
-            except Failed:
-                pass  # It may have been kept, or not.
+            except Failed as failed:
+                if failed.sort == DIED:
+                    raise  # Nobody brings it back.
+                # Otherwise it may have been kept, or not.
             await self._pause(rng)
             if not self._going:
                 break
@@ -262,7 +275,7 @@ class Program:
                     kind, name, lambda call: self._verbs.call(actor, "all", call), lambda value: isinstance(value, list)
                 )
                 return list(seen)
-            except Failed:
-                if time.monotonic() > give_up_at:
+            except Failed as failed:
+                if failed.sort == DIED or time.monotonic() > give_up_at:
                     raise
                 await self._pause(rng)

@@ -1,10 +1,10 @@
 """How long it took after a fault until what it hit went on again. Pure.
 
-RC-1  An actor is hit by a fault when its last answer before came from a process that the fault hit, and it was called again. It is back
+GO-1  An actor is hit by a fault when its last answer before came from a process that the fault hit, and it was called again. It is back
       with the first call that began after the fault and ended in a value: the time until that end counts.
-RC-2  A task is hit when it ran in such a process, and its caller had no answer yet. It is back when the caller has its value.
-RC-3  The time counts from the beginning of the fault: of what is stopped for two seconds, two seconds are no recovery that failed.
-    RC-4  What a second fault hits before it is back from the first, or while its node is stopped or cut off, is counted apart.
+GO-2  A task is hit when it ran in such a process, and its caller had no answer yet. It is back when the caller has its value.
+GO-3  The time counts from the beginning of the fault: of what is stopped for two seconds, two seconds are no recovery that failed.
+    GO-4  What a second fault hits before it is back from the first, or while its node is stopped or cut off, is counted apart.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def recoveries(calls: Iterable[Call], notes: Iterable[Note], harms: Iterable[Har
     return [each._replace(mixed=_is_mixed(each, ordered)) for each in sorted(found, key=lambda each: each.harm.number)]
 
 
-def _is_mixed(found: Recovery, harms: Iterable[Harm]) -> bool:  # RC-4
+def _is_mixed(found: Recovery, harms: Iterable[Harm]) -> bool:  # GO-4
     until = found.harm.at + (found.seconds or 0.0)
     return any(
         harm.number != found.harm.number
@@ -66,7 +66,7 @@ def _of_actor(target: str, calls: Sequence[Call], harms: Iterable[Harm]) -> Iter
     """Its calls are made one after the other, so they end in the order in which they began."""
     answered = [call for call in calls if not call.error]
     began, ended = [call.began for call in answered], [call.ended for call in answered]
-    for harm in harms:  # RC-1
+    for harm in harms:  # GO-1
         before, back = bisect_right(ended, harm.at), bisect_right(began, harm.at)
         if before and answered[before - 1].pid in harm.pids and calls[-1].began > harm.at:
             seconds = ended[back] - harm.at if back < len(answered) else None
@@ -79,7 +79,7 @@ def _of_tasks(tasks: Mapping[str, Call], notes: Iterable[Note], harms: Sequence[
         if note.what == "run" and note.call in tasks:
             runs[note.call].append(note)
     moments = [harm.at for harm in harms]
-    for name, begun in runs.items():  # RC-2
+    for name, begun in runs.items():  # GO-2
         call = tasks[name]
         for harm in harms[bisect_left(moments, call.began) : bisect_left(moments, call.ended)]:
             last = next((note for note in reversed(begun) if note.at <= harm.at), None)

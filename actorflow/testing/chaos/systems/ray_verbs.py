@@ -25,7 +25,8 @@ AT_REST_S = 30.0
 POLL_S = 0.1
 SORTS: list[tuple[type[Exception], str]] = [
     (exceptions.ActorUnavailableError, UNAVAILABLE),
-    (exceptions.RayActorError, DIED),
+    (exceptions.ActorDiedError, DIED),
+    (exceptions.RayActorError, UNAVAILABLE),
     (exceptions.WorkerCrashedError, CRASHED),
     (exceptions.NodeDiedError, CRASHED),
     (exceptions.LocalRayletDiedError, CRASHED),
