@@ -137,10 +137,10 @@ def test_a_planted_bug_is_found_and_shrunk(mutant: Mutant) -> None:
     """SH-1, SH-2: the small plan fails in the same way with the bug, and passes without it."""
     outcome = first_found(mutant, 200)
     with mutant.planted():
-        shrinker = Shrinker(lambda plan: bool(outcome.invariants & again.quietly(plan).invariants), runs_max=120)
+        shrinker = Shrinker(lambda plan: bool(outcome.invariants & again.quietly(plan).invariants), runs_max=60)
         small = shrinker.shrink(outcome.plan)
         again_found = again.quietly(parse(str(small)))
-    assert shrinker.runs <= 120, "SH-2"
+    assert shrinker.runs <= 60, "SH-2"
     assert again_found.invariants & outcome.invariants, "SH-1"
     assert small.size <= 6 < outcome.plan.size or small.size <= outcome.plan.size // 2, str(small)
     passes(small)
@@ -203,13 +203,13 @@ def test_wt_2_nothing_stays_of_watching() -> None:
     assert seen
 
 
-def test_some_seeds_reach_most_markers() -> None:
+def test_few_seeds_reach_half_of_the_markers() -> None:
     """All of them need hundreds: `make sim` names those that were not reached."""
     figure = Figure()
-    for seed in range(SEEDS):
+    for seed in range(12):
         figure.add(run(draw(seed)))
     reached = len(MARKERS) - len(figure.missing())
-    assert reached >= len(MARKERS) * 2 // 3, figure.missing()
+    assert reached >= len(MARKERS) // 2, figure.missing()
 
 
 def test_a_marker_that_nothing_reaches_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,7 +218,7 @@ def lose_head(whole: Whole, a: Any) -> bool:
     if node is None:
         return False
     core: Any = node.node
-    whole.node_gave_head_up = True
+    whole.node_gave_head_up = whole.objects_lost = True  # To the other nodes its owners are gone.
     node.host.loop.call_soon_threadsafe(lambda: core._head._peer.close(abort=True))
     return True
 
