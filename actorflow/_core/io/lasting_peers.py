@@ -293,9 +293,8 @@ class LastingPeer(Peer):
             try:
                 stream = await network.connect(self.address, Probe())
             except Unwelcome as error:
-                log.debug(
-                    "%r is there: it does not let us in (%s)", self, error
-                )  # A node has no key to a driver, nor has a worker of another job.
+                # A node has no key to a driver, nor has a worker of another job.
+                log.debug("%r is there, and does not let us in: %s", self, error)
             except GONE:
                 gone = True  # LP-2
             except (OSError, ActorflowError) as error:  # Whatever it is, this wait has an end.

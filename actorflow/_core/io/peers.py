@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+FIRST_PAUSES_S = (0.0, 0.02, 0.05, 0.1, 0.2)
+"""Between machines: before each further try of a first connection that is reset in its handshake."""
+
 
 class PeerHandler(Protocol):
     """What a role is told of its peers, on the ports' loop.
@@ -369,11 +372,21 @@ class Peers:
         task.add_done_callback(lambda done: self._connecting.pop(done, None))
 
     async def _connect(self, peer: Peer) -> None:
-        try:
-            stream = await self._ports.network.connect(peer.address, peer.stream_handler())
-        except OSError as error:
-            peer.connection_lost(f"cannot connect to {peer.address}: {error}")
-            return
+        problem: OSError
+        pauses = iter(FIRST_PAUSES_S if self._ports.network.lasts(peer.address) else ())
+        while True:
+            try:
+                stream = await self._ports.network.connect(peer.address, peer.stream_handler())
+                break
+            except ConnectionResetError as error:
+                # Somebody is there, and the line broke in the handshake: as for links that are up, that is no reason to give it up.
+                problem, pause_s = error, next(pauses, None)
+            except OSError as error:
+                problem, pause_s = error, None
+            if pause_s is None or peer.lost:
+                peer.connection_lost(f"cannot connect to {peer.address}: {problem}")
+                return
+            await asyncio.sleep(pause_s)
         self._open[peer] = None
         peer.attached(stream)
 

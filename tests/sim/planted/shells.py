@@ -92,10 +92,16 @@ def _pins_again(original: Any) -> Any:
 
 
 MUTANTS = [
-    Mutant("lease nobody wants", "a lease that came too late is kept", tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted),
-    Mutant("given back and lost", "one of the calls given back is forgotten", tasks.TaskSubmitter, "on_gave_back", _one_is_lost),
-    Mutant("retry not counted", "a retry is not counted", tasks.TaskSubmitter, "_prepare_retry", _never_counted),
-    Mutant("attempt not counted", "an attempt has the number of the last", tasks.TaskSubmitter, "_prepare_retry", _same_attempt),
+    Mutant(
+        "lease nobody wants", "a lease that came too late is kept",
+        tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted, "a call is cancelled",
+    ),
+    Mutant("given back and lost", "one of the calls given back is forgotten", tasks.TaskSubmitter, "on_gave_back", _one_is_lost, "tasks"),
+    Mutant("retry not counted", "a retry is not counted", tasks.TaskSubmitter, "_prepare_retry", _never_counted, "a worker dies"),
+    Mutant(
+        "attempt not counted", "an attempt has the number of the last",
+        tasks.TaskSubmitter, "_prepare_retry", _same_attempt, "a worker dies",
+    ),
     Mutant(
         "credit unheard", "SEMANTICS 12: a producer that waits does not hear of its credit",
         producer.Producer, "credit", _for_good, "streams",
