@@ -105,7 +105,7 @@ def test_tc_1_what_a_node_leaves_behind_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(nodes_module, "GONE_S", 0.3)
     cluster = Cluster()
     sleeper = subprocess.Popen(["sleep", "600"])
-    cluster.head.known[sleeper.pid] = nodes_module._birth(sleeper.pid)
+    cluster.head.known[sleeper.pid] = nodes_module.birth_of(sleeper.pid)
     with pytest.raises(InvariantBroken, match="sleep 600"):
         cluster.close()
     assert sleeper.wait(10) == -signal.SIGKILL
