@@ -183,14 +183,18 @@ class Cluster:
         """The process of the head at the moment; 0 between two of its lives."""
         return next((pid for pid in tree_of(self.head.pid) if command_of(pid).startswith(HEAD_TITLE)), 0)
 
-    def kill_head(self, timeout_s: float = GONE_S) -> None:
-        """End the head's process as a crash does, as soon as there is one; the first node starts the next. Raises InvariantBroken."""
+    def kill_head(self, timeout_s: float = GONE_S) -> int:
+        """End the head's process as a crash does, as soon as there is one, and say which it was; the first node starts the next.
+
+        Raises InvariantBroken.
+        """
         give_up_at = time.monotonic() + timeout_s
         while not (pid := self.head_pid()):
             if time.monotonic() >= give_up_at:
                 raise InvariantBroken(f"there is no head to kill within {timeout_s:g} s: see head.log in {self.head.path}/logs")
             time.sleep(POLL_S)
         send([pid], signal.SIGKILL)
+        return pid
 
     def pause(self, node: Node) -> None:
         """Let all processes of a node stand still, until `resume`: it hangs."""

@@ -97,14 +97,14 @@ def test_the_command_that_repeats_a_run_gives_the_same_options() -> None:
 def test_against_ray_there_is_only_what_ray_has(given: list[str]) -> None:
     chosen = parse([*given, "--seed", "1"])
     assert chosen.comparable
-    assert (chosen.rates.reset_s, chosen.rates.partition_s) == (0.0, 0.0)
+    assert (chosen.rates.reset_s, chosen.rates.partition_s, chosen.rates.head_every) == (0.0, 0.0, 0)
     assert parse(repeats(chosen, 1).split()[3:]) == chosen
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("--head-every 10", "the head cannot be killed yet. It lives in the process of the first node"),
+        ("--head-every -1", "-1 is out of bounds: 0 to 1000"),
         ("--seconds no", "'no' is no number of seconds"),
         ("--seconds 0", "0 s is out of bounds: 1 to 86400 s"),
         ("--seconds nan", "nan s is out of bounds"),

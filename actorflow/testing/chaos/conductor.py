@@ -179,6 +179,9 @@ class _Hands:
         return not ended.done()
 
     async def _do(self, fault: Fault) -> None:
+        if fault.kind is Kind.KILL_HEAD:
+            await self._kill_head(fault)
+            return
         victim = self._victim(fault)
         if victim is None:
             self._say(f"{fault.at_s:6.1f} s  {fault.kind}: nobody is there for it")
@@ -206,12 +209,18 @@ class _Hands:
         until = time.monotonic() if fault.kind in LASTING else at
         self._harms.append(Harm(fault.number, fault.kind, at, until, pids, member.name))
 
+    async def _kill_head(self, fault: Fault) -> None:
+        at = time.monotonic()
+        pid = await self._machines.kill_head()
+        self._say(f"{fault.at_s:6.1f} s  {fault.kind}: process {pid}")
+        self._harms.append(Harm(fault.number, fault.kind, at, at, (pid,), "head"))
+
     def _victim(self, fault: Fault) -> tuple[Member, int] | None:
         members = self._machines.members()
         if fault.kind in (Kind.KILL_WORKER, Kind.STOP_WORKER):
             workers = [(member, pid) for member in members for pid in member.workers()]
             return _picked(workers, fault.pick)
-        # The first node has the program, and as yet the head: without them nothing is left to look at.
+        # The first node has the program, without which nothing is left to look at.
         member = _picked([member for member in members if not member.first], fault.pick)
         return None if member is None else (member, 0)
 

@@ -19,7 +19,7 @@ allow that, to a typed error; no effect that was acknowledged may be gone, nothi
 may be left on the machine."""
 
 MORE = f"""\
-The first node has the head and the program, and is never killed; its workers are. A node that is killed is followed by another.
+The first node has the program, and is never killed; its workers are, and the head beside it. A node that is killed is followed by another.
 The seed decides what is harmed, and when; what is under way at that moment is up to the machine, so a run that is repeated is
 alike, not the same.
 
@@ -34,10 +34,7 @@ examples:
 
 The exit code is 0 when nothing was wrong, 1 when something was, and 2 when the run could not be made."""
 
-HEAD = (
-    "--head-every {}: the head cannot be killed yet. It lives in the process of the first node, and what it knows of jobs and actors "
-    "is kept nowhere else, so the cluster would end with it, and nothing would be left to look at. Leave the option out, or give 0."
-)
+HEAD_EVERY = 10
 
 
 class Options(NamedTuple):
@@ -71,13 +68,11 @@ def parse(arguments: list[str] | None = None) -> Options:
     if why := _wrong(options):
         parser.error(why)
     if options.comparable:
-        options = options._replace(rates=rates._replace(reset_s=0.0, partition_s=0.0))
+        options = options._replace(rates=rates._replace(reset_s=0.0, partition_s=0.0, head_every=0))
     return options
 
 
 def _wrong(options: Options) -> str:
-    if options.rates.head_every:
-        return HEAD.format(options.rates.head_every)
     if options.nodes == 1 and not options.comparable and options.rates.partition_s:
         return "--nodes 1: there is no cable to cut; give 2 nodes or more, or --reset-every 0 --partition-every 0 --node-every 0"
     return ""
@@ -121,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--head-every",
         type=_count(0, 1000),
-        default=0,
+        default=HEAD_EVERY,
         metavar="N",
-        help="every so many kills are of the head; cannot be done yet (default: 0)",
+        help="every so many kills are of the head, which comes back; 0: none. Not on Ray, whose head does not (default: %(default)s)",
     )
     add("--stop-every", type=_seconds(0, 3600), default=10.0, metavar="S", help="SIGSTOP, each third to a whole node (default: 10)")
     add("--reset-every", type=_seconds(0, 3600), default=8.0, metavar="S", help="all connections of a node are reset (default: 8)")

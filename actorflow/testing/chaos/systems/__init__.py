@@ -83,6 +83,9 @@ class Machines(Protocol):
     async def kill(self, member: Any) -> None:
         """SIGKILL to all processes of a node at once."""
 
+    async def kill_head(self) -> int:
+        """SIGKILL to the process of the head, which comes back; says which it was. Where `can` has it."""
+
     async def add(self) -> None:
         """Another node joins."""
 

@@ -51,7 +51,7 @@ class ActorflowMember:
 class ActorflowMachines:
     """See Machines."""
 
-    can = frozenset(Kind) - {Kind.KILL_HEAD}
+    can = frozenset(Kind)
 
     def __init__(self) -> None:
         self._members: list[ActorflowMember] = []
@@ -104,6 +104,10 @@ class ActorflowMachines:
             await asyncio.to_thread(self._cluster.kill, member.node)
         except InvariantBroken as error:
             self._left.append(str(error))
+
+    async def kill_head(self) -> int:
+        assert self._cluster is not None
+        return await asyncio.to_thread(self._cluster.kill_head)
 
     async def reset(self, member: ActorflowMember) -> None:
         for way in member.ways:

@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from actorflow.testing import machine
 from actorflow.testing.chaos.schedule import Kind
+from actorflow.testing.errors import SimulationMisuse
 
 AGENT = "Agent"
 """The end of the names of what belongs to the node: it ends with them."""
@@ -63,6 +64,9 @@ class RayMachines:
 
     def members(self) -> Sequence[RayMember]:
         return self._members
+
+    async def kill_head(self) -> int:
+        raise SimulationMisuse("Ray's head does not come back when it is killed: there is no such fault here")
 
     async def add(self) -> None:
         options: dict[str, Any] = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES}
