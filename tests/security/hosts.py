@@ -86,7 +86,7 @@ class Host:
 
     def log(self) -> str:
         """What its nodes have logged."""
-        return "\n".join(file.read_text() for file in self.home.glob("actorflow-*/*/logs/node.log"))
+        return "\n".join(file.read_text() for file in self.home.glob("actorflow-*/*/logs/[hn]*.log"))
 
     def stop(self) -> None:
         self.actorflow("stop")

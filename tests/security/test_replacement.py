@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(at_work: tuple[Target, Bysta
     secrets, path = target.secrets, f"{target.nodes[0].credentials}/secret"
     with open(path, "w") as file:
         file.write("afsecret1_nonsense\n")
-    log = f"{target.nodes[0].path}/logs/node.log"
+    log = f"{target.nodes[0].path}/logs/head.log"
 
     def told() -> bool:
         with open(log) as file:
