@@ -11,6 +11,7 @@
 #   make sim-scenarios   the simulated scenarios, those of every fault at every step too, then SCENARIO_SEEDS of them each, FROM on
 #   make mutants         bugs planted by hand, each to be found by the scenarios
 #   make kill-test       RUNS rounds of killing processes at random moments
+#   make head-test       the head of a cluster is killed HEAD_KILLS times in a row, under load
 #   make chaos           SECONDS of killing, stopping and cutting off nodes of a cluster at work, from SEED; SYSTEM=ray for Ray (`make peers`)
 #   make partition-test  ROUNDS times cut a node of three off for 30 s, in the middle of work; needs root, iproute2 and nftables
 #   make promise-test    a node of three stands still for 60 s, STANDSTILLS times, and the slow tests of disks that fill; needs root
@@ -27,6 +28,7 @@ RUNS ?= 200
 CANCELS ?= 10000
 ROUNDS ?= 6
 STANDSTILLS ?= 3
+HEAD_KILLS ?= 50
 SECONDS ?= 60
 SEED ?=
 SYSTEM ?= actorflow
@@ -50,7 +52,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim sim-scenarios mutants kill-test partition-test promise-test cancel-test chaos fuzz clean
+.PHONY: demo test test-hosts check bench bench-core bench-startup bench-objects bench-cluster peers sim sim-scenarios mutants kill-test partition-test promise-test cancel-test head-test chaos fuzz clean
 .DEFAULT_GOAL := test
 # A benchmark beside another one measures nothing.
 .NOTPARALLEL:
@@ -113,6 +115,10 @@ mutants: $(STAMP)
 
 kill-test: $(STAMP)
 	@$(PY) -m tests.soak.random_kills --runs $(RUNS)
+
+# The head of a cluster of two nodes, HEAD_KILLS times in a row, under load.
+head-test: $(STAMP)
+	@$(PY) -m tests.soak.head_kills --kills $(HEAD_KILLS)
 
 chaos: $(if $(filter ray,$(SYSTEM)),$(PEERS_STAMP),$(STAMP))
 	@$(if $(filter ray,$(SYSTEM)),$(PEERS)/bin/python,$(PY)) -m actorflow.testing.chaos --system $(SYSTEM) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
