@@ -205,7 +205,8 @@ def test_commands_exist(where: str, command: str, capsys: pytest.CaptureFixture[
     elif words[0] in ("python", ".venv/bin/python") and words[1] != "-m":
         assert (ROOT / words[1]).is_file(), f"{where}: there is no {words[1]}"
     elif words[0] in ("python", ".venv/bin/python"):
-        assert words[2] == "pytest" or (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file(), where
+        module = ROOT / words[2].replace(".", "/")
+        assert words[2] == "pytest" or module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), where
     else:
         pytest.fail(f"{where}: {command!r} is neither make, actorflow nor python: nobody can check it")
 
@@ -239,8 +240,9 @@ INVARIANT = re.compile(r"\b[A-Z]{2}-\d+\b")
 
 @pytest.fixture(scope="module")
 def invariants() -> set[str]:
-    """Those that are written in the source of the product, and of the stage of the simulated scenarios."""
-    sources = [*(ROOT / "actorflow").rglob("*.py"), ROOT / "tests" / "sim" / "scenarios" / "stage.py"]
+    """Those that are written in the source of the product, and of the simulation that tests it."""
+    simulated = [ROOT / "tests" / "sim" / "scenarios" / "stage.py", *(ROOT / "tests" / "sim" / "whole").glob("*.py")]
+    sources = [*(ROOT / "actorflow").rglob("*.py"), *simulated]
     return {name for path in sources for name in INVARIANT.findall(path.read_text())}
 
 
