@@ -240,9 +240,9 @@ INVARIANT = re.compile(r"\b[A-Z]{2}-\d+\b")
 
 @pytest.fixture(scope="module")
 def invariants() -> set[str]:
-    """Those that are written in the source of the product, and of the simulated scenarios."""
-    scenarios = ROOT / "tests" / "sim"
-    sources = [*(ROOT / "actorflow").rglob("*.py"), scenarios / "scenarios" / "stage.py", *(scenarios / "whole").rglob("*.py")]
+    """Those that are written in the source of the product, and of the simulation that tests it."""
+    simulated = [ROOT / "tests" / "sim" / "scenarios" / "stage.py", *(ROOT / "tests" / "sim" / "whole").glob("*.py")]
+    sources = [*(ROOT / "actorflow").rglob("*.py"), *simulated]
     return {name for path in sources for name in INVARIANT.findall(path.read_text())}
 
 
