@@ -90,10 +90,12 @@ class Keeper(af.Actor, max_restarts=2):
     def __restore__(self, state: list[int]) -> None:
         self.values = state
 
+    @af.method
     def add(self, value: int) -> tuple[int, list[int]]:
         self.values.append(value)
         return os.getpid(), self.values
 
+    @af.method
     def hold(self, path: str) -> None:
         Path(path).write_text(str(os.getpid()))
         time.sleep(1_000)
@@ -104,13 +106,13 @@ async def test_an_actor_whose_process_dies_is_restarted_within_max_restarts_with
     async with af.init(num_cpus=1, log_to_driver=False):
         keeper = await Keeper.options(checkpoint_every="call").remote()
         for number in range(3):
-            assert (await keeper.add(number))[1] == list(range(number + 1))
+            assert (await keeper.add.remote(number))[1] == list(range(number + 1))
             ref = keeper.hold.remote(str(path := tmp_path / f"pid{number}"))
             os.kill(await pid_in(path), signal.SIGKILL)
             with pytest.raises(af.ActorUnavailableError if number < 2 else af.ActorDiedError, match="SIGKILL"):
                 await ref
         with pytest.raises(af.ActorDiedError, match="max_restarts"):
-            await keeper.add(3)
+            await keeper.add.remote(3)
 
 
 async def test_when_a_node_dies_every_call_on_it_ends_within_a_second_and_the_head_knows_within_10_s(tmp_path: Path) -> None:

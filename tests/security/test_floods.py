@@ -271,7 +271,7 @@ MALFORMED: dict[str, bytes] = {
 async def test_a_malformed_frame_of_an_admitted_peer_ends_its_connection_and_nobody_else_notices(
     target: Target, to: str, what: str
 ) -> None:
-    rows = await af.state.list_workers() if to == "worker" else await af.state.list_nodes()
+    rows: Any = await af.state.list_workers() if to == "worker" else await af.state.list_nodes()
     row = next(row for row in rows if row["state"] not in ("dead", "starting"))
     job: str = _runtime.current().identity.job_id if to == "worker" else "job-flood"  # type: ignore[attr-defined]
     insider = Insider(target, "head" if to == "head" else row[f"{to}_id"], job)

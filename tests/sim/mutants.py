@@ -29,7 +29,7 @@ from tests.sim.planted.mutant import Mutant
 SEEDS = 60
 """Seeds within which each is to be found, unless more are asked for."""
 MUTANTS = [*policies.MUTANTS, *conversations.MUTANTS, *shells.MUTANTS]
-FIRST_SEEDS = 7
+FIRST_SEEDS = 20
 CLUSTERS = (
     "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers", "links",
 )  # fmt: skip

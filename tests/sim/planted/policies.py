@@ -17,6 +17,8 @@ from actorflow._core.policy import (
     pulls,
     worker_pool,
 )
+from actorflow._core.policy.actor_decisions import Publish
+from actorflow._core.policy.worker_records import Purpose, WorkerState
 from tests.sim.planted.mutant import Mutant
 
 
@@ -51,9 +53,9 @@ def _takes_nothing(original: Any) -> Any:
 
 def _stays_idle(original: Any) -> Any:
     def fulfil(self: Any, claim: Any, worker: Any, now: float) -> None:
-        idle = worker.state is worker_pool.WorkerState.IDLE
+        idle = worker.state is WorkerState.IDLE
         original(self, claim, worker, now)
-        if idle and claim.purpose is worker_pool.Purpose.LEASE:
+        if idle and claim.purpose is Purpose.LEASE:
             self._make_idle(worker, now)
 
     return fulfil
@@ -201,7 +203,7 @@ def _any_life(original: Any) -> Any:
 def _watched_by_one(original: Any) -> Any:
     def ready(self: Any, *args: Any) -> Any:
         decisions = original(self, *args)
-        return [dataclasses.replace(one, watchers=one.watchers[:1]) if isinstance(one, actors.Publish) else one for one in decisions]
+        return [dataclasses.replace(one, watchers=one.watchers[:1]) if isinstance(one, Publish) else one for one in decisions]
 
     return ready
 
