@@ -62,11 +62,11 @@ class HeadLink:
         self._retry_s = RETRY_FIRST_S
         self._peer.send(self._info)
         since = self._ports.monotonic() - REPEAT_S
-        for said_at, message in self._ends:
+        for said_at, message in list(self._ends):
             if said_at >= since:
                 self._peer.send(message)
         while self._unsent:
-            self._peer.send(self._unsent.popleft())
+            self._say(self._peer, self._unsent.popleft())
         self._peer.send(self._hosted())
         if not self.ready.done():
             self.ready.set_result(None)
@@ -84,14 +84,17 @@ class HeadLink:
     def send(self, message: AnyMessage) -> None:
         """Tell the head, now or when it is back."""
         peer = self._peer
-        if isinstance(message, ActorLost | ActorFailed):
-            self._ends.append((self._ports.monotonic(), message))
         if peer is not None and not peer.lost and peer.role:
-            peer.send(message)
+            self._say(peer, message)
         elif len(self._unsent) < UNSENT_MAX:
             self._unsent.append(message)
         else:
             log.error("the head is away and %d messages wait for it; dropped: %s", UNSENT_MAX, message)
+
+    def _say(self, peer: Peer, message: AnyMessage) -> None:
+        if isinstance(message, ActorLost | ActorFailed):
+            self._ends.append((self._ports.monotonic(), message))
+        peer.send(message)
 
     def send_if_there(self, message: AnyMessage) -> None:
         """Tell the head what is of no use later."""

@@ -235,6 +235,9 @@ class Bundles:
         claimed: dict[str, int] = {}
         for reservation in self._claims.values():
             self._pool.set_aside(reservation.asked.values(), claimed)
+        if self._pool.lent and claimed.get(CPU):
+            # CPU that is only lent is not for bundles, and who has lent it may wait for work that needs just that.
+            claimed[CPU] = max(min(claimed[CPU], self._pool.free.get(CPU) - self._pool.lent), 0)
         return claimed
 
     # -- leases

@@ -25,6 +25,7 @@ from actorflow._core.protocol.messages import (
     FreeExtent,
     HandOver,
     HostActor,
+    Hosted,
     KillActor,
     KillLease,
     LeaseGranted,
@@ -67,7 +68,8 @@ def cluster(world: World) -> Cluster:
 
 
 def test_the_node_tells_the_head_first_what_it_has(cluster: Cluster) -> None:
-    assert cluster.head.received == [NodeInfo("node", "unix:/c/node.sock", {"CPU": 2 * UNIT, "disk": 4 * UNIT})]
+    about = NodeInfo("node", "unix:/c/node.sock", {"CPU": 2 * UNIT, "disk": 4 * UNIT})
+    assert cluster.head.received == [about, Hosted([])]
 
 
 def test_whoever_joins_hears_where_the_head_is(cluster: Cluster) -> None:
