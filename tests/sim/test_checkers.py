@@ -7,8 +7,10 @@ from actorflow.testing import (
     History,
     InvariantBroken,
     at_most_once,
+    at_most_once_where,
     check,
     errors_allowed,
+    errors_allowed_by,
     one_live_incarnation,
     one_terminal_result,
     per_caller_order,
@@ -157,3 +159,21 @@ def test_the_history_knows_when() -> None:
     history.ended(call, 1)
     assert (call.at, call.ends[0].at) == (1.0, 2.5)
     assert call.order < call.ends[0].order
+
+
+def test_ck_3_errors_by_the_call(history: History) -> None:
+    first, second = invoke(history, 1), invoke(history, 2)
+    history.failed(first, OSError("expected of this one"))
+    history.failed(second, OSError("and not of that one"))
+    rule = errors_allowed_by(lambda call: (OSError,) if call.args[0] == 1 else ())
+    assert [violation.text for violation in rule(history)] == [f"{second} raised {second.ends[0].error!r}"]
+
+
+def test_ck_6_at_most_once_where_it_applies(history: History) -> None:
+    for number in (1, 2):
+        call = invoke(history, number)
+        history.executed(call.number, "counter", "first")
+        history.executed(call.number, "counter", "second")
+    assert len(at_most_once(history)) == 2
+    [found] = at_most_once_where(lambda call: call.args[0] == 2)(history)
+    assert found.text == "call 1 by driver: counter.add(2) started 2 times"
