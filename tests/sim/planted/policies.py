@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from actorflow._core.policy import (
-    actors,
     bundles,
     checkpoints,
     leases,
@@ -17,7 +16,6 @@ from actorflow._core.policy import (
     pulls,
     worker_pool,
 )
-from actorflow._core.policy.actor_decisions import Publish
 from actorflow._core.policy.worker_records import Purpose, WorkerState
 from tests.sim.planted.mutant import Mutant
 
@@ -99,17 +97,6 @@ def _forgets_the_file(original: Any) -> Any:
     return free_if_unused
 
 
-def _one_too_many(original: Any) -> Any:
-    def offer(self: Any, key: Any, call: Any, group: str = "") -> bool:
-        room = self._groups[group]
-        if room.running <= room.limit and not room.queue:  # `<` is right.
-            room.running += 1
-            return True
-        return bool(original(self, key, call, group))
-
-    return offer
-
-
 def _stays_in_line(original: Any) -> Any:
     def withdraw(self: Any, key: Any) -> Any:
         for room in self._groups.values():
@@ -155,16 +142,6 @@ def _forgets_to_look(original: Any) -> Any:
     return unpin
 
 
-def _idle_and_nobody_knows(original: Any) -> Any:
-    def make_idle(self: Any, worker: Any, now: float) -> None:
-        before = worker.key in self._dirty
-        original(self, worker, now)
-        if not before:
-            self._dirty.pop(worker.key, None)
-
-    return make_idle
-
-
 def _serves_the_first(original: Any) -> Any:
     def serve(self: Any, now: float) -> Any:
         served = original(self, now) if len(self._waiters) < 2 else []
@@ -183,29 +160,6 @@ def _pins_of_the_dead(original: Any) -> Any:
         return [one for one in freed if one.extent not in kept]
 
     return client_lost
-
-
-def _restarts_for_free(original: Any) -> Any:
-    def restart(self: Any, actor: Any, cause: str, spent: bool, now: float) -> Any:
-        return original(self, actor, cause, False, now)
-
-    return restart
-
-
-def _any_life(original: Any) -> Any:
-    def current(self: Any, actor_id: str, incarnation: int, node_id: str) -> Any:
-        actor = self._actors.get(actor_id)
-        return actor if actor is not None and actor.node_id else None
-
-    return current
-
-
-def _watched_by_one(original: Any) -> Any:
-    def ready(self: Any, *args: Any) -> Any:
-        decisions = original(self, *args)
-        return [dataclasses.replace(one, watchers=one.watchers[:1]) if isinstance(one, Publish) else one for one in decisions]
-
-    return ready
 
 
 def _too_early(original: Any) -> Any:
@@ -236,16 +190,6 @@ def _one_chunk_short(original: Any) -> Any:
         return original(self, source, name, attempt, index, length, now)
 
     return received
-
-
-def _not_resumed(original: Any) -> Any:
-    def node_lost(self: Any, node: str, now: float) -> Any:
-        for pull in self._pulls.values():
-            pull.fresh.pop(node, None)
-            pull.busy.pop(node, None)
-        return []
-
-    return node_lost
 
 
 def _keeps_its_lane(original: Any) -> Any:
@@ -280,7 +224,7 @@ MUTANTS = [
         "worker for two", "WP-1: a leased worker is still idle, and is leased again",
         worker_pool.WorkerPool, "_fulfil", _stays_idle, "tasks",
     ),
-    Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins, "memory"),
+    Mutant("extent under a reader", "ST-2: a pinned extent is freed", object_store.ExtentBook, "_free_if_unused", _ignores_pins, "losses"),
     Mutant(
         "leaves under a reader", "ST-7: it leaves while somebody reads it",
         object_store.ExtentBook, "written", _leaves_under_a_reader, "memory",
@@ -290,7 +234,6 @@ MUTANTS = [
         "checkpoint lost", "CP-2: an accepted checkpoint is not kept",
         checkpoints.CheckpointStore, "save", _keeps_the_first, "a worker dies",
     ),
-    Mutant("mailbox limit", "MB-2: one call more than may run is started", mailbox.Mailbox, "offer", _one_too_many, "actors"),
     Mutant(
         "mailbox withdraw", "MB-3: a call that was taken out starts all the same",
         mailbox.Mailbox, "withdraw", _stays_in_line, "a call is cancelled",
@@ -302,22 +245,14 @@ MUTANTS = [
         ownership.Ownership, "borrower_lost", _frees_nothing_of_the_dead, "borrowers",
     ),
     Mutant("ownership pins", "OW-1: the last pin frees nothing", ownership.Ownership, "unpin", _forgets_to_look, "borrowers"),
-    Mutant("worker idle", "a worker that is free wakes no claim", worker_pool.WorkerPool, "_make_idle", _idle_and_nobody_knows, "tasks"),
     Mutant("extent queue", "ST-4: of two that wait none is served", object_store.ExtentBook, "serve", _serves_the_first, "memory"),
     Mutant(
         "extent of the dead", "ST-3: pins of a dead process stay",
         object_store.ExtentBook, "client_lost", _pins_of_the_dead, "objects on disk",
     ),
-    Mutant("actor restarts", "AC-3: a restart is not counted", actors.ActorTable, "_restart", _restarts_for_free, "supervision"),
-    Mutant("actor life", "AC-6: word of an earlier life is taken for the present one", actors.ActorTable, "_current", _any_life, "actors"),
-    Mutant("actor watchers", "AC-5: only the first who asked is told", actors.ActorTable, "ready", _watched_by_one, "nodes"),
     Mutant("node too early", "LV-1: a node is given up before its lease is over", liveness.Watch, "look", _too_early, "partitions"),
     Mutant("node too late", "LV-1: a lease is twice as long", liveness.Lease, "answered", _never_over, "partitions"),
     Mutant("pull short", "an object is complete one chunk before its last", pulls.PullBook, "received", _one_chunk_short, "transfers"),
-    Mutant(
-        "pull not resumed", "PU-7: no other source is tried when a node is gone",
-        pulls.PullBook, "node_lost", _not_resumed, "transfers",
-    ),
     Mutant("pull lane", "PU-1: what has ended counts as under way", pulls.PullBook, "_remove", _keeps_its_lane, "transfers"),
     Mutant(
         "bundle kept", "BL-1: a bundle's room is not given back",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actorflow._core.node import store as node_store
-from actorflow._core.worker import cancels, copies, producer, references, streams, tasks
+from actorflow._core.worker import cancels, copies, producer, streams, tasks
 from tests.sim.planted.mutant import Mutant
 
 
@@ -25,21 +25,6 @@ def _one_is_lost(original: Any) -> Any:
         original(self, peer, message)
 
     return on_gave_back
-
-
-def _never_counted(original: Any) -> Any:
-    def prepare_retry(self: Any, call: Any, *, spend: bool) -> None:
-        original(self, call, spend=False)
-
-    return prepare_retry
-
-
-def _same_attempt(original: Any) -> Any:
-    def prepare_retry(self: Any, call: Any, *, spend: bool) -> None:
-        original(self, call, spend=spend)
-        call.attempt -= 1
-
-    return prepare_retry
 
 
 def _for_good(original: Any) -> Any:
@@ -75,14 +60,6 @@ def _copies_stay(original: Any) -> Any:
     return freed
 
 
-def _acknowledged_at_once(original: Any) -> Any:
-    def register(self: Any, third: Any, then: Any) -> None:
-        then()
-        original(self, third, lambda: None)
-
-    return register
-
-
 def _pins_again(original: Any) -> Any:
     def unpin(self: Any, peer: Any, message: Any) -> None:
         if message.extent % 3:
@@ -97,11 +74,6 @@ MUTANTS = [
         tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted, "a call is cancelled",
     ),
     Mutant("given back and lost", "one of the calls given back is forgotten", tasks.TaskSubmitter, "on_gave_back", _one_is_lost, "tasks"),
-    Mutant("retry not counted", "a retry is not counted", tasks.TaskSubmitter, "_prepare_retry", _never_counted, "a worker dies"),
-    Mutant(
-        "attempt not counted", "an attempt has the number of the last",
-        tasks.TaskSubmitter, "_prepare_retry", _same_attempt, "a worker dies",
-    ),
     Mutant(
         "credit unheard", "SEMANTICS 12: a producer that waits does not hear of its credit",
         producer.Producer, "credit", _for_good, "streams",
@@ -112,9 +84,5 @@ MUTANTS = [
         cancels.Cancels, "cancel_all", _children_live, "families",
     ),
     Mutant("copies stay", "a node with a copy is not told that its object is freed", copies.Copies, "freed", _copies_stay, "transfers"),
-    Mutant(
-        "borrow not awaited", "arguments go before their owner counts",
-        references.References, "register", _acknowledged_at_once, "borrowers",
-    ),
     Mutant("pin kept", "ST-2: what nobody reads stays pinned", node_store.Store, "unpin", _pins_again, "memory"),
 ]
