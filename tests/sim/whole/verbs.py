@@ -411,7 +411,7 @@ async def broadcast(program: Program, a: Any, call: int) -> Any:
     """All nodes read it at one time, and have it from one another."""
     ref = work.make.options(**program.options(a)).remote(a["byte"], a["size"])
     await af.wait([ref])
-    return await asyncio.gather(*(work.look.options(**program.options({"on": number}))(ref, 0.1) for number in range(4)))
+    return await asyncio.gather(*(work.look.options(**program.options({"on": number}))(af.deref(ref), 0.1) for number in range(4)))
 
 
 # -- placement groups
@@ -440,7 +440,7 @@ async def group(program: Program, a: Any, call: int) -> Any:
         inside: Any = {"placement_group": placed, "num_cpus": a["cpus"]}
         calls = [work.again.options(**inside).remote(number, _seconds(a)) for number in range(a["tasks"])]
         if a["actor"]:
-            actor = work.Sturdy.options(placement_group=placed).remote(f"{program.name}/in group {call}")
+            actor: Any = work.Sturdy.options(placement_group=placed).remote(f"{program.name}/in group {call}")
             calls.append(actor.call.remote(call, a["tasks"], 0.0))
         return await af.get(calls)
     finally:
