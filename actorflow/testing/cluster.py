@@ -221,7 +221,7 @@ class SimCluster:
         """The head's process, when it has one of its own."""
         if durable:
             self.sim_head = SimHead(world, f"head of {name}", self.address("head"))
-            self.sim_head.on_start = self._head_started
+            self.sim_head.on_change = self._head_changed
             self._node_options |= {"info": {"head_returns": "yes"}}
             settings |= self._node_options
         begin = self._begin_head if not durable else None
@@ -375,7 +375,7 @@ class SimCluster:
         await head.start()
         return head.stop
 
-    def _head_started(self, head: Head) -> None:
+    def _head_changed(self, head: Head | None) -> None:
         self.head = head
         self.use_secrets(self.secrets)
 

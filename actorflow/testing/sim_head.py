@@ -32,7 +32,8 @@ class SimHead:
         self.disk = SimDisk(world, machine)
         self.head: Head | None = None
         """The role in its present life, when that listens."""
-        self.on_start: Callable[[Head], None] | None = None
+        self.on_change: Callable[[Head | None], None] | None = None
+        """Told of each life that begins to listen, and of its end."""
         self.lives = 0
         self.host: Host
         self._stopped = False
@@ -61,6 +62,8 @@ class SimHead:
 
     def _ended(self, host: Host) -> None:
         self.head = None
+        if self.on_change is not None:
+            self.on_change(None)
         if not self._stopped:
             self._world.at_time(self._world.now + BACK_S, self._again)
 
@@ -78,8 +81,8 @@ class SimHead:
         self._world.fabric.remove_file(self._address, host.machine)
         await head.start()
         self.head = head
-        if self.on_start is not None:
-            self.on_start(head)
+        if self.on_change is not None:
+            self.on_change(head)
         await self._ending
         await head.stop()
         await memory.close()

@@ -14,6 +14,8 @@ LONG_S = 14.0
 """Within this time a node that is cut off is given up."""
 LATENCIES_MS = (0.3, 0.3, 0.3, 3, 20)
 """Of links: as within a machine, a building, a continent. The slower, the more is under way when something breaks."""
+DURABLE_SHARE = 0.5
+"""Of so many plans the head has a process and a journal of its own, and may die."""
 CHECKED_EVERY = 8
 """Of so many seeds one has its books looked at after each step that changes them."""
 
@@ -29,10 +31,15 @@ def draw(seed: int) -> Plan:
     faults = _faults(rng, room, scheme, drivers)
     if owner_dies:
         faults.append(Step(round(rng.random() * WORK_S, 3), "kill-owner"))
+    heads = random.Random(f"the head of {seed}")
+    durable = heads.random() < DURABLE_SHARE
+    if durable:
+        faults += [Step(round(heads.random() * WORK_S, 3), "kill-head", {"down": heads.randrange(2)}) for _ in range(heads.randrange(4))]
     faults.sort(key=lambda fault: fault.at)
     heal = LONG_S if any(fault.verb in ("cut", "pause-machine") and float(fault.args["seconds"]) > 6 for fault in faults) else WORK_S + 1.0
     args: Args = {
         "scheme": scheme,
+        "durable": int(durable),
         "heal": heal,
         "books": int(seed % CHECKED_EVERY == 0),
         "prestart": rng.randrange(3),

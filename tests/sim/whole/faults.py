@@ -1,7 +1,7 @@
 """The faults of a run: what each of them does, and how all of them end.
 
-Each says whether it has struck: a worker can be killed only where there is one. The first node does not die, as the head is in its process;
-what it does with its owner is another plan (`kill-owner`).
+Each says whether it has struck: a worker can be killed only where there is one. The first node does not die, as the cluster ends with it and
+its owner (`kill-owner` is another plan); the head does where it has a process of its own.
 """
 
 from __future__ import annotations
@@ -91,6 +91,16 @@ def kill_owner(whole: Whole, a: Any) -> bool:
     """The driver that the cluster belongs to: all is over with it."""
     whole.lenient = True
     whole.world.kill(whole.owner.host)
+    return True
+
+
+@fault("kill-head", 0, lambda rng, room: {"down": rng.randrange(2)})
+def kill_head(whole: Whole, a: Any) -> bool:
+    """It comes back. `down`: its machine loses what is not on the disk."""
+    head = whole.cluster.sim_head
+    if head is None or not head.host.alive or not whole.cluster.node_host.alive:
+        return False
+    head.kill(machine_down=bool(a["down"]))
     return True
 
 

@@ -123,6 +123,7 @@ class Whole:
             prestart=int(args.get("prestart", 1)),
             scheme=str(args.get("scheme", "unix")),
             node_options=node_options,
+            durable=bool(args.get("durable", 0)),
         )
 
     def _add(self, args: Args) -> SimNode:
