@@ -224,8 +224,12 @@ class Actors:
             self._perform(list(waiting))
 
     def hosted(self, peer: Peer, message: Hosted) -> None:
-        """A node says which incarnations it has."""
+        """A node that was there in the head's earlier life says which incarnations it has."""
         self._perform(self.table.node_hosts(node_id_of(peer), message.actors, self._ports.monotonic()))
+
+    def strays(self, peer: Peer, message: Hosted) -> None:
+        """So does one that is new, or was lost meanwhile: what it has of before is nobody's."""
+        self._perform(self.table.strays(node_id_of(peer), message.actors))
 
     def _homeless(self) -> Iterator[FindNode]:
         return (decision for decision in self.table.homeless() if isinstance(decision, FindNode))

@@ -280,6 +280,8 @@ class Head:
                 self._opened.hosted(peer, message)
             self._actors.hosted(peer, message)
             self._returning.node_is_back(node_id)
+        else:
+            self._actors.strays(peer, message)
 
     # -- steps
 

@@ -175,7 +175,7 @@ class ActorTable:
         decisions: list[Decision] = []
         there = {(one.actor_id, one.incarnation): one for one in hosted}
         for actor in self._actors.on_node(node_id):
-            one = there.pop((actor.spec.actor_id, actor.incarnation), None)
+            one = there.get((actor.spec.actor_id, actor.incarnation))
             if one is None:
                 was_alive = actor.state is State.ALIVE
                 cause = "its process was gone when the head came back" if was_alive else "it had not begun when the head came back"
@@ -185,7 +185,13 @@ class ActorTable:
                 decisions += self.ready(one.actor_id, one.incarnation, node_id, one.worker_id, one.address, now)
             if actor.leaving is not None or actor.bouncing:
                 decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful=actor.leaving is not None))
-        return [*decisions, *(Stop(node_id, actor_id, incarnation, graceful=False) for actor_id, incarnation in there)]
+        return decisions + self.strays(node_id, hosted)
+
+    def strays(self, node_id: ProcessId, hosted: list[HostedActor]) -> list[Decision]:
+        """What a node has and should not have is ended there: it was given up when the node was lost, or stopped and not heard (AC-6)."""
+        current = {(actor.spec.actor_id, actor.incarnation) for actor in self._actors.on_node(node_id)}
+        strays = [one for one in hosted if (one.actor_id, one.incarnation) not in current]
+        return [Stop(node_id, one.actor_id, one.incarnation, graceful=False) for one in strays]
 
     # -- finding a node
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
@@ -39,6 +40,9 @@ STORY_MAX = 16
 MEMORY_TRIES_MAX = 12
 MEMORY_PAUSE_S, MEMORY_PAUSE_S_MAX = 1.0, 60.0
 """How often, and after which pauses, a task is tried again whose worker was ended because memory ran out: besides its `max_retries`."""
+IN_VAIN_PAUSE_S, IN_VAIN_PAUSE_S_MAX = 0.01, 0.5
+IN_VAIN_MAX = 1_000
+"""Pauses before a lease is asked for anew when the node that we are sent to is gone, and of how many nodes that is remembered."""
 LOSS_REPORT_S = 1.0
 """How long the node is given to say why a worker died before the loss is reported without a cause."""
 
@@ -115,6 +119,8 @@ class TaskSubmitter:
         self._requests: dict[int, Request] = {}
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
+        self._in_vain: dict[str, int] = {}
+        """Nodes that we were sent to and could not reach, and how often."""
         self._resting: dict[Call, None] = {}
         """Calls in a pause before they are tried again."""
         self._run_us: dict[str, float] = {}
@@ -272,6 +278,7 @@ class TaskSubmitter:
             return
         klass = request.klass
         klass.requests.discard(message.lease)
+        self._in_vain.pop(peer.process_id, None)
         worker = self._core.peer(message.worker_id, message.address)
         lease = Lease(message.lease, klass, worker, message.worker_id, peer)
         klass.leases[message.lease] = self._leases[message.lease] = lease
@@ -360,11 +367,26 @@ class TaskSubmitter:
             if request.node is node:
                 del self._requests[lease_id]
                 request.klass.requests.discard(lease_id)
-                if request.klass.queue:
-                    self._request(request.klass)
+        self._ask_anew(node.process_id, dict.fromkeys(requested))
         cause = f"the connection to its node {node.process_id} broke"
         for lease in [lease for lease in self._leases.values() if lease.node is node]:
             self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause))
+
+    def _ask_anew(self, node_id: str, classes: Iterable[LeaseClass]) -> None:
+        """At once, and with pauses when it goes on: our node sends us there until it knows that this one is gone."""
+        times = self._in_vain.get(node_id, 0)
+        self._in_vain[node_id] = times + 1
+        if len(self._in_vain) > IN_VAIN_MAX:
+            del self._in_vain[next(iter(self._in_vain))]
+        for klass in classes:
+            if not times:
+                self._ask_if_wanted(klass)
+            else:
+                self._core.later(min(IN_VAIN_PAUSE_S * 2.0 ** min(times, 8), IN_VAIN_PAUSE_S_MAX), partial(self._ask_if_wanted, klass))
+
+    def _ask_if_wanted(self, klass: LeaseClass) -> None:
+        if klass.queue:
+            self._request(klass)
 
     def _connection_lost(self, lease: Lease) -> None:
         if lease.lost:

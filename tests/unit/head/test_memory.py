@@ -137,3 +137,13 @@ def test_hr_2_a_driver_that_does_not_come_back_takes_its_job_along() -> None:
         assert cluster.kills(node) == []
         cluster.run(2.0)
         assert cluster.kills(node) == [("actor-a", 1, False)]
+
+
+def test_what_a_node_has_of_before_it_was_lost_is_ended_there_also_when_the_head_has_died_meanwhile() -> None:
+    with Cluster(durable=True) as cluster:
+        node, driver = cluster.node(), cluster.driver()
+        cluster.make_alive(driver, node, "actor-a")
+        cluster.kill(node)  # To the head; the node has only lost its connection.
+        cluster.come_back()
+        node = node_again(cluster, HostedActor("actor-a", 1, "worker-of-actor-a", "unix:/worker-of-actor-a"))
+        assert cluster.kills(node) == [("actor-a", 1, False)]
