@@ -21,7 +21,7 @@ from tests.sim.whole.run import Outcome, run
 from tests.sim.whole.shrink import Shrinker, lines_of, without
 from tests.sim.whole.verbs import VERBS
 
-SEEDS = 40
+SEEDS = 500
 
 
 def passes(plan: Plan) -> Outcome:
