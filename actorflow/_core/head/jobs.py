@@ -9,6 +9,7 @@ from actorflow._core.head.nodes import Touch, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.jobs import EndJob, JobTable, Refuse
+from actorflow._core.protocol.messages import Shutdown
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ class Jobs:
         for decision in self.table.driver_connected(peer.job_id, peer.process_id, peer.namespace, peer.pid, now):
             if isinstance(decision, Refuse):
                 log.warning("driver %s is refused: %s", peer.process_id, decision.reason)
-                peer.close(abort=True)
+                # It would come again and again: between machines it may have been cut off, and not know that it was given up.
+                peer.send_past(Shutdown(decision.reason))
+                peer.close()
         self.touch("job", peer.job_id)
 
     def driver_lost(self, job_id: str, driver_id: ProcessId, reason: str) -> EndJob | None:

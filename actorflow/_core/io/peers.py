@@ -98,7 +98,7 @@ class Peer:
     def send(self, message: AnyMessage) -> None:
         """Queue `message`; it leaves with the next flush. Callers on other threads hold the ports' lock."""
         self._out.append(message)
-        if len(self._out) == 1:
+        if len(self._out) == 1 or self._free is not None:  # Behind a gate others may be there that have no way at the moment.
             self._schedule(self)
 
     def post(self, message: AnyMessage) -> int:

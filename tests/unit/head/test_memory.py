@@ -18,6 +18,7 @@ from actorflow._core.protocol.messages import (
     NodeInfo,
     PlaceActor,
     SaveCheckpoint,
+    Shutdown,
     WatchActor,
 )
 from tests.unit.head.harness import Cluster, Party, spec
@@ -147,3 +148,15 @@ def test_what_a_node_has_of_before_it_was_lost_is_ended_there_also_when_the_head
         cluster.come_back()
         node = node_again(cluster, HostedActor("actor-a", 1, "worker-of-actor-a", "unix:/worker-of-actor-a"))
         assert cluster.kills(node) == [("actor-a", 1, False)]
+
+
+def test_a_driver_that_was_given_up_is_told_so_when_it_comes_back() -> None:
+    with Cluster(durable=True) as cluster:
+        cluster.node()
+        driver = cluster.driver()
+        cluster.kill(driver)  # To the head; the driver has only lost its connection.
+        cluster.lives += 1
+        back = again(cluster, "driver", "driver-1")
+        [told] = back.take(Shutdown)
+        assert "job job-1 has ended" in told.reason
+        assert back.lost

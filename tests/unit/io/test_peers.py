@@ -401,3 +401,29 @@ def test_pe3_where_nobody_takes_it_back_text_is_made_fit_and_the_rest_is_logged(
     assert server.log.messages == [Cancel(1, 1), Define("f", "caf\\udce9", b"")]
     assert "Cancel for Peer(" in caplog.text
     assert f"seq={TOO_LARGE} is a number of more than 64 bits" in caplog.text
+
+
+def test_behind_a_gate_a_message_leaves_when_it_is_let_go_and_each_is_told_of(world: World) -> None:
+    """Each: those before it may be let go and have no way at the moment, as the connection is away."""
+    log = Log()
+    server, client, peer = connected(world, log)
+    told: list[Peer] = []
+    first, second, past = Cancel(1, 1), Cancel(2, 1), Cancel(3, 1)
+
+    def hold() -> None:
+        peer.hold_back()
+        peer._schedule = told.append
+        peer.send(first)
+        peer.send(second)
+        peer.flush()
+
+    client.act(hold)
+    world.run_for(1.0)
+    assert (server.log.messages, len(told), peer.held) == ([], 2, 2)
+    client.act(lambda: peer.send_past(past))
+    client.act(lambda: peer.let_go(1))
+    world.run_for(1.0)
+    assert (server.log.messages, peer.held) == ([past, first], 1)
+    client.act(lambda: peer.let_go(1))
+    world.run_for(1.0)
+    assert server.log.messages == [past, first, second]
