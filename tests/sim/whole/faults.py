@@ -1,7 +1,7 @@
 """The faults of a run: what each of them does, and how all of them end.
 
-Each says whether it has struck: a worker can be killed only where there is one. The first node does not die, as the cluster ends with it and
-its owner (`kill-owner` is another plan); the head does where it has a process of its own.
+Each says whether it has struck: a worker can be killed only where there is one. The first node does not die, as the cluster ends with it
+and its owner (`kill-owner` is another plan); the head does where it has a process of its own.
 """
 
 from __future__ import annotations
