@@ -173,6 +173,12 @@ def test_ten_thousand_open_connections_that_say_nothing_cost_a_bounded_number_of
     assert called < (1.0 if sources == 1 else HANDSHAKE_TIMEOUT_S + 2.0)
 
 
+def one_more(pid: int) -> int:
+    """The limit with which a process can have one descriptor more: a new one gets the lowest number that is free."""
+    taken = descriptors(pid)
+    return next(number for number in range(max(taken) + 2) if number not in taken) + 1
+
+
 def test_a_node_without_a_free_descriptor_does_not_spin_and_takes_connections_again_when_it_has_some(
     target: Target, programs: Programs
 ) -> None:
@@ -181,7 +187,7 @@ def test_a_node_without_a_free_descriptor_does_not_spin_and_takes_connections_ag
     soft, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
     log = Path(node.path, "logs", "node.log")
     said = log.read_text().count("\n")
-    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (max(descriptors(node.pid)) + 1, hard))
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (one_more(node.pid), hard))
     try:
         with contextlib.ExitStack() as stack:
             for _ in range(ACCEPTS // 2):
@@ -202,7 +208,7 @@ def test_a_node_without_a_free_descriptor_does_not_spin_for_who_comes_by_its_soc
     log = Path(node.path, "logs", "node.log")
     said = log.stat().st_size
     with contextlib.ExitStack() as stack:
-        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (max(descriptors(node.pid)) + 1, hard))
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (one_more(node.pid), hard))
         stack.callback(resource.prlimit, node.pid, resource.RLIMIT_NOFILE, (soft, hard))
         for _ in range(20):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
