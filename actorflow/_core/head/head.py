@@ -261,6 +261,7 @@ class Head:
             lambda process_id, reason: self._process_lost(process_id, reason, drivers.get(process_id, "")),
             self._settled,
         )
+        self._returning.begin()
 
     def _settled(self) -> None:
         if self._opened is not None:

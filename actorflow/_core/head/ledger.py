@@ -243,7 +243,7 @@ class Ledger:
             self._actors.restore_supervisions(
                 records.supervision_from(key, records.decode_supervision(value), offset) for key, value in supervisions.items()
             )
-        return bool(nodes)
+        return bool(state)
 
 
 class _Bounded:

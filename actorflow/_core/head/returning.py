@@ -37,6 +37,10 @@ class Returning:
         self._is_settled = False
         self._timer: asyncio.TimerHandle | None = ports.loop.call_later(RETURN_S, self._over)
 
+    def begin(self) -> None:
+        """The head knows all that it is to know. Where no node is to come back there is nothing to wait for."""
+        self._look()
+
     def stop(self) -> None:
         """No timer fires from now on."""
         if self._timer is not None:

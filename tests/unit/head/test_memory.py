@@ -160,3 +160,17 @@ def test_a_driver_that_was_given_up_is_told_so_when_it_comes_back() -> None:
         [told] = back.take(Shutdown)
         assert "job job-1 has ended" in told.reason
         assert back.lost
+
+
+def test_a_head_that_had_no_node_left_knows_the_rest_all_the_same() -> None:
+    with Cluster(durable=True) as cluster:
+        node, driver = cluster.node(), cluster.driver()
+        cluster.make_alive(driver, node, "actor-a", detached=True, name="one", max_restarts=1)
+        cluster.kill(node)
+        cluster.come_back()
+        again(cluster, "driver", "driver-1")
+        fresh = node_again(cluster, name="node-2")
+        [place] = fresh.take(PlaceActor)
+        assert (place.spec.actor_id, place.incarnation) == ("actor-a", 2)
+        cluster.run(RETURN_S)
+        assert cluster.kills(fresh) == []
