@@ -97,7 +97,7 @@ class HeadKeeper:
 
     def _make_spare(self) -> None:
         self._spare_timer = None
-        if self._spare is None:
+        if self._spare is None and not self._stopped:  # Of two lives that began soon after another each has set a timer.
             try:
                 self._spare = self._new_life()
             except OSError as error:

@@ -71,7 +71,6 @@ class Head:
         """`memory`: where what it knows outlives it, and what an earlier life knew is found; None: nowhere."""
         self._ports = ports
         self.config = config
-        self._memory = memory
         self._ledger: Ledger | None = None
         self._returning: Returning | None = None
         self.process_id: ProcessId = config.process_id or new_id(ports.rng)

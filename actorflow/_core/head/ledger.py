@@ -52,11 +52,6 @@ class Ledger:
         """Peers with messages that are held, and how many of them have a number that they wait for."""
         self._turn_is_due = False
 
-    @property
-    def problem(self) -> str:
-        """Why nothing becomes durable at the moment; empty most of the time."""
-        return self._log.problem
-
     def offset(self) -> float:
         """Wall time minus the head's clock."""
         return self._ports.wall_time() - self._ports.monotonic()
