@@ -140,9 +140,9 @@ def test_log_files_on_a_full_disk_stop_nobody_and_the_driver_has_all_lines(progr
                     await asyncio.sleep(0.01)
                 pids = await asyncio.gather(*(talk(f"after{number}", 300) for number in range(4)))
                 pids.append(await Talker.remote().say())
-                print("went on", len(pids), flush=True)
+                print(f"went on {len(pids)}", flush=True)  # one piece: workers' lines come between the words of a print
                 os.kill(pids[0], signal.SIGKILL)
-                print("again", await talk("late", 1) > 0, flush=True)
+                print(f"again {await talk('late', 1) > 0}", flush=True)
 
             af.run(main, num_cpus=2)
             """,
