@@ -45,6 +45,8 @@ STAMP := $(VENV)/.stamp
 # As pip does when it installs a package: what is measured or shown first should not compile.
 COMPILE := $(PY) -m compileall -q actorflow benchmarks
 PEERS_STAMP := $(PEERS)/.stamp
+# Debian's redis-server for the tests that need one, where the system has none; an empty directory where it cannot be had.
+REDIS := $(VENV)/redis
 
 # What has been compiled is kept beside its source (git ignores it, `make clean` removes it): the tests start some thousand processes, and
 # where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports again. Empty is as not set.
@@ -60,7 +62,7 @@ export PIP_NO_INPUT := 1
 # Three runners, as many tests wait for others more than they work. Each gets the next test when it is free (without groups, that is what
 # loadgroup does), so tests must bear others beside them. RUNNERS=1 for a machine that is busy with other things.
 # The closing line of pytest is the last thing `make test` prints: nothing may follow it in this recipe.
-test: $(STAMP)
+test: $(STAMP) $(REDIS)
 	@$(PY) -m pytest $(if $(filter 1,$(RUNNERS)),,-n $(RUNNERS) --dist loadgroup) -m "not slow and not soak"
 
 # Six minutes a run: network namespaces, so it needs root, ip and nft.
@@ -169,6 +171,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); this takes about a minute the first time." >&2
 	@$(PY) $(PIP) --editable ".[dev]"
 	@touch $@
+
+$(REDIS):
+	@mkdir -p $@
+	@tests/get_redis.sh $@
 
 $(PEERS_STAMP): pyproject.toml constraints.txt
 	$(need_python)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Collection, Mapping
 
@@ -10,6 +11,7 @@ from actorflow._core.base.resources import parse_bytes, parse_resources
 from actorflow._core.boot.cluster_launch import CANCEL_GRACE_S, DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, check_simulated_devices, given_devices, local_resources
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, sweep_stale
+from actorflow._core.io.redis_log import check_url, is_url
 from actorflow._core.io.spill_target import check_target
 from actorflow._core.policy.label_selectors import check_labels
 from actorflow._core.policy.memory_watch import THRESHOLD, check_memory_threshold
@@ -75,7 +77,7 @@ def start(
         port=port,
         tls=tls,
         credentials=credentials,
-        journal=os.path.abspath(journal) if journal else "",
+        journal=_checked_journal(journal),
         token_file=token_file,
         certificate_valid_s=certificate_valid_s,
         cancel_grace_s=cancel_grace,
@@ -86,6 +88,18 @@ def start(
         spill=spill,
     )
     return start_node(plan)
+
+
+def _checked_journal(where: str) -> str:
+    if not is_url(where):
+        return os.path.abspath(where) if where else ""
+    try:
+        check_url(where)
+    except ValueError as error:
+        raise OptionError(f"the journal's URL: {error}") from None
+    if importlib.util.find_spec("redis") is None:
+        raise OptionError(f'journal={where!r} needs the package redis: pip install "actorflow[redis]"')
+    return where
 
 
 def stop(pids: Collection[int] | None = None) -> list[SessionInfo]:

@@ -46,8 +46,9 @@ def add_commands(commands: Any) -> None:
     start.add_argument(
         "--journal",
         default="",
-        metavar="DIRECTORY",
-        help="with --head: where the head keeps what it knows, for one that is started anew (default: in its session, gone with it)",
+        metavar="WHERE",
+        help="with --head: where the head keeps what it knows, for one that is started anew: a directory, or a Redis, as in "
+        "redis://HOST:6379/0#NAME (default: in its session, gone with it)",
     )
     start.add_argument("--token-file", default="", metavar="FILE", help="a join token, instead of the secret; or in ACTORFLOW_TOKEN")
     start.add_argument(

@@ -57,7 +57,7 @@ class NodePlan:
     credentials: str = ""
     """The directory with the cluster's secret. A new cluster makes it; empty: in its session. For a node that joins see `token_file`."""
     journal: str = ""
-    """The directory of what the head knows, of the node that has it; empty: in its session."""
+    """The directory of what the head knows, or the URL of a Redis, of the node that has it; empty: in its session."""
     token_file: str = ""
     """The file with a join token. Without it and `credentials`, a node that joins uses what is in the environment, else the directory of
     the head on this host."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from actorflow._core.io.gateway import Take
     from actorflow._core.io.ports import Network
+    from actorflow._core.io.state_log import StateLog
     from actorflow._core.io.tcp_handshake import Security
 
 log = logging.getLogger("actorflow")
@@ -41,15 +42,21 @@ MODULES = (
     "actorflow._core.io.real",
 )
 """Imported while it waits for its time."""
+REDIS_MODULES = ("actorflow._core.io.redis_log", "actorflow._core.io.redis_server")
+"""Those too when its journal is in a Redis."""
 UNUSABLE = 4
 """The exit code of a head that cannot go on with what is on its disk: to start it again is of no use."""
+
+
+class JournalAwayError(Exception):
+    """The journal cannot be had now; later it may be."""
 
 
 class HeadProcessConfig(NamedTuple):
     """One argument, as JSON. A byte comes through `go_fd` when its time has come, and `ready_fd` is told when it listens; `life_fd` is at
     its end when the node is gone.
 
-    `advertised`: host and port of the node, where others reach the head too. `journal`: the directory of what it knows.
+    `advertised`: host and port of the node, where others reach the head too. `journal`: the directory of what it knows, or a Redis' URL.
     """
 
     session_dir: str
@@ -74,9 +81,10 @@ def run(config: HeadProcessConfig) -> int:
     """Run the process. Returns the exit code."""
     from actorflow._core.boot.process_title import set_process_title
     from actorflow._core.io.loops import new_loop
+    from actorflow._core.io.redis_log import LogTakenError, is_url
     from actorflow._core.protocol.journal_format import JournalDamagedError, JournalSchemaError
 
-    for name in MODULES:
+    for name in (*MODULES, *(REDIS_MODULES if is_url(config.journal) else ())):
         importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -94,6 +102,12 @@ def run(config: HeadProcessConfig) -> int:
     except (JournalDamagedError, JournalSchemaError, BlockingIOError) as error:
         log.error("the head cannot start with what is in %s: %s", config.journal, error)
         return UNUSABLE
+    except LogTakenError as error:
+        log.error("%s", error)
+        return UNUSABLE
+    except JournalAwayError as error:
+        log.error("the head cannot start: %s", error)
+        return 1
     finally:
         loop.close()
     return 0
@@ -104,8 +118,6 @@ async def _serve(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> 
     from actorflow._core.base.ids import new_id
     from actorflow._core.boot.cluster_head import ClusterHead
     from actorflow._core.boot.node_credentials import NodeCredentials
-    from actorflow._core.io.files import RealFiles
-    from actorflow._core.io.journal import Journal
     from actorflow._core.io.real import real_ports
     from actorflow._core.security.credential_files import CredentialDir
 
@@ -126,9 +138,7 @@ async def _serve(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> 
     loop.add_reader(config.life_fd, node_gone)
     ports = real_ports(loop, lock=False)
     async with contextlib.AsyncExitStack() as stack:
-        files = RealFiles(config.journal)
-        stack.callback(files.close)
-        memory = await Journal.open(files)
+        memory = await _open_log(config, ended, stack)
         stack.push_async_callback(memory.close)
         directory = CredentialDir(config.credentials)
         lead = ClusterHead(new_id(ports.rng), directory, tls=config.tls, certificate_valid_s=config.certificate_valid_s)
@@ -146,6 +156,33 @@ async def _serve(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> 
         os.write(config.ready_fd, READY)
         os.close(config.ready_fd)
         await ended
+
+
+async def _open_log(config: HeadProcessConfig, ended: asyncio.Future[None], stack: contextlib.AsyncExitStack) -> StateLog:
+    """What the lives of this head know."""
+    from actorflow._core.io.files import RealFiles
+    from actorflow._core.io.journal import Journal
+    from actorflow._core.io.redis_log import PASSWORD_FILE_VARIABLE, LogTakenError, RedisLog, is_url
+
+    if not is_url(config.journal):
+        files = RealFiles(config.journal)
+        stack.callback(files.close)
+        return await Journal.open(files)
+
+    from actorflow._core.io.redis_server import RealRedis
+
+    def taken(reason: str) -> None:
+        if not ended.done():
+            ended.set_exception(LogTakenError(reason))
+
+    server = RealRedis(config.journal, os.environ.get(PASSWORD_FILE_VARIABLE, ""))
+    try:
+        return await RedisLog.open(server, config.node_id, taken)
+    except BaseException as error:
+        await server.close()
+        if isinstance(error, ConnectionError):
+            raise JournalAwayError(f"its journal is in {config.journal}, and that says: {error}") from error
+        raise
 
 
 def _network_maker(config: HeadProcessConfig, loop: asyncio.AbstractEventLoop) -> Callable[[Security], Network]:

@@ -1,0 +1,103 @@
+"""A Redis of the tests' own: Debian's redis-server, from the system or from where `make test` has unpacked it (tests/get_redis.sh)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+UNPACKED = Path(sys.prefix) / "redis"
+READY_S = 10.0
+
+
+def binary() -> str:
+    """Its path. Skips the test where there is none."""
+    found = shutil.which("redis-server") or shutil.which("redis-server", path=str(UNPACKED / "usr" / "bin"))
+    if found is None:
+        pytest.skip("no redis-server here, and it could not be fetched with apt-get")
+    return found
+
+
+class RedisServer:
+    """One that keeps all it is told in a directory, and can be killed and started again. It listens on loopback with a password."""
+
+    PASSWORD = "of-the-tests"
+
+    def __init__(self, directory: Path, *settings: str) -> None:
+        self.directory = directory
+        self.password_file = directory / "password"
+        self.password_file.write_text(self.PASSWORD + "\n")
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Return when it answers. At the same port as before."""
+        libraries = [str(path) for path in UNPACKED.glob("usr/lib/*")]
+        environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+        for _ in range(10):
+            port = self.port or free_port()
+            command = [
+                binary(),
+                "--port",
+                str(port),
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                str(self.directory),
+                "--save",
+                "",
+                "--loglevel",
+                "warning",
+            ]
+            command += ["--appendonly", "yes", "--appendfsync", "always", "--requirepass", self.PASSWORD, *self._settings]
+            with open(self.directory / "redis.log", "ab") as log_file:
+                process = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment)
+            if answers(process, port):
+                self._process, self.port = process, port
+                return
+        raise AssertionError((self.directory / "redis.log").read_text())
+
+    def kill(self) -> None:
+        """As when its machine loses its power, but for the disk."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    """False when it has ended: another one has the port."""
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+                probe.sendall(b"PING\r\n")
+                if probe.recv(64):  # That a password is needed is an answer too.
+                    return True
+        except OSError:
+            time.sleep(0.01)
+    process.kill()
+    process.wait()
+    return False
