@@ -52,6 +52,7 @@ from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
 from actorflow.testing.members import Member
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.redis import SimRedisServer
 from actorflow.testing.sim_head import SimHead
 from actorflow.testing.sim_node import SimNode
 from actorflow.testing.spill import SimSpill
@@ -178,7 +179,8 @@ class SimCluster:
     The cluster belongs to the first driver: it ends with it. `num_cpus`, `num_gpus`, `memory`, `resources`,
     `object_store_memory` are those of `af.init`; `processes` says how long workers take to start;
     `node_options` are further fields of NodeConfig. `scheme`: "unix", or "tcp" for connections as between
-    machines. `durable`: the head has a process and a disk of its own, and comes back when that process ends.
+    machines. `durable`: the head has a process and a disk of its own, or keeps what it knows in this Redis, and
+    comes back when that process ends.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class SimCluster:
         name: str = "cluster",
         scheme: str = "unix",
         node_options: Mapping[str, Any] | None = None,
-        durable: bool = False,
+        durable: bool | SimRedisServer = False,
     ) -> None:
         self.world = world
         self.name = name
@@ -220,7 +222,8 @@ class SimCluster:
         self.sim_head: SimHead | None = None
         """The head's process, when it has one of its own."""
         if durable:
-            self.sim_head = SimHead(world, f"head of {name}", self.address("head"))
+            redis = durable if isinstance(durable, SimRedisServer) else None
+            self.sim_head = SimHead(world, f"head of {name}", self.address("head"), redis=redis)
             self.sim_head.on_change = self._head_changed
             self._node_options |= {"info": {"head_returns": "yes"}}
             settings |= self._node_options

@@ -123,14 +123,16 @@ class SimRedis:
 
         await self._ask(step)
 
-    async def renew(self, grant: Grant, lease_s: float) -> None:
+    async def renew(self, grant: Grant, lease_s: float) -> int:
         """See RedisServer."""
 
-        def step() -> None:
+        def step() -> int:
             self.server.look(grant)
             self.server.content.lease_of, self.server.content.lease_until = grant.holder, self.server.world.now + lease_s
+            return self.server.content.number
 
-        await self._ask(step)
+        there: int = await self._ask(step)
+        return there
 
     async def release(self, grant: Grant) -> None:
         """See RedisServer."""

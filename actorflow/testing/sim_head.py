@@ -1,4 +1,4 @@
-"""A simulated head in a process of its own, with a disk: it is killed and comes back, and knows what it has acknowledged."""
+"""A simulated head in a process of its own, with a disk or a Redis: it is killed and comes back, and knows what it has acknowledged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.head import Head
 from actorflow._core.io.journal import Journal
+from actorflow._core.io.redis_log import RedisLog
+from actorflow._core.io.state_log import StateLog
 from actorflow.testing.files import SimDisk, SimFiles
 from actorflow.testing.host import Host
+from actorflow.testing.redis import SimRedis, SimRedisServer
 from actorflow.testing.world import MACHINE
 
 if TYPE_CHECKING:
@@ -22,14 +25,17 @@ SNAPSHOT_BYTES_MIN = 20_000
 
 
 class SimHead:
-    """See the module. Made by SimCluster with `durable=True`."""
+    """See the module. Made by SimCluster with `durable=`."""
 
-    def __init__(self, world: World, name: str, address: str, machine: str = MACHINE) -> None:
+    def __init__(
+        self, world: World, name: str, address: str, machine: str = MACHINE, redis: SimRedisServer | None = None
+    ) -> None:
         self._world = world
         self._name = name
         self._address = address
         self._machine = machine
         self.disk = SimDisk(world, machine)
+        self._redis = redis
         self.head: Head | None = None
         """The role in its present life, when that listens."""
         self.on_change: Callable[[Head | None], None] | None = None
@@ -75,8 +81,17 @@ class SimHead:
         if not self._ending.done():
             self._ending.set_result(None)
 
+    async def _open_log(self, host: Host) -> StateLog:
+        if self._redis is None:
+            return await Journal.open(SimFiles(host, self.disk), snapshot_bytes_min=SNAPSHOT_BYTES_MIN)
+        while True:
+            try:
+                return await RedisLog.open(SimRedis(host, self._redis), self._name, lambda reason: host.exit(1))
+            except ConnectionError:
+                await asyncio.sleep(BACK_S)  # As the one who starts it does, with a new process.
+
     async def _serve(self, host: Host) -> None:
-        memory = await Journal.open(SimFiles(host, self.disk), snapshot_bytes_min=SNAPSHOT_BYTES_MIN)
+        memory = await self._open_log(host)
         head = Head(host.ports, HeadConfig(address=self._address, pid=host.pid), memory)
         self._world.fabric.remove_file(self._address, host.machine)
         await head.start()

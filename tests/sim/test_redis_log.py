@@ -122,6 +122,19 @@ def test_rg_3_a_redis_that_has_forgotten_all_gets_the_whole_state_anew(cluster: 
     after(cluster, life.outcomes, 22)
 
 
+def test_rg_3_that_is_noticed_too_where_nothing_is_written(cluster: Cluster) -> None:
+    rng = random.Random(2)
+    world = cluster.world
+    host, life = cluster.begin([{}])
+    for _ in range(20):
+        cluster.write(host, life, rng)
+    world.run_until(lambda: life.acknowledged == 20)
+    cluster.redis.fail_over()
+    world.run_for(2 * RENEW_S)
+    assert cluster.redis.content.state == life.outcomes[20]
+    assert cluster.redis.content.number == life.journal.number
+
+
 def test_rg_4_another_head_waits_for_the_end_of_a_lease_and_the_same_one_does_not(cluster: Cluster) -> None:
     world = cluster.world
     host, _ = cluster.begin([{}], "a")

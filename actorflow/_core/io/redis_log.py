@@ -7,7 +7,7 @@ RG-1: a write that may have arrived and was not answered is said again with its 
 RG-2: each life of a head takes the log before it reads it, and gets a token that is larger than all before. What is said with an earlier
 token is refused: a head that another has followed writes nothing any more, and ends (fencing).
 RG-3: a Redis that has forgotten writes, as after a failover to a replica, is given the whole state anew before anything is told to be
-durable.
+durable; that is noticed with the next write, or when the lease is renewed.
 RG-4: who has the log keeps a lease of LEASE_S on it. Another one waits until the lease is over, and one that is renewed is an error: two
 clusters cannot share a log. The next life of the same head does not wait.
 """
@@ -103,8 +103,8 @@ class RedisServer(Protocol):
     async def replace(self, grant: Grant, last: int, state: State) -> None:
         """Have this state and no other, with this number. All or nothing. Raises LogTakenError (RG-2)."""
 
-    async def renew(self, grant: Grant, lease_s: float) -> None:
-        """Prolong the lease. Raises LogTakenError (RG-2)."""
+    async def renew(self, grant: Grant, lease_s: float) -> int:
+        """Prolong the lease. Returns the number of the last write there. Raises LogTakenError (RG-2)."""
 
     async def release(self, grant: Grant) -> None:
         """Give the lease back, if it is there."""
@@ -194,12 +194,16 @@ class RedisLog(StateLog):
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
+            durable = self._durable
             try:
-                await self._server.renew(self._grant, LEASE_S)
+                there = await self._server.renew(self._grant, LEASE_S)
             except LogTakenError as error:
                 await self._lost(error)
             except OSError as error:
                 log.warning("the lease on the log is not renewed: %s: %s", self._server.where, error)
+            else:
+                if there < durable and self._committing is None and not self._closed:
+                    self.write([])  # It has forgotten something, which this finds as any write does.
 
 
 class _Part(NamedTuple):

@@ -84,7 +84,7 @@ _RENEW = (
     _LOOK
     + """
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
-return 0
+return tonumber(redis.call('HGET', KEYS[2], 'number') or '0')
 """
 )
 _RELEASE = (
@@ -158,9 +158,9 @@ class RealRedis:
             await self._add(chunk)
         await self._held(_REPLACE, grant, last, SCHEMA)
 
-    async def renew(self, grant: Grant, lease_s: float) -> None:
+    async def renew(self, grant: Grant, lease_s: float) -> int:
         """See RedisServer."""
-        await self._held(_RENEW, grant, round(lease_s * 1000))
+        return int(await self._held(_RENEW, grant, round(lease_s * 1000)))
 
     async def release(self, grant: Grant) -> None:
         """See RedisServer."""
