@@ -31,7 +31,8 @@ SEEDS = 60
 MUTANTS = [*policies.MUTANTS, *conversations.MUTANTS, *shells.MUTANTS]
 FIRST_SEEDS = 20
 CLUSTERS = (
-    "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers", "links",
+    "budgets", "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers",
+    "links",
 )  # fmt: skip
 """The tests with a whole cluster in them: `test_<name>.py`."""
 TWICE = "test_the_same_seed"

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from actorflow._core.policy import (
+    actor_record,
     bundles,
     checkpoints,
     leases,
@@ -213,6 +214,34 @@ def _keeps_the_bundle(original: Any) -> Any:
     return give_back_when_idle
 
 
+def _one_too_many(original: Any) -> Any:
+    def offer(self: Any, key: Any, call: Any, group: str = "") -> bool:
+        room = self._groups[group]
+        if room.limit and room.running == room.limit and not room.queue:
+            room.running += 1
+            return True
+        return bool(original(self, key, call, group))
+
+    return offer
+
+
+def _one_life_more(original: Any) -> Any:
+    return lambda self: original(self) or self.restarts == self.spec.max_restarts
+
+
+def _one_life_less(original: Any) -> Any:
+    return lambda self: original(self) and self.restarts + 1 != self.spec.max_restarts
+
+
+def _stays_for_good(original: Any) -> Any:
+    def expire(self: Any, now: float) -> None:
+        limits, self.limits = self.limits, dataclasses.replace(self.limits, idle_keep=1 << 30)
+        original(self, now)
+        self.limits = limits
+
+    return expire
+
+
 MUTANTS = [
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first, "actors"),
     Mutant(
@@ -258,4 +287,8 @@ MUTANTS = [
         "bundle kept", "BL-1: a bundle's room is not given back",
         bundles.Bundles, "_give_back_when_idle", _keeps_the_bundle, "placement_groups",
     ),
+    Mutant("mailbox width", "MB-2: one call too many runs", mailbox.Mailbox, "offer", _one_too_many, "budgets"),
+    Mutant("one life more", "AC-3: an actor is restarted once too often", actor_record.Actor, "may_restart", _one_life_more, "budgets"),
+    Mutant("one life less", "the last restart that is allowed is not made", actor_record.Actor, "may_restart", _one_life_less, "budgets"),
+    Mutant("idle for good", "workers that nobody needs stay", worker_pool.WorkerPool, "expire", _stays_for_good, "budgets"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actorflow._core.node import store as node_store
-from actorflow._core.worker import cancels, copies, producer, streams, tasks
+from actorflow._core.worker import caller, cancels, copies, producer, streams, tasks
 from tests.sim.planted.mutant import Mutant
 
 
@@ -68,6 +68,29 @@ def _pins_again(original: Any) -> Any:
     return unpin
 
 
+def _deaths_for_free(original: Any) -> Any:
+    return lambda self, call, *, spend: original(self, call, spend=False)
+
+
+def _spends_two(original: Any) -> Any:
+    def prepare_retry(self: Any, call: Any, *, spend: bool) -> None:
+        if call.retries_left > 1:
+            call.retries_left -= 1
+        original(self, call, spend=spend)
+
+    return prepare_retry
+
+
+def _errors_for_free(original: Any) -> Any:
+    def try_again(self: Any, call: Any, outcome: Any) -> bool:
+        again = bool(original(self, call, outcome))
+        if again and call.attempt % 2 and call.retries_left >= 0:
+            call.retries_left += 1
+        return again
+
+    return try_again
+
+
 MUTANTS = [
     Mutant(
         "lease nobody wants", "a lease that came too late is kept",
@@ -85,4 +108,7 @@ MUTANTS = [
     ),
     Mutant("copies stay", "a node with a copy is not told that its object is freed", copies.Copies, "freed", _copies_stay, "transfers"),
     Mutant("pin kept", "ST-2: what nobody reads stays pinned", node_store.Store, "unpin", _pins_again, "memory"),
+    Mutant("deaths for free", "an attempt that died does not count", tasks.TaskSubmitter, "_prepare_retry", _deaths_for_free, "budgets"),
+    Mutant("counts for two", "a retry spends two of them", tasks.TaskSubmitter, "_prepare_retry", _spends_two, "budgets"),
+    Mutant("errors for free", "every other attempt that raised does not count", caller.Caller, "try_again", _errors_for_free, "budgets"),
 ]
