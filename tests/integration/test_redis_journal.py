@@ -15,11 +15,13 @@ from actorflow import _nodes
 from actorflow._core.boot.session_dir import sweep_stale
 from actorflow._core.io.redis_log import PASSWORD_FILE_VARIABLE, Found, Held, LogTakenError
 from actorflow._core.io.redis_server import RealRedis
-from actorflow._core.protocol.journal_format import SCHEMA, Change, JournalSchemaError
+from actorflow._core.protocol.journal_format import SCHEMA, Change, JournalDamagedError, JournalSchemaError
+from actorflow._core.security.seal import Seal
 from tests.integration.redis_server import RedisServer
 
 pytestmark = pytest.mark.local_only("starts a Redis, and clusters of its own beside it")
 
+KEY = bytes(range(32))
 OPTIONS = {"num_cpus": 1.0, "memory": "1GiB", "object_store_memory": "64MiB"}
 
 
@@ -39,7 +41,7 @@ class Lives:
         self.opened: list[RealRedis] = []
 
     def new(self) -> RealRedis:
-        self.opened.append(RealRedis(self.url, str(self.server.password_file)))
+        self.opened.append(RealRedis(self.url, Seal(KEY), str(self.server.password_file)))
         return self.opened[-1]
 
     async def take(self, holder: str = "a") -> tuple[RealRedis, Found]:
@@ -132,6 +134,16 @@ async def test_a_later_schema_is_refused(lives: Lives) -> None:
         await lives.take()
 
 
+async def test_what_is_there_can_be_neither_read_nor_changed_by_who_operates_it(lives: Lives) -> None:
+    life, (grant, _, _) = await lives.take()
+    await life.write(grant, 1, 1, [put("a", b"pickled code"), put("b", b"other code")])
+    raw = await life._redis.hgetall(life._keys[2])
+    assert all(b"code" not in value for value in raw.values())
+    await life._redis.hset(life._keys[2], b"actor\0a", raw[b"actor\0b"])
+    with pytest.raises(JournalDamagedError, match="sealed with the key of another cluster, or has been changed"):
+        await lives.take()
+
+
 async def test_a_redis_that_throws_keys_away_is_refused(lives: Lives) -> None:
     life = lives.new()
     await life._redis.config_set("maxmemory-policy", "allkeys-lru")
@@ -145,7 +157,8 @@ async def test_a_redis_that_throws_keys_away_is_refused(lives: Lives) -> None:
 async def test_one_that_is_not_there_or_wants_another_password_is_an_error(lives: Lives, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
-    for life in (RealRedis("redis://127.0.0.1:1"), RealRedis(lives.url, str(wrong)), RealRedis(lives.url)):
+    seal = Seal(KEY)
+    for life in (RealRedis("redis://127.0.0.1:1", seal), RealRedis(lives.url, seal, str(wrong)), RealRedis(lives.url, seal)):
         with pytest.raises(ConnectionError, match=r"127.0.0.1:1|invalid username-password|Authentication required"):
             await life.take("a", 60)
         await life.close()
@@ -220,6 +233,13 @@ def test_two_clusters_do_not_share_a_log_and_the_second_says_whose_it_is(own_red
     ):
         _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
     _nodes.start(port=0, journal=f"{own_redis.url}#another", **OPTIONS)
+
+
+def test_a_log_of_other_credentials_is_refused_and_the_error_says_what_to_give(own_redis: RedisServer) -> None:
+    _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
+    _nodes.stop()
+    with pytest.raises(af.ClusterStartError, match="Give the directory of the credentials that the cluster was created with"):
+        _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
 
 
 def test_a_redis_that_is_not_there_is_named_at_the_start(own_redis: RedisServer) -> None:

@@ -170,12 +170,15 @@ async def _open_log(config: HeadProcessConfig, ended: asyncio.Future[None], stac
         return await Journal.open(files)
 
     from actorflow._core.io.redis_server import RealRedis
+    from actorflow._core.security.credential_files import CredentialDir
+    from actorflow._core.security.seal import Seal
 
     def taken(reason: str) -> None:
         if not ended.done():
             ended.set_exception(LogTakenError(reason))
 
-    server = RealRedis(config.journal, os.environ.get(PASSWORD_FILE_VARIABLE, ""))
+    seal = Seal(CredentialDir(config.credentials).load_authority().state_key())
+    server = RealRedis(config.journal, seal, os.environ.get(PASSWORD_FILE_VARIABLE, ""))
     try:
         return await RedisLog.open(server, config.node_id, taken)
     except BaseException as error:

@@ -2,7 +2,7 @@
 
     {NAME}:lease    who has the log, for as long as its lease runs
     {NAME}:meta     schema, token and life of who took it last, number of the last write
-    {NAME}:state    a field "KIND\\0KEY" for each entry
+    {NAME}:state    a field "KIND\\0KEY" for each entry, its value sealed (security/seal.py): what is there runs as code in the cluster
 
 The braces keep them in one slot of a Redis Cluster. NAME is what stands behind # in the URL. What Redis has answered is as durable as its
 own settings make it (appendonly, appendfsync); one that would throw the state away to make room is refused.
@@ -24,7 +24,9 @@ from redis.exceptions import RedisError
 
 from actorflow._core.io.redis_log import Found, Grant, Held, LogTakenError
 from actorflow._core.io.state_log import State
-from actorflow._core.protocol.journal_format import SCHEMA, Change, JournalSchemaError, migrated
+from actorflow._core.protocol.journal_format import SCHEMA, Change, JournalDamagedError, JournalSchemaError, migrated
+from actorflow._core.security.errors import CredentialError
+from actorflow._core.security.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ return 0
 class RealRedis:
     """See RedisServer. `url`: redis://, rediss:// or unix://, with the name of the log behind #. `password_file` has the password in it."""
 
-    def __init__(self, url: str, password_file: str = "") -> None:
+    def __init__(self, url: str, seal: Seal, password_file: str = "") -> None:
         parts = urlsplit(url)
         name = parts.fragment or NAME
         self.where = urlunsplit(parts)
@@ -113,12 +115,13 @@ class RealRedis:
             retry=Retry(NoBackoff(), 0),  # What is said again is said by the log, which knows when not to.
         )
         self._keys = [f"{{{name}}}:{key}" for key in ("lease", "meta", "state")]
+        self._seal = seal
         self._life = secrets.token_hex(8)
         self._new = f"{{{name}}}:new:{self._life}"
         self._scripts = {text: self._redis.register_script(text) for text in (_TAKE, _WRITE, _REPLACE, _RENEW, _RELEASE)}
 
     async def take(self, holder: str, lease_s: float) -> Found | Held:
-        """See RedisServer."""
+        """See RedisServer. Raises JournalDamagedError when another cluster's head has written what is there."""
         await self._said(self._redis.ping())
         await self._check()
         answer = await self._run(_TAKE, holder, self._life, round(lease_s * 1000), SCHEMA)
@@ -131,7 +134,7 @@ class RealRedis:
             )
         _, token, schema, number, flat = answer
         grant = Grant(token, holder, self._life)
-        state = _state_of(flat, schema)
+        state = self._opened(flat, schema)
         if schema < SCHEMA:
             await self.replace(grant, int(number), state)
         return Found(grant, state, int(number))
@@ -139,7 +142,7 @@ class RealRedis:
     async def write(self, grant: Grant, first: int, last: int, changes: Sequence[Change]) -> int:
         """See RedisServer."""
         outcome = {_field(change.kind, change.key): change.value for change in changes}
-        sets = [part for field, value in outcome.items() if value is not None for part in (field, value)]
+        sets = [part for field, value in outcome.items() if value is not None for part in (field, self._seal.close(field, value))]
         gone = [field for field, value in outcome.items() if value is None]
         return int(await self._held(_WRITE, grant, first, last, len(sets) // 2, *sets, *gone))
 
@@ -149,7 +152,8 @@ class RealRedis:
         chunk: dict[Any, Any] = {}
         size = 0
         for (kind, key), value in state.items():
-            chunk[_field(kind, key)] = value
+            field = _field(kind, key)
+            chunk[field] = self._seal.close(field, value)
             size += len(key) + len(value)
             if size >= CHUNK_BYTES:
                 await self._add(chunk)
@@ -169,6 +173,14 @@ class RealRedis:
     async def close(self) -> None:
         """See RedisServer."""
         await self._redis.aclose()
+
+    def _opened(self, flat: list[bytes], schema: int) -> State:
+        try:
+            fields = zip(flat[::2], flat[1::2], strict=True)
+            changes = [Change(*_entry(field), self._seal.open(field, sealed)) for field, sealed in fields]
+        except CredentialError as error:
+            raise JournalDamagedError(str(error)) from None
+        return {(change.kind, change.key): change.value for change in migrated(changes, schema) if change.value is not None}
 
     async def _add(self, chunk: dict[Any, Any]) -> None:
         await self._said(self._redis.hset(self._new, mapping=chunk))
@@ -213,9 +225,3 @@ def _field(kind: str, key: str) -> bytes:
 def _entry(field: bytes) -> tuple[str, str]:
     kind, _, key = field.decode().partition("\0")
     return kind, key
-
-
-def _state_of(flat: list[bytes], schema: int) -> State:
-    fields = zip(flat[::2], flat[1::2], strict=True)
-    changes = [Change(*_entry(field), value) for field, value in fields]
-    return {(change.kind, change.key): change.value for change in migrated(changes, schema) if change.value is not None}

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from actorflow._core.security.errors import CredentialError
-from actorflow._core.security.keys import NeverPickled, is_name
+from actorflow._core.security.keys import KEY_BYTES, NeverPickled, derive, is_name
 from actorflow._core.security.preface import CLOCK_SKEW_S_MAX
 from actorflow._core.security.roles import URI_SCHEME
 
@@ -97,6 +97,10 @@ class Authority(NeverPickled):
     def key_pem(self) -> bytes:
         """The key, for a private file of the head and nothing else."""
         return _key_pem(self._key)
+
+    def state_key(self) -> bytes:
+        """A key for what the head keeps outside of its machine (see seal). It tells nothing of the authority's own."""
+        return derive(self._key.private_numbers().private_value.to_bytes(KEY_BYTES, "big"), b"actorflow 1 state of the head")
 
     def issue(self, request: bytes, names: Iterable[str], *, wall_time: float, valid_s: float = CERTIFICATE_VALID_S) -> bytes:
         """Sign a certificate (PEM) for the key in `request`, under `names` (see roles). Raises CredentialError."""
