@@ -1,4 +1,4 @@
-"""SL-1: what was not sealed here, under this name, is never opened."""
+"""SE-1: what was not sealed here, under this name, is never opened."""
 
 import pickle
 
