@@ -3,8 +3,8 @@
 Each value is encrypted and authenticated (AES-256-GCM) together with the name under which it is kept. Each life of a head has a key of its
 own, of a random salt that stands before the value; so a nonce is a count, and none comes twice.
 
-SE-1: what was not sealed with this cluster's key, or under another name, is never opened.
-SE-2: an old value under its own name can be put back by whoever has the storage, or taken away: that is not seen.
+SB-1: what was not sealed with this cluster's key, or under another name, is never opened.
+SB-2: an old value under its own name can be put back by whoever has the storage, or taken away: that is not seen.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Seal(NeverPickled):
         return self._salt + nonce + AESGCM(self._key_of(self._salt)).encrypt(nonce, value, name)
 
     def open(self, name: bytes, sealed: bytes) -> bytes:
-        """The value. Raises CredentialError (SE-1)."""
+        """The value. Raises CredentialError (SB-1)."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

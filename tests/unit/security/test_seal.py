@@ -1,4 +1,4 @@
-"""SE-1: what was not sealed here, under this name, is never opened."""
+"""SB-1: what was not sealed here, under this name, is never opened."""
 
 import pickle
 
