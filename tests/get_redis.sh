@@ -4,7 +4,7 @@
 #
 #     tests/get_redis.sh DIRECTORY
 set -eu
-directory=$1
+directory=$(cd "$1" && pwd)
 if command -v redis-server >/dev/null || ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
     exit 0
 fi
