@@ -1,7 +1,7 @@
 """The real Redis of a `RedisLog`: three keys, and scripts that look at the token before they do anything.
 
     {NAME}:lease    who has the log, for as long as its lease runs
-    {NAME}:meta     schema, token and life of who took it last, number of the last write
+    {NAME}:meta     schema, token and life of who took it last, number of the last write; `seal`, which only this cluster's head can open
     {NAME}:state    a field "KIND\\0KEY" for each entry, its value sealed (security/seal.py): what is there runs as code in the cluster
 
 The braces keep them in one slot of a Redis Cluster. NAME is what stands behind # in the URL. What Redis has answered is as durable as its
@@ -31,6 +31,7 @@ from actorflow._core.security.seal import Seal
 log = logging.getLogger(__name__)
 
 NAME = "actorflow"
+SEAL = b"whose log this is"
 ANSWER_TIMEOUT_S = 5.0
 CHUNK_BYTES = 16 << 20
 NEW_KEPT_S = 3_600
@@ -56,7 +57,9 @@ if schema > tonumber(ARGV[4]) then return {'later', schema} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 local token = redis.call('HINCRBY', KEYS[2], 'token', 1)
 redis.call('HSET', KEYS[2], 'life', ARGV[2], 'schema', schema)
-return {'found', token, schema, redis.call('HGET', KEYS[2], 'number') or '0', redis.call('HGETALL', KEYS[3])}
+redis.call('HSETNX', KEYS[2], 'seal', ARGV[5])
+local seal = redis.call('HGET', KEYS[2], 'seal')
+return {'found', token, schema, redis.call('HGET', KEYS[2], 'number') or '0', seal, redis.call('HGETALL', KEYS[3])}
 """
 _WRITE = (
     _LOOK
@@ -124,7 +127,7 @@ class RealRedis:
         """See RedisServer. Raises JournalDamagedError when another cluster's head has written what is there."""
         await self._said(self._redis.ping())
         await self._check()
-        answer = await self._run(_TAKE, holder, self._life, round(lease_s * 1000), SCHEMA)
+        answer = await self._run(_TAKE, holder, self._life, round(lease_s * 1000), SCHEMA, self._seal.close(SEAL, b""))
         if answer[0] == b"held":
             return Held(answer[1].decode(), max(0, answer[2]) / 1000)
         if answer[0] == b"later":
@@ -132,9 +135,13 @@ class RealRedis:
                 f"{self.where} has schema {answer[1]}, and this version of actorflow knows schemas up to {SCHEMA}: start the head with the"
                 " version that wrote it, or a later one"
             )
-        _, token, schema, number, flat = answer
+        _, token, schema, number, seal, flat = answer
         grant = Grant(token, holder, self._life)
-        state = self._opened(flat, schema)
+        try:
+            state = self._opened(seal, flat, schema)
+        except JournalDamagedError:
+            await self.release(grant)  # Its own head may be about to come back.
+            raise
         if schema < SCHEMA:
             await self.replace(grant, int(number), state)
         return Found(grant, state, int(number))
@@ -174,8 +181,9 @@ class RealRedis:
         """See RedisServer."""
         await self._redis.aclose()
 
-    def _opened(self, flat: list[bytes], schema: int) -> State:
+    def _opened(self, seal: bytes, flat: list[bytes], schema: int) -> State:
         try:
+            self._seal.open(SEAL, seal)
             fields = zip(flat[::2], flat[1::2], strict=True)
             changes = [Change(*_entry(field), self._seal.open(field, sealed)) for field, sealed in fields]
         except CredentialError as error:
