@@ -36,11 +36,11 @@ class RedisServer:
 
     PASSWORD = "of-the-tests"
 
-    def __init__(self, directory: Path, *settings: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.password_file = directory / "password"
         self.password_file.write_text(self.PASSWORD + "\n")
-        self._settings = settings
+        self.settings: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.start()
@@ -54,20 +54,9 @@ class RedisServer:
         program = binary()
         for _ in range(10):
             port = self.port or free_port()
-            command = [
-                program,
-                "--port",
-                str(port),
-                "--bind",
-                "127.0.0.1",
-                "--dir",
-                str(self.directory),
-                "--save",
-                "",
-                "--loglevel",
-                "warning",
-            ]
-            command += ["--appendonly", "yes", "--appendfsync", "always", "--requirepass", self.PASSWORD, *self._settings]
+            command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", ""]
+            command += ["--loglevel", "warning"]
+            command += ["--appendonly", "yes", "--appendfsync", "always", "--requirepass", self.PASSWORD, *self.settings]
             with open(self.directory / "redis.log", "ab") as log_file:
                 process = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment())
             if answers(process, port):
@@ -75,13 +64,8 @@ class RedisServer:
                 return
         raise AssertionError((self.directory / "redis.log").read_text())
 
-    def kill(self) -> None:
-        """As when its machine loses its power, but for the disk."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
     def close(self) -> None:
+        """Kill it, as when its process dies; `start` begins it again with what it has written."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

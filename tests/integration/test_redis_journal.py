@@ -211,7 +211,7 @@ async def test_the_head_the_first_node_and_the_redis_are_killed(own_redis: Redis
         async with asyncio.timeout(10):
             assert await (await af.get_actor("counter")).add() == 3
 
-        own_redis.kill()
+        own_redis.close()
         late = asyncio.ensure_future(Counter.options(name="late", resources={"disk": 1}).remote())
         for number in range(50):
             assert await counter.add() == 4 + number, "no call passes the head"
@@ -247,6 +247,20 @@ def test_a_log_of_other_credentials_is_refused_and_the_error_says_what_to_give(o
 def test_a_redis_that_is_not_there_is_named_at_the_start(own_redis: RedisServer) -> None:
     own_redis.close()
     with pytest.raises(af.ClusterStartError, match=r"the head cannot start: its journal is in redis://127.0.0.1:\d+/0, and that says: "):
+        _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
+
+
+def test_a_password_file_that_is_not_there_is_named_at_the_start(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSWORD_FILE_VARIABLE, "/nowhere/password")
+    with pytest.raises(af.ClusterStartError, match="FILE=/nowhere/password: No such file or directory; it should name the file with the"):
+        _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
+
+
+def test_a_redis_that_throws_keys_away_is_named_at_the_start(own_redis: RedisServer) -> None:
+    own_redis.close()
+    own_redis.settings += ("--maxmemory-policy", "allkeys-lru")
+    own_redis.start()
+    with pytest.raises(af.ClusterStartError, match="the head cannot start: .* throws keys away when its memory is full"):
         _nodes.start(port=0, journal=own_redis.url, **OPTIONS)
 
 

@@ -31,6 +31,14 @@ class Cluster:
             except ConnectionError:
                 continue
 
+    def written(self, count: int, rng: random.Random) -> tuple[Host, Life]:
+        """A life with so many writes that were acknowledged."""
+        host, life = self.begin([{}])
+        for _ in range(count):
+            self.write(host, life, rng)
+        self.world.run_until(lambda: life.acknowledged == count)
+        return host, life
+
     def write(self, host: Host, life: Life, rng: random.Random) -> None:
         self.world.at_host(host, self.world.now, life.write, rng)
 
@@ -83,9 +91,7 @@ def after(cluster: Cluster, outcomes: list[State], acknowledged: int) -> list[St
 def test_rg_2_a_head_that_another_has_followed_is_told_and_acknowledges_nothing(cluster: Cluster) -> None:
     rng = random.Random(1)
     world = cluster.world
-    host, life = cluster.begin([{}])
-    cluster.write(host, life, rng)
-    world.run_until(lambda: life.acknowledged == 1)
+    host, life = cluster.written(1, rng)
     next_host, following = cluster.begin(list(life.outcomes))
     cluster.write(host, life, rng)
     world.run_until(lambda: bool(cluster.taken), RENEW_S)
@@ -107,10 +113,7 @@ def test_rg_2_one_that_has_nothing_to_write_is_told_when_it_renews_its_lease(clu
 def test_rg_3_a_redis_that_has_forgotten_all_gets_the_whole_state_anew(cluster: Cluster) -> None:
     rng = random.Random(2)
     world = cluster.world
-    host, life = cluster.begin([{}])
-    for _ in range(20):
-        cluster.write(host, life, rng)
-    world.run_until(lambda: life.acknowledged == 20)
+    host, life = cluster.written(20, rng)
     cluster.redis.fail_over()
     assert cluster.redis.content.state == {}
     cluster.write(host, life, rng)
@@ -123,14 +126,9 @@ def test_rg_3_a_redis_that_has_forgotten_all_gets_the_whole_state_anew(cluster: 
 
 
 def test_rg_3_that_is_noticed_too_where_nothing_is_written(cluster: Cluster) -> None:
-    rng = random.Random(2)
-    world = cluster.world
-    host, life = cluster.begin([{}])
-    for _ in range(20):
-        cluster.write(host, life, rng)
-    world.run_until(lambda: life.acknowledged == 20)
+    _, life = cluster.written(20, random.Random(2))
     cluster.redis.fail_over()
-    world.run_for(2 * RENEW_S)
+    cluster.world.run_for(2 * RENEW_S)
     assert cluster.redis.content.state == life.outcomes[20]
     assert cluster.redis.content.number == life.journal.number
 

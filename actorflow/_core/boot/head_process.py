@@ -178,12 +178,17 @@ async def _open_log(config: HeadProcessConfig, ended: asyncio.Future[None], stac
             ended.set_exception(LogTakenError(reason))
 
     seal = Seal(CredentialDir(config.credentials).load_authority().state_key())
-    server = RealRedis(config.journal, seal, os.environ.get(PASSWORD_FILE_VARIABLE, ""))
+    password_file = os.environ.get(PASSWORD_FILE_VARIABLE, "")
+    try:
+        server = RealRedis(config.journal, seal, password_file)
+    except OSError as error:
+        why = f"{PASSWORD_FILE_VARIABLE}={password_file}: {error.strerror}; it should name the file with the password"
+        raise JournalAwayError(why) from None
     try:
         return await RedisLog.open(server, config.node_id, taken)
     except BaseException as error:
         await server.close()
-        if isinstance(error, ConnectionError):
+        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             raise JournalAwayError(f"its journal is in {config.journal}, and that says: {error}") from error
         raise
 
