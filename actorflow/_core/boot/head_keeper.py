@@ -4,8 +4,8 @@ The next life is there already: a process that has imported everything, and wait
 journal can be read.
 
     HK-1  At most one life of the head has the word at a time: the next gets it when the one before has been reaped.
-    HK-2  One that ends again and again at once is followed with pauses that grow to PAUSE_MAX_S; one that says that nothing can be done
-          ends the cluster, with the reason in the log.
+    HK-2  One that ends again and again at once is followed with pauses that grow (`policy/life_pauses.py`); one that says that nothing can
+          be done ends the cluster, with the reason in the log.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import head_process
 from actorflow._core.boot.head_process import HeadProcessConfig
+from actorflow._core.policy.life_pauses import PAUSE_MAX_S, LifePauses
 from actorflow._core.security.credential_files import without_secrets
 
 log = logging.getLogger("actorflow")
@@ -29,8 +30,6 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 SPARE_AFTER_S = 1.0
 """How long after a life has begun the next one is made ready: at the start of a cluster others need the CPUs more."""
-STEADY_S = 10.0
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 2.0
 
 
 @dataclass(slots=True)
@@ -68,14 +67,14 @@ class HeadKeeper:
         self._present: Life | None = None
         self._spare: Life | None = None
         self._spare_timer: asyncio.TimerHandle | None = None
-        self._began_at = 0.0
-        self._pause_s = PAUSE_FIRST_S
+        self._ready_at: float | None = None
+        self._pauses = LifePauses()
         self._restarting: asyncio.Task[None] | None = None
         self._stopped = False
 
     async def start(self) -> None:
         """Return when the head listens. Raises OSError, and ClusterStartError when it does not within a bounded time, or ends."""
-        self._began_at = self._loop.time()
+        self._ready_at = None
         life, self._spare = self._spare or self._new_life(), None
         self._present = life
         self._loop.add_reader(life.pidfd, self._ended)
@@ -89,6 +88,7 @@ class HeadKeeper:
         if said != head_process.READY:
             what = f"the head did not start within {START_TIMEOUT_S:g} s, or ended before it was ready"
             raise ClusterStartError(f"{what}; its log ends with:\n{self._end_of_log()}")
+        self._ready_at = self._loop.time()
         self._spare_timer = self._loop.call_later(SPARE_AFTER_S, self._make_spare)
 
     def _end_of_log(self) -> str:
@@ -158,12 +158,10 @@ class HeadKeeper:
         if code == head_process.UNUSABLE:
             self._over(f"the head cannot go on with what is on its disk; see {self._log_path}")
             return
-        if self._loop.time() - self._began_at > STEADY_S:
-            self._pause_s = PAUSE_FIRST_S
+        pause_s = self._pauses.after(0.0 if self._ready_at is None else self._loop.time() - self._ready_at)
         how = f"signal {-code}" if code < 0 else f"code {code}"
-        log.warning("the head has ended (%s); its next life begins in %g s", how, self._pause_s)
-        self._restarting = self._loop.create_task(self._again(self._pause_s), name="start the head again")
-        self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
+        log.warning("the head has ended (%s); its next life begins in %g s", how, pause_s)
+        self._restarting = self._loop.create_task(self._again(pause_s), name="start the head again")
 
     async def _again(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.boot import user_forks
+from actorflow._core.io import busy_poll
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.forks import abandon_loop, own
@@ -68,7 +69,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, loop: asyncio.AbstractEventLoop) -> None:
         self.spec = spec
         self.loop = loop
-        self.executor = MainThreadExecutor(loop)
+        self.executor = MainThreadExecutor(loop, busy_turns=busy_poll.BusyTurns(loop) if busy_poll.pays() else None)
         self.executor.take_signals()
         self.protocol_loop = new_loop()
         self.core: Core | None = None

@@ -1,4 +1,4 @@
-"""A loop that stays awake for an answer that is about to come (see `policy.short_waits`)."""
+"""Loops that stay awake for what is about to come (see `policy.short_waits`): a caller for its answer, a worker for the next call."""
 
 from __future__ import annotations
 
@@ -57,3 +57,32 @@ class BusyPoll:
             self._turning = False
         else:
             self._call_soon(self._turn, context=self._context)
+
+
+class BusyTurns:
+    """Keeps the loop of a worker turning after a turn in which it has read and run what came, for the next one. On that loop only."""
+
+    __slots__ = ("_call_soon", "_context", "_monotonic", "_turning", "_waits")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._call_soon = loop.call_soon
+        self._context = contextvars.Context()
+        self._waits = ShortWaits()
+        self._turning = False
+
+    def end(self) -> None:
+        """Something has come."""
+        self._waits.end(self._monotonic())
+
+    def begin(self) -> None:
+        """It has been dealt with, in the same turn."""
+        if self._waits.begin(self._monotonic()) and not self._turning:
+            self._turning = True
+            self._call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        if self._waits.still(self._monotonic()):
+            self._call_soon(self._turn, context=self._context)
+        else:
+            self._turning = False

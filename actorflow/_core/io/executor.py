@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from actorflow._core.io.busy_poll import BusyTurns
+
 _running_loop = asyncio._get_running_loop
 
 INTERRUPT: int = getattr(signal, "SIGURG", 0)
@@ -30,9 +32,12 @@ class MainThreadExecutor:
 
     hides_loop = True
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None) -> None:
-        """`context`: what the callables see; by default that of whoever makes the executor."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None, busy_turns: BusyTurns | None = None
+    ) -> None:
+        """`context`: what the callables see; by default that of whoever makes the executor. `busy_turns`: what keeps `loop` awake."""
         self.loop = loop
+        self._busy_turns = busy_turns
         self._context: contextvars.Context = context if context is not None else contextvars.copy_context()
         self._queue: deque[Callable[[], None]] = deque()
         self._scheduled = False
@@ -77,6 +82,9 @@ class MainThreadExecutor:
 
     def turn(self, read: Callable[[], None]) -> None:
         """Read messages on the user's thread, and run at once what they submit: no turn of the loop between the two."""
+        busy_turns = self._busy_turns
+        if busy_turns is not None:
+            busy_turns.end()
         on_its_way, self._scheduled = self._scheduled, True
         try:
             read()
@@ -85,6 +93,8 @@ class MainThreadExecutor:
                 self._scheduled = True
             else:
                 self._context.run(self._drain)
+                if busy_turns is not None and not self._scheduled:
+                    busy_turns.begin()
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from actorflow._core.io import busy_poll
-from actorflow._core.io.busy_poll import BusyPoll
+from actorflow._core.io.busy_poll import BusyPoll, BusyTurns
+from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.policy.short_waits import SHORT_IN_A_ROW, SHORT_S
 
 
@@ -132,6 +133,53 @@ def test_a_wait_that_was_cancelled_is_nobody_s_any_more() -> None:
         assert await turns_until(loop, future, 0.05) > 50
 
     run(main)
+
+
+def run_worker(main: Callable[[CountingLoop, MainThreadExecutor], object]) -> None:
+    loop = CountingLoop()
+    try:
+        loop.run_until_complete(main(loop, MainThreadExecutor(loop, busy_turns=BusyTurns(loop, lambda: loop.now))))  # type: ignore[arg-type]
+    finally:
+        loop.close()
+
+
+def messages(loop: CountingLoop, executor: MainThreadExecutor, gap_s: float, number: int = SHORT_IN_A_ROW + 1) -> list[int]:
+    """So many messages, each of which submits something, one after the other; what ran."""
+    ran: list[int] = []
+    for i in range(number):
+        loop.now += gap_s
+        executor.turn(lambda i=i: executor.submit(lambda: ran.append(i)))  # type: ignore[misc]
+    return ran
+
+
+def test_a_worker_stays_awake_for_the_next_call_after_short_gaps_and_no_longer() -> None:
+    async def main(loop: CountingLoop, executor: MainThreadExecutor) -> None:
+        assert messages(loop, executor, SHORT_S / 2) == list(range(SHORT_IN_A_ROW + 1))
+        assert await turns_until(loop, loop.create_future(), 0.05) > 50, "the clock of this test stands still, so the time is not up"
+        loop.now += SHORT_S * 1.01
+        assert await turns_until(loop, loop.create_future(), 0.05) < 6
+
+    run_worker(main)
+
+
+def test_a_worker_whose_calls_come_seldom_sleeps() -> None:
+    async def main(loop: CountingLoop, executor: MainThreadExecutor) -> None:
+        messages(loop, executor, SHORT_S * 1.01, 20)
+        assert await turns_until(loop, loop.create_future(), 0.05) < 6
+
+    run_worker(main)
+
+
+def test_a_worker_that_has_more_to_do_does_not_count_that_as_a_gap() -> None:
+    async def main(loop: CountingLoop, executor: MainThreadExecutor) -> None:
+        for _ in range(SHORT_IN_A_ROW + 1):
+            executor.submit(lambda: None)  # On its way, so the turn that comes before it runs nothing itself.
+            messages(loop, executor, SHORT_S / 2, 1)
+            loop.now += SHORT_S
+            await asyncio.sleep(0)
+        assert await turns_until(loop, loop.create_future(), 0.05) < 6
+
+    run_worker(main)
 
 
 def test_it_does_not_pay_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
