@@ -196,6 +196,21 @@ async def kill(handle: Any, *, no_restart: bool = True, graceful: bool = False) 
     await _core().kill_actor(_actor_of(handle, "kill"), no_restart=no_restart, graceful=graceful)
 
 
+async def drain_node(node_id: str, *, deadline: float, reason: str = "asked by a program") -> str:
+    """Have a node leave the cluster in order: nothing new goes there, what runs may end, actors that may restart move with their state.
+
+    Returns its whole id when it has begun (`node_id` may be the beginning of one); the node is gone when nothing is left there, or after
+    `deadline` seconds. Raises OptionError for a node that is not known, or is the first one, which the cluster ends with.
+    """
+    check.name("af.drain_node: node_id", node_id)
+    if check.seconds("af.drain_node: deadline", deadline) is None:
+        raise check.wrong_type("af.drain_node: deadline", deadline, "A node is given a time to leave, as in deadline=60.0")
+    check.name("af.drain_node: reason", reason)
+    from actorflow._core.worker.drains import drain_node as drain
+
+    return await drain(_core(), node_id, float(deadline), reason)
+
+
 async def wait_dead(handle: Any) -> str:
     """Wait until an actor is gone for good; returns the reason."""
     return await _core().wait_dead(_actor_of(handle, "wait_dead"))

@@ -42,6 +42,7 @@ def start(
     life_fd: int = -1,
     cancel_grace: float = CANCEL_GRACE_S,
     memory_usage_threshold: float = THRESHOLD,
+    drain_deadline: float = 0.0,
 ) -> StartedNode:
     """Start a node on this host and return when it takes drivers. `address`: HOST:PORT of the first node; empty for a new cluster.
 
@@ -56,6 +57,8 @@ def start(
         raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
     if journal and address:
         raise OptionError(f"journal={journal!r}: a node that joins has no head, and so no journal; give it to the first node")
+    if not 0 <= drain_deadline < float("inf"):
+        raise OptionError(f"drain_deadline={drain_deadline!r}: seconds are needed, 0 or more; 0: it ends at once")
     check_memory_threshold("actorflow start", memory_usage_threshold)
     check_simulated_devices()
     devices = given_devices(num_gpus, resources or {}, "actorflow start")
@@ -82,6 +85,7 @@ def start(
         certificate_valid_s=certificate_valid_s,
         cancel_grace_s=cancel_grace,
         memory_threshold=memory_usage_threshold,
+        drain_s=drain_deadline,
         labels=checked,
         life_fd=life_fd,
         devices=devices,

@@ -1,4 +1,4 @@
-"""The command line: `actorflow start`, `stop`, `status`, `token` and `secret`."""
+"""The command line: `actorflow start`, `stop`, `status`, `drain`, `token` and `secret`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import actorflow as af
 from actorflow._lifecycle import look
-from actorflow.cli import nodes, security
+from actorflow.cli import drain, nodes, security
+
+NODES_MAX = 50
+"""How many nodes `status` lists."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status.add_argument("--address", default="auto", help="the cluster's address (default: the one on this host)")
     status.set_defaults(run=lambda options: asyncio.run(_status(options.address)))
     nodes.add_commands(commands)
+    drain.add_commands(commands)
     security.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
@@ -40,7 +44,9 @@ async def _status(address: str) -> str:
         jobs = await af.state.list_jobs()
         groups = await af.state.list_placement_groups()
         nodes_ = await af.state.list_nodes()
-    lines = [f"nodes: {_count(nodes_, 'state')}", "resources"]
+    lines = [f"nodes: {_count(nodes_, 'state')}"]
+    lines += [f"  {_node(row)}" for row in nodes_[:NODES_MAX]]
+    lines.append("resources")
     totals: dict[str, dict[str, Any]] = {}
     for row in resources:
         total = totals.setdefault(row["resource"], {"resource": row["resource"], "free": 0.0, "total": 0.0})
@@ -55,6 +61,12 @@ async def _status(address: str) -> str:
         lines += [f"  {_group(row)}" for row in groups if row["state"] != "removed"][:20]
     lines.append(f"jobs: {_count(jobs, 'state')}")
     return "\n".join(lines)
+
+
+def _node(row: Any) -> str:
+    address = row["address"].partition(",")[0].removeprefix("tcp:").partition("/")[0]
+    where = "" if address.startswith("unix:") else address
+    return " ".join(filter(None, (row["node_id"], row["state"], where, row["reason"].partition("\n")[0])))
 
 
 def _group(row: Any) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from actorflow import _nodes
 
+DRAIN_DEADLINE_S = 25.0
+"""Service managers give a process 30 s or more after SIGTERM, and clouds a machine that they take back."""
 
 def add_commands(commands: Any) -> None:
     """Add them to the parser's commands."""
@@ -65,6 +67,14 @@ def add_commands(commands: Any) -> None:
         metavar="SHARE",
         help="of this machine's memory, above which workers end; 0 leaves that to the system (default: %(default)g)",
     )
+    start.add_argument(
+        "--drain-deadline",
+        type=float,
+        default=DRAIN_DEADLINE_S,
+        metavar="SECONDS",
+        help="how long a node that has joined, and is asked to end by SIGTERM, may take to leave in order; `actorflow stop` ends it at "
+        "once (default: %(default)g)",
+    )
     start.set_defaults(run=_start)
     stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
     stop.set_defaults(run=_stop)
@@ -90,6 +100,7 @@ def _start(options: argparse.Namespace) -> str:
         token_file=options.token_file,
         cancel_grace=options.cancel_grace,
         memory_usage_threshold=options.memory_usage_threshold,
+        drain_deadline=options.drain_deadline,
     )
     head = options.address or node.tcp
     return (

@@ -28,6 +28,7 @@ FACE = {
     "placement groups": ["PlacementGroup", "get_placement_group", "placement_group"],
     "what travels with calls": ["context"],
     "blocking code": ["sync"],
+    "nodes that leave": ["drain_node"],
     "looking": [
         "available_resources",
         "cluster_resources",

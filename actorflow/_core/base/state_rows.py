@@ -25,7 +25,7 @@ class NodeRow(TypedDict):
     """One node. `reason`: why it was lost. `resources` are its totals; what is free is in ResourceRow."""
 
     node_id: str
-    state: Literal["alive", "lost"]
+    state: Literal["alive", "draining", "lost"]
     address: str
     resources: Resources
     labels: dict[str, str]

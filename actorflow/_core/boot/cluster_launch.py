@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import join_ticket
-from actorflow._core.boot.cluster_node import ClusterNodeConfig
+from actorflow._core.boot.cluster_node import STOP, ClusterNodeConfig
 from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
 from actorflow._core.policy.memory_watch import THRESHOLD
@@ -67,9 +67,10 @@ class NodePlan:
     """The reading end of a pipe whose other end its starter holds: when that one is gone the node ends. -1: it lives until it is told."""
     cancel_grace_s: float = CANCEL_GRACE_S
     memory_threshold: float = THRESHOLD
+    drain_s: float = 0.0
     devices: dict[str, int] | None = None
     spill: str = ""
-    """Both as in ClusterNodeConfig."""
+    """All three as in ClusterNodeConfig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
         devices=plan.devices,
         spill=plan.spill,
         journal=plan.journal,
+        drain_s=plan.drain_s,
     )
     log_path = f"{session.logs}/node.log"
     try:
@@ -229,7 +231,7 @@ def stop_nodes(pids: Collection[int] | None = None) -> list[SessionInfo]:
     with contextlib.ExitStack() as stack:
         ends = [(node, pidfd) for node in nodes if (pidfd := _watched(node.pid, stack)) is not None]
         for _, pidfd in ends:
-            _signal(pidfd, signal.SIGTERM)
+            _signal(pidfd, STOP)
         give_up_at = time.monotonic() + STOP_TIMEOUT_S
         for node, pidfd in ends:
             if not _ends(pidfd, max(0.0, give_up_at - time.monotonic())):

@@ -1,8 +1,8 @@
 """A node process of a cluster of several nodes: the node role. The first of them keeps the head's process running.
 
-It lives until it is told to end (SIGTERM), whatever drivers come and go; one that a test has started ends with that at the latest. When the
-head says that it was given up, it ends with all that it runs, and begins again as another node (`second_life`). Whoever speaks with it over
-TCP proves a key of the cluster first; beyond loopback that is under TLS.
+It lives until it is told to end (SIGTERM: in order, unless it is the first one; SIGUSR1: at once), whatever drivers come and go; one that
+a test has started ends with that at the latest. When the head says that it was given up, it ends with all that it runs, and begins again as
+another node (`second_life`). Whoever speaks with it over TCP proves a key of the cluster first; beyond loopback that is under TLS.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ log = logging.getLogger("actorflow")
 WORKERS_TOO = ("actorflow._core.io.cluster_access", "actorflow._core.worker.passes")
 """What this process and its workers need, besides what those of a local cluster do."""
 _PR_SET_PDEATHSIG = 1
+STOP = signal.SIGUSR1
+"""What `actorflow stop` sends: end at once. SIGTERM may be the word that the machine is to go, so there is something to do before."""
+ENDS = (signal.SIGTERM, STOP)
 TURNS_TO_HEAR = 4
 """A loop reads that a signal has come in one turn, and calls its handler in the next."""
 GIVEN_UP = 3
@@ -78,6 +81,8 @@ class ClusterNodeConfig(NamedTuple):
     """Where objects are spilled, as io/spill_target.py has it; empty: in the session directory."""
     journal: str = ""
     """Where the head's memory is, of the node that has it."""
+    drain_s: float = 0.0
+    """How long it may take to leave in order when it is asked to end (SIGTERM); not the first node, which the cluster ends with."""
 
     def to_json(self) -> str:
         """For the command line."""
@@ -150,6 +155,8 @@ class NodeProcess:
         self._ports = real_ports(loop, lock=False)
         self._node_id = new_id(self._ports.rng)
         self._keeper: HeadKeeper | None = None
+        self._in_order: Node | None = None
+        """What is to leave in order when this process is asked to end."""
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
         self.port = 0
         self._joining: Enrolment | None = None
@@ -164,6 +171,15 @@ class NodeProcess:
         self._for_good = True
         self._end(reason)
 
+    def _asked_to_leave(self) -> None:
+        """SIGTERM: the machine is to go, or a service manager stops us. The second time it ends at once."""
+        node, self._in_order = self._in_order, None
+        if node is None or not self._config.head or not self._config.drain_s:
+            self._end_for_good("this node was asked to end (SIGTERM)")
+            return
+        self._for_good = True
+        node.drain(self._config.drain_s, "it was asked to end (SIGTERM)")
+
     def _starter_gone(self, zygote: ZygoteHandle) -> None:
         self._loop.remove_reader(self._config.life_fd)
         os.close(self._config.life_fd)
@@ -174,7 +190,8 @@ class NodeProcess:
 
     async def serve(self, arena: MemfdArena, zygote: ZygoteHandle) -> int:
         """Start, and wait until this node is to end. Returns the exit code."""
-        self._loop.add_signal_handler(signal.SIGTERM, self._end_for_good, "this node was asked to end (SIGTERM)")
+        self._loop.add_signal_handler(signal.SIGTERM, self._asked_to_leave)
+        self._loop.add_signal_handler(STOP, self._end_for_good, "this node was asked to end")
         if self._config.life_fd >= 0:
             continue_without_parent()
             self._loop.add_reader(self._config.life_fd, self._starter_gone, zygote)
@@ -192,23 +209,26 @@ class NodeProcess:
                 if starting.cancelled():
                     return self._code
             node, credentials = await starting
+            self._in_order = node if not self._for_good else None
             reason = await self._ended
             self.again = credentials.again
+            self._in_order = None
             await node.stop(reason)
         await self._hear_the_last_signals()
         return 0 if self._for_good else self._code
 
     async def _hear_the_last_signals(self) -> None:
         """No signal is lost that comes when the loop does not run any more, or has come when this task was faster than its handler."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         try:
             for _ in range(TURNS_TO_HEAR):
                 await asyncio.sleep(0)
-            self._loop.remove_signal_handler(signal.SIGTERM)
-            if not self._for_good:
-                signal.signal(signal.SIGTERM, self._end_between_lives)
+            for number in ENDS:
+                self._loop.remove_signal_handler(number)
+                if not self._for_good:
+                    signal.signal(number, self._end_between_lives)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
     def _end_between_lives(self, number: int, frame: FrameType | None) -> None:
         """Nothing runs here any more, and nothing will: in order, as after `_end_for_good`."""
@@ -304,9 +324,12 @@ class NodeProcess:
             self._give_up(f"the certificate of this node has ended before the head could be reached again: {error}")
 
     def _node_ends(self, reason: str) -> None:
+        from actorflow._core.node.draining import DRAINED
         from actorflow._core.node.tenancy import GIVEN_UP as UNHEARD
 
-        if reason == UNHEARD:
+        if reason.startswith(DRAINED):
+            self._end_for_good(reason)
+        elif reason == UNHEARD:
             self._give_up(reason)
         else:
             self._end(reason)

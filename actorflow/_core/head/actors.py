@@ -240,9 +240,17 @@ class Actors:
         """A node came, or has other resources now."""
         self._perform(self.table.node_joined(node_id))
 
-    def node_lost(self, node_id: ProcessId, reason: str) -> None:
-        """A node is gone with all that was on it."""
-        self._perform(self.table.node_lost(node_id, reason, self._ports.monotonic()))
+    def node_lost(self, node_id: ProcessId, reason: str, *, left: bool = False) -> None:
+        """A node is gone with all that was on it. `left`: it was to go."""
+        self._perform(self.table.node_lost(node_id, reason, self._ports.monotonic(), left=left))
+
+    def move_away(self, node_id: ProcessId, reason: str) -> None:
+        """A node is to leave: what can go on elsewhere is told to. Actors in placement groups stay as long as their bundle is there."""
+
+        def elsewhere(spec: ActorSpec) -> bool:
+            return not spec.placement.startswith(GROUP) and self._view.take_room(spec.resources, spec.placement)
+
+        self._perform(self.table.move_away(node_id, elsewhere, reason, self._ports.monotonic()))
 
     def job_ended(self, end: EndJob) -> None:
         """A job is over."""
@@ -282,7 +290,7 @@ class Actors:
             elif isinstance(decision, Answer):
                 self._directory.send(decision.to, decision.reply)
             elif isinstance(decision, Stop):
-                kill = KillActor(decision.actor_id, True, decision.graceful, decision.incarnation)
+                kill = KillActor(decision.actor_id, True, decision.graceful, decision.incarnation, decision.moves)
                 self._nodes.send(decision.node_id, kill)
             elif isinstance(decision, LifeLost):
                 assert self.supervisions is not None, "only a supervision says that an actor is supervised"

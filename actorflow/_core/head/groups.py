@@ -229,6 +229,10 @@ class Groups:
         else:
             self._perform(self.table.node_joined(node.node_id, node.resources, labels, (), self._ports.monotonic()))
 
+    def node_drains(self, node_id: ProcessId) -> None:
+        """A node is to leave: its bundles stay until then, and no more come."""
+        self.table.node_drains(node_id)
+
     def node_lost(self, node_id: ProcessId, reason: str) -> None:
         """A node is gone with all that was on it."""
         self._perform(self.table.node_lost(node_id, reason, self._ports.monotonic()))

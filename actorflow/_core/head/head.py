@@ -30,6 +30,8 @@ from actorflow._core.protocol.messages import (
     AskPass,
     Beat,
     CreateActor,
+    Draining,
+    DrainNode,
     FindActor,
     GroupWord,
     Hosted,
@@ -47,6 +49,7 @@ from actorflow._core.protocol.messages import (
 from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
+    from actorflow._core.head.drains import Drains
     from actorflow._core.head.groups import Groups
     from actorflow._core.head.ledger import Ledger
     from actorflow._core.head.returning import Returning
@@ -60,6 +63,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Peer, Any], None]
 
 NODE = frozenset({"node"})
+DRIVER = frozenset({"driver"})
 PROCESS = frozenset({"driver", "worker"})
 ANYONE = NODE | PROCESS
 
@@ -85,6 +89,7 @@ class Head:
         self._nodes = Nodes(ports)
         self._view = View(ports, self._nodes)
         self._watch: NodeWatch | None = None
+        self._drains: Drains | None = None
         self._jobs = Jobs(ports)
         self._actors = Actors(ports, config, self._directory, self._nodes, self._view, self._jobs)
         if memory is not None:
@@ -97,6 +102,8 @@ class Head:
         actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
+            DrainNode: (DRIVER, lambda peer, message: self._draining().wanted(peer, message)),
+            Draining: (NODE, lambda peer, message: self._draining().draining(peer, message)),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
             Beat: (NODE, self._beat),
             ActorReady: (NODE, actors.ready),
@@ -125,6 +132,8 @@ class Head:
             self._opened = Groups(self._ports, self.process_id, self._directory, self._nodes, self._jobs, self._actors)
             self._actors.on_dead = self._opened.actor_died
             self._state.groups = self._opened
+            if self._drains is not None:
+                self._drains.groups_opened(self._opened)
             if self._ledger is not None:
                 self._ledger.groups = self._opened
                 self._opened.touch = self._ledger.touch
@@ -140,6 +149,15 @@ class Head:
                 self._actors.supervisions.touch = self._ledger.touch
         return self._actors.supervisions
 
+    def _draining(self) -> Drains:
+        """The room of nodes that are to leave, opened when one is."""
+        if self._drains is None:
+            from actorflow._core.head.drains import Drains
+
+            rooms = self._directory, self._nodes, self._view, self._actors
+            self._drains = Drains(self._ports, *rooms, lambda: self._opened)
+        return self._drains
+
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
         if self._ledger is not None:
@@ -153,6 +171,8 @@ class Head:
             self._returning.stop()
         self._actors.stop()
         self._view.stop()
+        if self._drains is not None:
+            self._drains.stop()
         if self._watch is not None:
             self._watch.stop()
         self._state.stop()
@@ -338,13 +358,14 @@ class Head:
 
     def _forget_node(self, node_id: ProcessId, reason: str) -> None:
         log.warning("node %s is lost: %s", node_id, reason)
+        left = self._drains is not None and self._drains.lost(node_id)
         self._view.lost(node_id)
         if self._watch is not None:
             self._watch.lost(node_id)
         self._state.node_lost(node_id)
         if self._opened is not None:
             self._opened.node_lost(node_id, reason)
-        self._actors.node_lost(node_id, reason)
+        self._actors.node_lost(node_id, reason, left=left)
 
     def _report(self, what: str, error: Exception) -> None:
         context = {"message": f"actorflow head: a bug met {what}", "exception": error}

@@ -51,6 +51,7 @@ class LifeRecord(msgspec.Struct, array_like=True, frozen=True):
     leaving: ActorDied | None = None
     bouncing: bool = False
     ended: ActorDied | None = None
+    moving: bool = False
 
 
 class CheckpointRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -162,6 +163,7 @@ def life_of(actor: Actor, offset: float) -> LifeRecord:
         actor.leaving,
         actor.bouncing,
         actor.ended,
+        actor.moving,
     )
 
 
@@ -172,7 +174,7 @@ def actor_from(spec: ActorSpec, life: LifeRecord, now: float, offset: float) -> 
     actor.incarnation, actor.restarts, actor.losses_in_a_row = life.incarnation, life.restarts, life.losses_in_a_row
     actor.last_node_id, actor.worker_id, actor.address = life.last_node_id, life.worker_id, life.address
     actor.ready_at = life.ready_at - offset if life.ready_at is not None else None
-    actor.leaving, actor.bouncing, actor.ended = life.leaving, life.bouncing, life.ended
+    actor.leaving, actor.bouncing, actor.moving, actor.ended = life.leaving, life.bouncing, life.moving, life.ended
     actor.tell(now, "the head came back")
     return actor
 

@@ -46,13 +46,13 @@ def numbers(units: Mapping[str, int]) -> Resources:
 def _node_row(node: Node, clock_offset: float) -> NodeRow:
     return {
         "node_id": node.node_id,
-        "state": "alive" if node.lost_at is None else "lost",
+        "state": "lost" if node.lost_at is not None else "draining" if node.drains else "alive",
         "address": node.address,
         "resources": numbers(node.resources),
         "labels": node.labels,
         "joined_at": node.joined_at + clock_offset,
         "lost_at": node.lost_at + clock_offset if node.lost_at is not None else None,
-        "reason": node.reason,
+        "reason": node.reason or node.drains,
     }
 
 

@@ -81,6 +81,13 @@ class View:
             entry.available, entry.draining = message.available, message.draining
             self._enter(entry)
 
+    def drains(self, node_id: ProcessId) -> None:
+        """A node is to leave, so nothing new goes there."""
+        entry = self._entries.get(node_id)
+        if entry is not None and not entry.draining:
+            entry.draining = True
+            self._enter(entry)
+
     def lost(self, node_id: ProcessId) -> None:
         """A node is gone."""
         if self._entries.pop(node_id, None) is not None:
@@ -124,7 +131,7 @@ class View:
         if len(self._entries) < 2 and not placement:
             return self._nodes.pick(TotalsRequest(resources))
         now = self._ports.monotonic()
-        decision = self._scheduler.choose(Request(work_class(resources, placement)), now, self._ports.rng)
+        decision = self._choose(resources, placement, now)
         if isinstance(decision, Infeasible):
             return NotPicked(decision.reason, infeasible=True)
         assert isinstance(decision, Chosen | Queued)
@@ -132,3 +139,15 @@ class View:
             return NotPicked("the cluster has no node at the moment", infeasible=False)
         self._view.debit(decision.node_id, resources, now)
         return Picked(decision.node_id)
+
+    def take_room(self, resources: dict[str, int], placement: str) -> bool:
+        """True when a node has room for it now, as far as is known; that room is then taken for a moment."""
+        now = self._ports.monotonic()
+        decision = self._choose(resources, placement, now)
+        if not isinstance(decision, Chosen) or decision.node_id is None:
+            return False
+        self._view.debit(decision.node_id, resources, now)
+        return True
+
+    def _choose(self, resources: dict[str, int], placement: str, now: float) -> Chosen | Queued | Infeasible:
+        return self._scheduler.choose(Request(work_class(resources, placement)), now, self._ports.rng)

@@ -138,6 +138,9 @@ class Actors:
         self._elsewhere = elsewhere
         self._actors: dict[str, Actor] = {}
 
+    def __len__(self) -> int:
+        return len(self._actors)
+
     def hosted(self) -> list[HostedActor]:
         """All that are here."""
         return [_as_hosted(actor) for actor in self._actors.values()]
@@ -207,7 +210,7 @@ class Actors:
             self._withdraw(actor)
             self._lost(actor, "it was asked to end before it had started", expected=True)
         else:
-            self._end(actor, Exit.GRACEFUL if message.graceful else Exit.KILL)
+            self._end(actor, Exit.GRACEFUL if message.graceful else Exit.KILL, moves=message.moves)
 
     # -- from the books
 
@@ -316,7 +319,7 @@ class Actors:
             else:
                 self._lost(actor, death.with_log(), expected=False)
 
-    def _end(self, actor: Actor, how: Exit) -> None:
+    def _end(self, actor: Actor, how: Exit, *, moves: bool = False) -> None:
         """Have a worker end an actor. A kill overrides a graceful end, and is not overridden."""
         worker = actor.worker
         if worker is None:
@@ -325,7 +328,7 @@ class Actors:
             if actor.exit is Exit.NO:
                 actor.exit = how
                 if actor.stage is Stage.ALIVE and worker.peer is not None:
-                    worker.peer.send(ActorExit(actor.actor_id, graceful=True))
+                    worker.peer.send(ActorExit(actor.actor_id, graceful=True, moves=moves))
         elif actor.exit is not Exit.KILL:
             actor.exit = how
             if not actor.shared:

@@ -38,6 +38,8 @@ class NodeContext:
     pool: WorkerPool
     groups: Groups | None = None
     """The bundles of placement groups here; None until the head speaks of one."""
+    draining: bool = False
+    """It is to leave, and takes nothing new. Written by node/draining.py."""
 
     def books(self) -> Iterable[LeaseBook]:
         """The node's own tickets, and those in bundles."""

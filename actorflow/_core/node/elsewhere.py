@@ -5,6 +5,7 @@ A node never forwards: it tells the owner whom to ask. With one node in the clus
     EL-1  A request is sent on only to a node that could hold it, is not draining, and has not sent it on itself.
     EL-2  What could run here now stays, unless its strategy wants it elsewhere; what waits is looked at again when another node has room.
     EL-3  After REDIRECTS_MAX nodes a request stays where it could wait: views are late, and it would wander.
+    EL-5  A node that is to leave keeps nothing that another one could hold.
     EL-4  A request that nobody has sent on yet goes to the node where most of its arguments lie. Only that node knows for certain whether
           it has room: if not, it sends the request on, to this one as well.
 """
@@ -105,7 +106,7 @@ class Elsewhere:
         if free != self._told:
             self._told = free
             self._version += 1
-            self._context.head.send(NodeLoad(self._version, free))
+            self._context.head.send(NodeLoad(self._version, free, self._context.draining))
 
     def _free(self) -> dict[str, int]:
         return self._context.book.free().amounts
@@ -125,14 +126,15 @@ class Elsewhere:
 
         `locality`: bytes of its arguments by node. `waits`: it is here already, and leaves only for a node that has room.
         """
-        if self.alone and not placement:
+        if self.alone and (not placement or self._context.draining):
             return None
         context, now = self._context, self._context.now()
         # Who comes now stands behind those who wait.
         wanted = context.book.wanted
         free = {name: units - wanted.get(name, 0) for name, units in self._free().items()}
         self._version += 1
-        self._view.update(NodeReport(context.node_id, self._version, context.config.resources, free, context.config.labels), now)
+        labels, drains = context.config.labels, context.draining
+        self._view.update(NodeReport(context.node_id, self._version, context.config.resources, free, labels, drains), now)
         work = self._class(resources, placement)
         here = self._view.get(context.node_id)
         assert here is not None
@@ -140,14 +142,14 @@ class Elsewhere:
             self._view.debit(place[0], resources, now)
             return place
         # Somebody has sent it here: it stays for room, or because it has wandered enough (EL-3).
-        arrived = bool(excluded) and not waits and could_hold(work, here)
+        arrived = bool(excluded) and not waits and not drains and could_hold(work, here)
         if arrived and (len(excluded) >= REDIRECTS_MAX or here.has_room(work.resources)):
             return None
         decision = self._scheduler.choose(Request(work, context.node_id, locality, excluded), now, self._rng)
         if isinstance(decision, Infeasible):
             return decision
         assert isinstance(decision, Chosen | Queued)
-        if decision.node_id is None or decision.node_id == context.node_id or (waits and isinstance(decision, Queued)):
+        if decision.node_id is None or decision.node_id == context.node_id or (waits and not drains and isinstance(decision, Queued)):
             return None
         self._view.debit(decision.node_id, resources, now)
         return decision.node_id, self._addresses[decision.node_id]

@@ -265,6 +265,23 @@ class Leases:
 
     # -- asking back
 
+    def ask_all_back(self) -> None:
+        """This node is to leave: workers come back when what was pushed to them is done."""
+        for lease in self.granted():
+            lease.client.peer.send(ReclaimLease(lease.number))
+
+    def left_behind(self, reason: str) -> None:
+        """It leaves now: what still runs is lost, and does not count as a failure."""
+        for lease in self.granted():
+            assert lease.worker is not None
+            peer = lease.client.peer
+            peer.send(LeaseLost(lease.number, lease.worker.worker_id, f"its node has left: {reason}", left=True))
+            peer.flush()
+
+    def granted(self) -> list[Lease]:
+        """Those that have a worker."""
+        return [worker.occupant for worker in self._workers.all() if isinstance(worker.occupant, Lease)]
+
     def reclaim(self, now: float) -> None:
         """Ask owners for leases that others wait for."""
         for book in self._context.books():

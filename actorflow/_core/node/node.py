@@ -41,6 +41,7 @@ from actorflow._core.protocol.messages import (
     Blocked,
     CancelLease,
     Carved,
+    Drain,
     FreeExtent,
     FreeObject,
     GroupWord,
@@ -72,6 +73,7 @@ from actorflow._core.protocol.messages import (
 from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
+    from actorflow._core.node.draining import LeavesInOrder
     from actorflow._core.node.memory import MemoryGauge, MemoryWatch
     from actorflow._core.node.parts import Parts
     from actorflow._core.node.tenancy import Tenancy
@@ -140,6 +142,7 @@ class Node:
         self._workers = Workers(context, processes, self._jobs, self._logs)
         self._elsewhere = Elsewhere(context, ports.rng)
         self._tenancy: Tenancy | None = None
+        self._leaves: LeavesInOrder | None = None
         self._leases = Leases(context, self._workers, self._elsewhere)
         self._actors = Actors(context, self._workers, self._elsewhere)
         self._context = context
@@ -185,6 +188,7 @@ class Node:
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
             BeatHeard: (HEAD, self._beat_heard),
+            Drain: (HEAD, lambda peer, message: self._draining().drain(peer, message)),
             GroupWord: (HEAD, self._group_word),
         }
 
@@ -197,6 +201,37 @@ class Node:
             self._transfers = Transfers(self._context, self._peers, self._store, find, address_of, self._arm)
             self._handlers.update(self._transfers.handlers())
         return self._transfers
+
+    # -- leaving
+
+    def drain(self, deadline_s: float, reason: str) -> None:
+        """Leave in order: when nothing is left here, or after that time. `on_driver_gone` is told then."""
+        self._draining().wanted(deadline_s, reason)
+
+    def _draining(self) -> LeavesInOrder:
+        """The room of a node that is to leave, opened then."""
+        if self._leaves is None:
+            from actorflow._core.node.draining import LeavesInOrder
+
+            # The head would go with the first node, and the cluster with it.
+            why_not = "" if self.config.has_lease else "it is the first node of the cluster, which ends with it: use `actorflow stop` there"
+            self._leaves = LeavesInOrder(self._context, self._leave_begins, self._left_here, self._leave, why_not)
+        return self._leaves
+
+    def _leave_begins(self) -> None:
+        self._leases.ask_all_back()
+        self._elsewhere.looked_at()
+        self._move_on(self._ports.monotonic())
+
+    def _left_here(self) -> list[str]:
+        """What keeps a node that is to leave, in words."""
+        drivers = sum(1 for peer in self._connected() if peer.role == "driver")
+        counts = {"tasks": len(self._leases.granted()), "actors": len(self._actors), "drivers": drivers}
+        return [f"{number} {what}" for what, number in counts.items() if number]
+
+    def _leave(self, reason: str) -> None:
+        self._leases.left_behind(reason)
+        self._driver_gone(reason)
 
     def _first_of_transfers(self, peer: Peer, message: Message) -> None:
         self._move_objects()
@@ -250,6 +285,8 @@ class Node:
                 timer.cancel()
         self._head.close()
         self._elsewhere.stop()
+        if self._leaves is not None:
+            self._leaves.stop()
         if self._tenancy is not None:
             self._tenancy.stop()
         if self._memory is not None:
@@ -340,6 +377,8 @@ class Node:
         """A process is connected."""
         if self._head.is_head(peer):
             self._head.peer_ready()
+            if self._leaves is not None:
+                self._leaves.say()
             if self._context.groups is not None:
                 self._context.groups.joined()
             return
@@ -437,7 +476,10 @@ class Node:
         book, pool, groups = self._book, self._pool, self._context.groups
         now = self._ports.monotonic()
         while True:
-            granted = book.admit(now) if groups is None else groups.admit(now)
+            if self._context.draining:
+                granted = []
+            else:
+                granted = book.admit(now) if groups is None else groups.admit(now)
             for ticket in granted:
                 cast(Holder, ticket.holder).admitted()
             decisions = pool.decide(now, self._draw_id)
@@ -466,7 +508,7 @@ class Node:
         """Look at the clock again in a while, if anything waits for it."""
         groups = self._context.groups
         asked = self._book.waiting or (groups is not None and groups.waiting)
-        waits = asked or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
+        waits = asked or self._context.draining or self._pool.has_deadlines or self._store.has_deadlines or self._logs.behind
         if waits and self._ticking is None and not self._stopping:
             self._ticking = self._ports.loop.call_later(TICK_S, self._tick)
 

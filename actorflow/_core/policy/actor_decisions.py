@@ -36,12 +36,13 @@ class Place:
 
 @dataclass(slots=True)
 class Stop:
-    """Tell the node to end this incarnation; `graceful`: what is queued runs first."""
+    """Tell the node to end this incarnation; `graceful`: what is queued runs first; `moves`: what is queued goes on in the next one."""
 
     node_id: ProcessId
     actor_id: ActorId
     incarnation: int
     graceful: bool
+    moves: bool = False
 
 
 @dataclass(slots=True)

@@ -102,7 +102,7 @@ class Actor:
 
     __slots__ = (
         "address", "bouncing", "created_at", "ended", "incarnation", "last_node_id", "leaving",
-        "losses_in_a_row", "node_id", "ready_at", "restarts", "spec", "state", "story", "supervised", "watchers",
+        "losses_in_a_row", "moving", "node_id", "ready_at", "restarts", "spec", "state", "story", "supervised", "watchers",
         "worker_id",
     )  # fmt: skip
 
@@ -125,6 +125,8 @@ class Actor:
         """It was told to end gracefully, for this reason."""
         self.bouncing = False
         """The current incarnation was told to end, to be followed by another one."""
+        self.moving = False
+        """... on another node, as its own is to leave. Set with `bouncing`; such a life does not count."""
         self.ended: ActorDied | None = None
         """Why it is dead, or why the incarnation before ended."""
         self.supervised = False
@@ -156,6 +158,10 @@ class Actor:
     def may_restart(self) -> bool:
         """True when a loss that counts would be followed by another incarnation."""
         return self.supervised or self.spec.max_restarts < 0 or self.restarts < self.spec.max_restarts
+
+    def may_move(self) -> bool:
+        """True when it may have another life at all: one that moves is not counted."""
+        return self.supervised or self.spec.max_restarts != 0
 
     def why_no_restart(self, cause: str) -> str:
         """The cause of the last loss, with what would have to be different to survive it."""

@@ -17,13 +17,14 @@ AC-4: a name belongs to at most one actor that is not dead.
 AC-5: whoever watches an actor is told its last state.
 AC-6: word of an incarnation that is not the current one, or from a node that does not have it, changes
       nothing (fencing).
+AC-8: a life that ends because its node leaves is not counted, if the actor may have another one at all.
 AC-7: every table is bounded: living actors by `actors_max`, the rest by its own module.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from actorflow._core.base.ids import ActorId, ProcessId
@@ -184,7 +185,8 @@ class ActorTable:
             if one.worker_id and (actor.state is not State.ALIVE or actor.worker_id != one.worker_id):
                 decisions += self.ready(one.actor_id, one.incarnation, node_id, one.worker_id, one.address, now)
             if actor.leaving is not None or actor.bouncing:
-                decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful=actor.leaving is not None))
+                graceful = actor.leaving is not None or actor.moving
+                decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful, actor.moving and actor.leaving is None))
         return decisions + self.strays(node_id, hosted)
 
     def strays(self, node_id: ProcessId, hosted: list[HostedActor]) -> list[Decision]:
@@ -273,17 +275,17 @@ class ActorTable:
         actor = self._current(actor_id, incarnation, node_id)
         return self._lose(actor, cause, expected, spent, now) if actor is not None else []
 
-    def node_lost(self, node_id: ProcessId, cause: str, now: float) -> list[Decision]:
-        """A node is gone, with every incarnation on it."""
+    def node_lost(self, node_id: ProcessId, cause: str, now: float, *, left: bool = False) -> list[Decision]:
+        """A node is gone, with every incarnation on it. `left`: it was to go (AC-8)."""
         decisions: list[Decision] = []
-        words = f"its node {node_id} was lost: {cause}"
+        words = f"its node {node_id} {'has left' if left else 'was lost'}: {cause}"
         actors = self._actors.on_node(node_id)
         stopping = self._stopping.pop(node_id, {})
         self._left_behind[node_id] = [*stopping.items(), *((actor.spec.actor_id, actor.incarnation) for actor in actors)]
         if len(self._left_behind) > LOST_NODES_MAX:
             self._left_behind.popitem(last=False)
         for actor in actors:
-            decisions += self._lose(actor, words, expected=False, spent=True, now=now)
+            decisions += self._lose(actor, words, expected=False, spent=not (left and actor.may_move()), now=now)
         assert not self._actors.on_node(node_id), f"AC-1: actors are still on node {node_id}, which is lost"
         return decisions
 
@@ -315,6 +317,16 @@ class ActorTable:
         actor.bouncing = True
         actor.move(Event.ASKED_TO_STOP, now, reason)
         return [Stop(actor.node_id, actor_id, actor.incarnation, graceful)]
+
+    def move_away(self, node_id: ProcessId, elsewhere: Callable[[ActorSpec], bool], reason: str, now: float) -> list[Decision]:
+        """Their node is to leave: those that may have another life, and for which there is room `elsewhere`, go there now (AC-8)."""
+        decisions: list[Decision] = []
+        for actor in self._actors.on_node(node_id):
+            if actor.may_move() and not actor.bouncing and actor.leaving is None and elsewhere(actor.spec):
+                actor.bouncing = actor.moving = True
+                actor.move(Event.ASKED_TO_STOP, now, reason)
+                decisions.append(Stop(node_id, actor.spec.actor_id, actor.incarnation, graceful=True, moves=True))
+        return decisions
 
     def given_up(self, actor_id: ActorId, reason: str, now: float) -> list[Decision]:
         """The supervision of an actor has given up, and the actor ends with it."""
@@ -417,6 +429,7 @@ class ActorTable:
     def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float) -> list[Decision]:
         """The current incarnation is gone: decide whether there is another one."""
         self._actors.take_off_node(actor)
+        spent = spent and not actor.moving
         died: ActorDied | None = None
         if actor.leaving is not None and expected:
             died = actor.leaving
@@ -443,17 +456,19 @@ class ActorTable:
         actor.move(Event.LOST, now, cause)
         if actor.ready_at is not None and now - actor.ready_at >= STEADY_S:
             actor.losses_in_a_row = 0
-        delay_s = restart_delay_s(actor.losses_in_a_row)
-        actor.losses_in_a_row += 1
+        delay_s = 0.0
+        if not actor.moving:
+            delay_s = restart_delay_s(actor.losses_in_a_row)
+            actor.losses_in_a_row += 1
         if spent and not actor.supervised:
             actor.restarts += 1
         limit = actor.spec.max_restarts
         assert limit < 0 or actor.restarts <= limit, f"AC-3: {actor.restarts} restarts of {limit}"
-        actor.ended = ActorDied("killed" if actor.bouncing else "crashed", cause)
+        actor.ended = ActorDied("killed" if actor.bouncing else "crashed", cause, drained=actor.moving)
         actor.incarnation += 1
         actor.worker_id = actor.address = ""
         actor.ready_at = None
-        actor.bouncing = False
+        actor.bouncing = actor.moving = False
         return delay_s
 
     def _end(self, actor: Actor, event: Event, died: ActorDied, graceful: bool, now: float) -> list[Decision]:

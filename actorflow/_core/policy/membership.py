@@ -34,6 +34,8 @@ class Node:
     joined_at: float
     lost_at: float | None = None
     reason: str = ""
+    drains: str = ""
+    """Why it is to leave; empty when it is not."""
 
 
 @dataclass(slots=True)
@@ -102,6 +104,10 @@ class Membership:
             self._living[node_id] = Node(node_id, address, resources, labels, now)
         else:
             node.address, node.resources, node.labels = address, resources, labels
+
+    def drains(self, node_id: ProcessId, reason: str) -> None:
+        """A living node is to leave."""
+        self._living[node_id].drains = reason or "it was asked to"
 
     def restore(self, node: Node) -> None:
         """A node that lived when the head's earlier life ended, and may come back."""

@@ -343,6 +343,10 @@ class PlacementGroups:
         self._planner.touch()
         return True
 
+    def node_drains(self, node_id: ProcessId) -> None:
+        """No bundle goes to this node any more."""
+        self._nodes.close(node_id)
+
     def node_holds(self, node_id: ProcessId, held: Iterable[HeldBundles], now: float) -> list[Decision]:
         """A node that has joined already says what it has: as in `node_joined`, with nothing lost by it."""
         if self._nodes.get(node_id) is None:

@@ -53,11 +53,13 @@ class NodeRoom:
 class Nodes:
     """The living nodes, and the room on them. Written by PlacementGroups only."""
 
-    __slots__ = ("_nodes", "_places", "epoch")
+    __slots__ = ("_closed", "_nodes", "_places", "epoch")
 
     def __init__(self) -> None:
         self._nodes: dict[ProcessId, NodeRoom] = {}
         self._places: list[Place] | None = None
+        self._closed: set[ProcessId] = set()
+        """Those that are to leave: nothing more goes there."""
         self.epoch = 0
         """Goes up when a node comes, goes, or has other totals or labels: what never fitted may fit now."""
 
@@ -87,9 +89,16 @@ class Nodes:
         """A node is gone. False when it was not known."""
         if self._nodes.pop(node_id, None) is None:
             return False
+        self._closed.discard(node_id)
         self._places = None
         self.epoch += 1
         return True
+
+    def close(self, node_id: ProcessId) -> None:
+        """A node is to leave; what it has stays as long as it does. One that comes back later is another."""
+        self._closed.add(node_id)
+        self._places = None
+        self.epoch += 1
 
     def reserve(self, node_id: ProcessId, amounts: Amounts) -> None:
         """The head has set this aside on a living node."""
@@ -111,7 +120,7 @@ class Nodes:
     def places(self, has: Mapping[ProcessId, int], aside: Mapping[ProcessId, Amounts]) -> list[Place]:
         """The nodes with the room that is probably free, less what is kept `aside` for others."""
         if self._places is None:
-            self._places = [node.place for node in self._nodes.values()]
+            self._places = [node.place for node in self._nodes.values() if node.node_id not in self._closed]
         if not has and not aside:
             return self._places
         places = []
@@ -132,6 +141,7 @@ class Nodes:
         return [
             Place(n.node_id, n.labels, _less(room(n), aside[n.node_id]) if n.node_id in aside else room(n), has.get(n.node_id, 0))
             for n in self._nodes.values()
+            if n.node_id not in self._closed
         ]
 
 

@@ -24,6 +24,7 @@ from actorflow._core.protocol.messages import (
     ActorOutOfScope,
     ActorState,
     CreateActorReply,
+    NotTaken,
     WatchActor,
 )
 from actorflow._core.serialization.duals import text_of
@@ -51,7 +52,7 @@ class ActorClient:
     """
 
     __slots__ = (
-        "__weakref__", "actor_id", "class_blob", "class_name", "died", "incarnation", "inflight", "lifetime", "max_pending_calls",
+        "__weakref__", "actor_id", "class_blob", "class_name", "died", "held", "incarnation", "inflight", "lifetime", "max_pending_calls",
         "max_task_retries", "peer", "queue", "same_as", "state", "trouble", "waiters", "worker_id",
     )  # fmt: skip
 
@@ -66,6 +67,8 @@ class ActorClient:
         self.queue = NO_CALLS
         self.inflight: dict[int, Call] = {}
         self.died: ActorDied | None = None
+        self.held: ActorState | None = None
+        """The head's newest word of an actor that has moved, kept back until its old connection has said all."""
         self.trouble = ""
         """Why it is unreachable, or was the last time."""
         self.lifetime: Any = None
@@ -293,6 +296,8 @@ class ActorCalls:
     def _hear(self, client: ActorClient, message: ActorState) -> None:
         if message.incarnation < client.incarnation and message.state != "dead":
             return
+        if message.state in ("restarting", "alive") and self._says_more(client, message):
+            return
         if message.state == "alive":
             if client.state == "alive" and client.incarnation == message.incarnation and client.peer and not client.peer.lost:
                 return
@@ -315,6 +320,47 @@ class ActorCalls:
             client.incarnation = message.incarnation
             if message.state == "restarting":
                 self._lose_inflight(client, message.died.reason if message.died else "its process died")
+
+    def on_not_taken(self, peer: Peer, message: NotTaken) -> None:
+        """It moves: these calls go to its next incarnation, before all that were made later."""
+        for client in (self.clients.get(message.actor), self._own.get(message.actor)):
+            if client is None or client.peer is not peer or client.incarnation != message.incarnation or client.state == "dead":
+                continue
+            again = [call for seq in message.seqs if (call := client.inflight.pop(seq, None)) is not None]
+            if client.state == "alive":
+                client.state, client.trouble = "moving", "it moves to another node"
+            for call in again:
+                if call.cancelled:
+                    self._core.caller.settle_cancelled(call)
+                else:
+                    call.attempt += 1
+                    call.state = CallState.QUEUED
+            waiting = [call for call in again if not call.cancelled]
+            if waiting:
+                line = client.line()
+                # What was given back before stands in front of it; what was made since then behind.
+                ordered = sorted((*waiting, *line), key=lambda call: call.entry.index)
+                line.clear()
+                line.extend(ordered)
+
+    def _says_more(self, client: ActorClient, message: ActorState) -> bool:
+        """True while replies, or calls that come back, may be on their way on the connection with an incarnation that has moved."""
+        moves = client.state == "moving" or (client.state == "alive" and message.died is not None and message.died.drained)
+        if not moves or not client.inflight or client.peer is None or client.peer.lost:
+            return False
+        client.state = "moving"
+        if message.incarnation > client.incarnation:
+            if client.held is None:
+                self._core.later(NEWS_S, partial(self._said_all, client, client.peer))
+            client.held = message
+        return True
+
+    def _said_all(self, client: ActorClient, peer: Peer | None) -> None:
+        """The old connection has ended, or its time is over."""
+        held, client.held = client.held, None
+        if held is not None and client.state == "moving" and client.peer is peer:
+            client.peer = None
+            self._hear(client, held)
 
     def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
         """The head took note, or refused."""
@@ -356,6 +402,12 @@ class ActorCalls:
         for client in self.every():
             if client.peer is peer and client.state == "dead":
                 self._fail_inflight(client)
+            elif client.peer is peer and client.state == "moving":
+                if client.held is not None:
+                    self._said_all(client, peer)
+                else:
+                    client.state, client.trouble, client.peer = "unreachable", reason, None
+                    self._core.later(NEWS_S, partial(self._ask, client))
             elif client.peer is peer and client.state == "alive":
                 client.state, client.trouble = "unreachable", reason
                 client.peer = None

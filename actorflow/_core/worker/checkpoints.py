@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable
@@ -37,6 +38,9 @@ class Checkpoints:
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._held: list[Callable[[], None]] = []
         self._taking = False
+        """One is about to be taken, or is."""
+        self._under_way = 0
+        self._listening: list[asyncio.Future[None]] = []
         self._holding = False
         self._too_long: Later | None = None
         self._not_before = 0.0
@@ -114,12 +118,37 @@ class Checkpoints:
                 lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self._actor.label}"))
             )
 
+    async def last(self) -> None:
+        """No call comes any more: return when its state is stored, and every reply that waits for that has gone."""
+        while self._taking or self._under_way:
+            await self._told(lambda: self._taking or self._under_way)
+        await self._take()
+        while self._waiting:
+            await self._told(lambda: self._waiting)
+
+    async def _told(self, not_yet: Callable[[], object]) -> None:
+        """Return when one has been taken, or stored, unless that is so already."""
+        told: asyncio.Future[None] = self._host.executor.loop.create_future()
+        with self._host.core.lock:
+            if not not_yet():
+                return
+            self._listening.append(told)
+        await told
+
+    def _tell(self) -> None:
+        """One has been taken, or stored."""
+        with self._host.core.lock:
+            listening, self._listening = self._listening, []
+        for told in listening:
+            self._host.executor.loop.call_soon_threadsafe(told.set_result, None)
+
     async def _take(self) -> None:
         """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
         core, spec = self._host.core, self._actor.spec
         with core.lock:
             # Only these have ended by now: what ends while an async __checkpoint__ runs may not be in its value.
             held, self._held = self._held, []
+        self._under_way += 1
         try:
             value = self._actor.instance.__checkpoint__()
             if inspect.isawaitable(value):
@@ -138,8 +167,11 @@ class Checkpoints:
                 core.head_line.push("checkpoint", spec.actor_id, state, urgent=True)
         finally:
             self._taking = False
+            self._under_way -= 1
         if self._held:
             self._take_soon()
+        if self._listening:
+            self._tell()
 
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""
@@ -150,3 +182,5 @@ class Checkpoints:
         for number in [number for number in self._waiting if number <= message.number]:
             for reply in self._waiting.pop(number):
                 reply()
+        if self._listening:
+            self._tell()

@@ -113,6 +113,9 @@ class Host:
             )
             self._send_reply(incoming, self.core.failed(error), [], 0)
             return
+        if actor.moves is not None:
+            peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
+            return
         group = incoming.context.group if incoming.context is not None else ""
         self.calls[incoming.key] = incoming
         try:
@@ -203,7 +206,11 @@ class Host:
 
     def _on_actor_exit(self, peer: Peer, message: m.ActorExit) -> None:
         actor = self.actors.get(message.actor_id)
-        if actor is not None:
+        if actor is not None and message.moves:
+            from actorflow._core.worker.moving import move  # Only where a node is to leave.
+
+            move(self, actor)
+        elif actor is not None:
             actor.leave(self, graceful=message.graceful)
 
     def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:

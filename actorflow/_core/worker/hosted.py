@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.targets import METHOD_OPTIONS
@@ -48,7 +48,7 @@ class HostedActor:
 
     __slots__ = (
         "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox",
-        "methods", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
+        "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -69,6 +69,8 @@ class HostedActor:
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
         self.leaving = False
+        self.moves: Callable[[], Awaitable[None]] | None = None
+        """It goes on on another node: what to do when no call runs any more, before it leaves."""
         self.killed = False
         self.on_quiet: Callable[[], None] | None = None
         """Called once, under the lock, when no call runs."""
@@ -157,6 +159,8 @@ class HostedActor:
         host.keep(host.executor.loop.create_task(self._leave(host), name=f"exit {self.label}"))
 
     async def _leave(self, host: Host) -> None:
+        if self.moves is not None:
+            await self.moves()
         host.actor_left(self, f"its last handle is gone, or it was asked to stop{await self.leave_context()}")
 
     async def leave_context(self) -> str:

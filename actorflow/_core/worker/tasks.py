@@ -434,7 +434,7 @@ class TaskSubmitter:
                 )
             else:
                 self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}: {cause}")
-                self._prepare_retry(call, spend=position == 0)
+                self._prepare_retry(call, spend=position == 0 and not death.left)
                 again.append(call)
         lease.inflight.clear()
         klass.queue.extendleft(reversed(again))

@@ -40,6 +40,7 @@ from actorflow._core.protocol.messages.call import (
     TaskCall,
 )
 from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, GroupWord, NodeEntry, NodeGone, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NotTaken
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
@@ -124,6 +125,7 @@ AnyMessage = (
     | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
+    | DrainNode | DrainReply | Drain | Draining | NotTaken
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -158,6 +160,10 @@ __all__ = [
     "CreateActor",
     "CreateActorReply",
     "Define",
+    "Drain",
+    "DrainNode",
+    "DrainReply",
+    "Draining",
     "DropBorrow",
     "Enrol",
     "Enrolled",
@@ -201,6 +207,7 @@ __all__ = [
     "NodeLoad",
     "NodesChanged",
     "NotListening",
+    "NotTaken",
     "Outcome",
     "OwnersGone",
     "Part",

@@ -137,10 +137,13 @@ class ActorLost(Message, tag=56):
 class ActorExit(Message, tag=57):
     """node -> worker: end this actor. `graceful`: what is queued runs first, then its exit hooks. Answered by
     ActorLost from the node.
+
+    `moves`: what runs may end, what is queued goes back to its callers (NotTaken), and its state is stored.
     """
 
     actor_id: str
     graceful: bool = True
+    moves: bool = False
 
 
 class ActorState(Message, tag=58):
@@ -223,13 +226,14 @@ class KillActor(Message, tag=62):
 
     `graceful`: what is queued runs first, then the exit hooks. To the node it applies wherever the
     incarnation is: waiting for resources (drop it), in its constructor, or alive. The node answers with
-    ActorLost(expected=True). `incarnation` is 0 from anyone but the head.
+    ActorLost(expected=True). `incarnation` is 0 from anyone but the head, which alone says `moves` (see ActorExit).
     """
 
     actor_id: str
     no_restart: bool = True
     graceful: bool = False
     incarnation: int = 0
+    moves: bool = False
 
 
 class ActorOutOfScope(Message, tag=63):

@@ -65,8 +65,8 @@ class LeaseRefused(Message, tag=33):
 class LeaseLost(Message, tag=34):
     """node -> owner: the leased worker died; `cause` tells how in words, `log` has its last lines.
 
-    `removed`: its placement group is no more, so nothing else will run in it. `exit_code` or `signal` is set when the process has
-    ended and somebody could tell how.
+    `removed`: its placement group is no more, so nothing else will run in it. `left`: its node was to leave, so it counts as no failure.
+    `exit_code` or `signal` is set when the process has ended and somebody could tell how.
     """
 
     lease: int
@@ -79,6 +79,7 @@ class LeaseLost(Message, tag=34):
     signal: int | None = None
     peak_memory_bytes: int = 0
     removed: bool = False
+    left: bool = False
 
 
 class ReturnLease(Message, tag=35):

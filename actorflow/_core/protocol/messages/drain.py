@@ -1,0 +1,48 @@
+"""A node that is to leave in order: docs/internals/draining.md has the way of these words."""
+
+from actorflow._core.protocol.messages.base import Message
+
+
+class DrainNode(Message, tag=155):
+    """driver -> head: this node is to leave; `node_id` may be the beginning of one. Answered by DrainReply. Idempotent: the sooner deadline
+    holds.
+    """
+
+    token: int
+    node_id: str
+    deadline_s: float
+    reason: str
+
+
+class DrainReply(Message, tag=156):
+    """head -> driver: that node drains; or why not."""
+
+    token: int
+    node_id: str = ""
+    error: str = ""
+
+
+class Drain(Message, tag=157):
+    """head -> node: take nothing new, and leave when nothing is left here, or after this time. Answered by Draining."""
+
+    deadline_s: float
+    reason: str
+
+
+class Draining(Message, tag=158):
+    """node -> head: I leave; or why not. Said once more whenever the node connects, so that the head need not remember it.
+
+    `deadline_s`: what is left of the time.
+    """
+
+    deadline_s: float
+    reason: str
+    error: str = ""
+
+
+class NotTaken(Message, tag=15):
+    """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves, and they had better follow."""
+
+    actor: str
+    incarnation: int
+    seqs: list[int]
