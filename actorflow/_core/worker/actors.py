@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -326,22 +326,27 @@ class ActorCalls:
         for client in (self.clients.get(message.actor), self._own.get(message.actor)):
             if client is None or client.peer is not peer or client.incarnation != message.incarnation or client.state == "dead":
                 continue
-            again = [call for seq in message.seqs if (call := client.inflight.pop(seq, None)) is not None]
             if client.state == "alive":
                 client.state, client.trouble = "moving", "it moves to another node"
-            for call in again:
-                if call.cancelled:
-                    self._core.caller.settle_cancelled(call)
-                else:
-                    call.attempt += 1
-                    call.state = CallState.QUEUED
-            waiting = [call for call in again if not call.cancelled]
-            if waiting:
-                line = client.line()
-                # What was given back before stands in front of it; what was made since then behind.
-                ordered = sorted((*waiting, *line), key=lambda call: call.entry.index)
-                line.clear()
-                line.extend(ordered)
+            self._take_back(client, list(client.inflight) if message.all else message.seqs)
+            if message.all and client.held is not None:
+                self._said_all(client, peer)
+
+    def _take_back(self, client: ActorClient, seqs: Iterable[int]) -> None:
+        """These calls have not run: they stand in the queue again, where they were."""
+        again = [call for seq in seqs if (call := client.inflight.pop(seq, None)) is not None]
+        for call in again:
+            if call.cancelled:
+                self._core.caller.settle_cancelled(call)
+            else:
+                call.attempt += 1
+                call.state = CallState.QUEUED
+        waiting = [call for call in again if not call.cancelled]
+        if waiting:
+            line = client.line()
+            ordered = sorted((*waiting, *line), key=lambda call: call.entry.index)
+            line.clear()
+            line.extend(ordered)
 
     def _says_more(self, client: ActorClient, message: ActorState) -> bool:
         """True while replies, or calls that come back, may be on their way on the connection with an incarnation that has moved."""

@@ -242,6 +242,10 @@ class Host:
         core = self.core
         with core.lock:
             self.actors.pop(actor.spec.actor_id, None)
+            if actor.moves is not None:
+                from actorflow._core.worker.moving import say_it_has_gone
+
+                say_it_has_gone(core, actor)
             if actor.threads is not None:
                 actor.threads.close()
             if actor.spec.shared:

@@ -1,6 +1,7 @@
 """An actor that goes on in another process, as its node is to leave: nothing that it was asked is lost, and nothing runs twice.
 
     MV-1  What runs may end, and is answered. What has not started goes back to its callers, in order, and so does what comes later.
+    MV-3  The last word to its callers says so. Who did not hear it cannot know of what was not answered, as after a crash.
     MV-2  When nothing runs any more, its state is stored, if it can tell it; then it leaves. The next incarnation is made after that.
 """
 
@@ -12,6 +13,7 @@ from actorflow._core.protocol import messages as m
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
+    from actorflow._core.worker.core import Core
     from actorflow._core.worker.host import Host
     from actorflow._core.worker.hosted import HostedActor
 
@@ -33,6 +35,13 @@ def move(host: Host, actor: HostedActor) -> None:
     for peer, seqs in back.items():
         peer.send(m.NotTaken(actor.spec.actor_id, actor.incarnation, sorted(seqs)))
     actor.leave(host, graceful=True)
+
+
+def say_it_has_gone(core: Core, actor: HostedActor) -> None:
+    """MV-3. Under the lock."""
+    for peer in core.all_peers():
+        if peer.role in ("driver", "worker"):
+            peer.send(m.NotTaken(actor.spec.actor_id, actor.incarnation, all=True))
 
 
 async def _store_state(host: Host, actor: HostedActor) -> None:

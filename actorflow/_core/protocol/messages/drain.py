@@ -41,8 +41,12 @@ class Draining(Message, tag=158):
 
 
 class NotTaken(Message, tag=15):
-    """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves, and they had better follow."""
+    """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves, and they had better follow.
+
+    `all`: it is gone from here, and has answered all that it took: so it is with whatever else was sent on this connection.
+    """
 
     actor: str
     incarnation: int
-    seqs: list[int]
+    seqs: list[int] = []
+    all: bool = False
