@@ -13,8 +13,7 @@ from actorflow.testing.sim_node import SimNode
 from tests.sim.test_nodes import Place, finish, where
 
 
-@af.remote(max_restarts=1)
-class Ledger:
+class Ledger(af.Actor, max_restarts=1):
     """Knows all that it was told, and in what order."""
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ def test_an_actor_goes_on_elsewhere_and_no_call_of_it_is_lost_or_runs_twice(sim_
     """Though it has no max_task_retries: nothing fails that would have to be tried again."""
     calls = 120
 
-    async def main() -> tuple[list[int], list[int], int, str, list[dict[str, object]]]:
+    async def main() -> tuple[list[int], list[int], int, str, list[int]]:
         ledger = Ledger.options(num_cpus=1, max_concurrency=4, label_selector={"actorflow.io/node-id": f"!{first}"}).remote()
         assert await ledger.node() == node_id(second)
         refs = [ledger.add.remote(number) for number in range(calls // 2)]
@@ -72,7 +71,7 @@ def test_an_actor_goes_on_elsewhere_and_no_call_of_it_is_lost_or_runs_twice(sim_
         refs += [ledger.add.remote(number) for number in range(calls // 2, calls)]
         counts = await af.get(refs)
         entries, lives = await ledger.all()
-        return counts, entries, lives, await ledger.node(), await af.state.list_actors()  # type: ignore[return-value]
+        return counts, entries, lives, await ledger.node(), [row["restarts"] for row in await af.state.list_actors()]
 
     with World(sim_seed) as world:
         cluster, second = two_nodes(world)
@@ -82,12 +81,12 @@ def test_an_actor_goes_on_elsewhere_and_no_call_of_it_is_lost_or_runs_twice(sim_
         first = cluster.node.node_id  # type: ignore[union-attr]
         driver = cluster.driver(main)
         ended(world, driver)
-        counts, entries, lives, where_it_is, rows = driver.result()
+        counts, entries, lives, where_it_is, restarts = driver.result()
         assert sorted(entries) == list(range(calls))
         assert sorted(counts) == list(range(1, calls + 1))
         assert lives == 2
         assert where_it_is != node_id(second)
-        assert [row["restarts"] for row in rows] == [0], "AC-8"
+        assert restarts == [0], "AC-8"
         world.run_until(lambda: not second.host.alive, 30.0)
         finish(cluster, driver)
 
@@ -211,4 +210,40 @@ def test_an_actor_moves_when_there_is_room_for_it(sim_seed: int) -> None:
         third = cluster.add_node(num_cpus=1, resources={"second": 1})
         ended(world, driver)
         assert driver.result() == (node_id(third), 2)
+        finish(cluster, driver)
+
+
+@af.remote(max_retries=0)
+def block(number: int) -> bytes:
+    return bytes([number]) * 300_000
+
+
+@af.remote(max_retries=0)
+def total(*blocks: bytes) -> int:
+    return sum(len(one) * one[0] for one in blocks)
+
+
+def test_objects_are_fetched_by_their_owners_before_the_node_leaves(sim_seed: int) -> None:
+    """And none is made again: its task could not be."""
+
+    async def main() -> tuple[int, list[int]]:
+        refs = [block.options(resources={"second": 1}, num_cpus=0).remote(number) for number in range(1, 6)]
+        await af.wait(refs, num_returns=len(refs))
+        slow = where.options(num_cpus=0, resources={"second": 1}).remote(3.0)
+        await asyncio.sleep(1.0)
+        await af.drain_node(node_id(second), deadline=60.0)
+        await slow
+        while any(row["node_id"] == node_id(second) and row["state"] != "lost" for row in await af.state.list_nodes()):
+            await asyncio.sleep(0.5)
+        return await total.options(num_cpus=1).remote(*refs), [value[0] for value in await af.get(refs)]
+
+    with World(sim_seed) as world:
+        cluster, second = two_nodes(world)
+        third = cluster.add_node(num_cpus=2)
+        world.run_until(lambda: third.node is not None, 20.0)
+        driver = cluster.driver(main)
+        begun = world.now
+        ended(world, driver)
+        assert world.now - begun < 20.0, "it did not wait for its deadline"
+        assert driver.result() == (300_000 * 15, [1, 2, 3, 4, 5])
         finish(cluster, driver)

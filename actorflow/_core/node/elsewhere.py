@@ -55,6 +55,8 @@ class Elsewhere:
         self._version = 0
         self._told: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.leaving: dict[ProcessId, None] = {}
+        """Other nodes that are to leave."""
         self.heard = asyncio.Event()
         """The head has told of the other nodes, and them of this one."""
 
@@ -79,11 +81,13 @@ class Elsewhere:
         """Others are there, have other amounts, or are gone. Returns those that are gone."""
         now, me = self._context.now(), self._context.node_id
         gone = list(message.gone)
+        self.leaving.update({entry.node_id: None for entry in message.nodes if entry.draining and entry.node_id != me})
         if message.whole:
             there = {entry.node_id for entry in message.nodes}
             gone += [node_id for node_id in self._addresses if node_id not in there]
         for node_id in gone:
             if node_id != me:
+                self.leaving.pop(node_id, None)
                 self._view.remove(node_id)
                 self._addresses.pop(node_id, None)
         for entry in message.nodes:

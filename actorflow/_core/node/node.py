@@ -54,6 +54,7 @@ from actorflow._core.protocol.messages import (
     Needed,
     NodeGone,
     NodeInfo,
+    NodeLeaves,
     NodesChanged,
     Part,
     PartsTaken,
@@ -226,7 +227,7 @@ class Node:
     def _left_here(self) -> list[str]:
         """What keeps a node that is to leave, in words."""
         drivers = sum(1 for peer in self._connected() if peer.role == "driver")
-        counts = {"tasks": len(self._leases.granted()), "actors": len(self._actors), "drivers": drivers}
+        counts = {"tasks": len(self._leases.granted()), "actors": len(self._actors), "drivers": drivers, "objects": self._store.foreign()}
         return [f"{number} {what}" for what, number in counts.items() if number]
 
     def _leave(self, reason: str) -> None:
@@ -319,8 +320,13 @@ class Node:
             log.warning("%r wants to end a cluster that belongs to driver %s", peer, self.config.owner)
 
     def _nodes_changed(self, peer: Peer, message: NodesChanged) -> None:
+        leaving = set(self._elsewhere.leaving)
         for node_id in self._elsewhere.changed(peer, message):
             self._other_gone(node_id)
+        for node_id in self._elsewhere.leaving:
+            if node_id not in leaving:
+                for client in self._connected():
+                    client.send(NodeLeaves(node_id))
             if self._transfers is not None:
                 self._transfers.node_gone(node_id)
         self._move_on(self._ports.monotonic())
@@ -393,6 +399,9 @@ class Node:
         if peer.role == "driver" or guest or worker is not None:
             peer.state = Client(peer, worker)
             self._clients[peer.process_id] = peer
+            if not guest:
+                for node_id in self._elsewhere.leaving:
+                    peer.send(NodeLeaves(node_id))
         if guest and peer.role == "worker":
             self._jobs.guest_ready(peer)
         if peer.role == "driver" and self._jobs.driver_ready(peer) and self.config.prestart and not guest:

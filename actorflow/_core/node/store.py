@@ -238,6 +238,11 @@ class Store:
         assert self._spill is not None, "ST-7: what is away is on a disk"
         return self._spill.open(number)
 
+    def foreign(self) -> int:
+        """Objects here that belong to processes of other nodes."""
+        abroad = self.abroad
+        return sum(abroad.is_abroad(extent.owner) for extent in self.book.extents()) if abroad is not None else 0
+
     def give_back(self, client: str) -> None:
         """A client that is no process has no use any more for what it was given, or waits for."""
         now = self._context.now()

@@ -5,15 +5,19 @@ Most processes never need this: it is made when an object of theirs is written o
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actorflow._core.protocol.messages import CopyHere, FreeObject, Locate, Located, Stored
+from actorflow._core.base.resources import format_bytes
+from actorflow._core.protocol.messages import CopyHere, FreeObject, Locate, Located, Stored, Unpin
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.worker.core import Core
     from actorflow._core.worker.store import StoreClient
+
+log = logging.getLogger("actorflow")
 
 HOLDERS_NAMED_MAX = 16
 """Who asks for the holders of an object is told so many: each names others in turn."""
@@ -27,10 +31,46 @@ class Copies:
         self._store = store
         self._holders: dict[tuple[str, int], dict[str, None]] = {}
         """By home and extent: the nodes with copies, the latest last. Objects of this node are in it only if they have any."""
+        self._rescued: dict[tuple[str, int], int] = {}
+        """What was written on a node that is to leave, and the extent here that has it now: pinned, as nobody else may have it."""
+        self._leaving: set[str] = set()
 
     def owns(self, stored: Stored) -> None:
         """An object of ours was written on another node."""
         self._holders.setdefault((stored.node, stored.extent), {})
+        if stored.node in self._leaving:
+            self._rescue(stored)
+
+    # -- nodes that are to leave
+
+    def node_leaves(self, node_id: str) -> None:
+        """Have what is ours there fetched. Idempotent."""
+        self._leaving.add(node_id)
+        for entry in list(self._core.references.owned.entries.values()):
+            if type(entry.outcome) is Stored and entry.outcome.node == node_id:
+                self._rescue(entry.outcome)
+
+    def node_gone(self, node_id: str) -> None:
+        """It has left, or died."""
+        self._leaving.discard(node_id)
+
+    def _rescue(self, stored: Stored) -> None:
+        key = stored.node, stored.extent
+        if key in self._rescued or key not in self._holders:
+            return
+
+        def fetched(answer: Any) -> None:
+            if not answer.ok:
+                log.warning("an object of %s stays on node %s, which is to leave: %s", format_bytes(stored.size), stored.node, answer.error)
+            elif key in self._rescued or not self.knows(*key):
+                self._core.node.send(Unpin(answer.extent))
+            else:
+                self._rescued[key] = answer.extent
+                self._core.node.send(FreeObject(stored.node, stored.extent, [stored.node]))
+
+        self._store.pull(stored, fetched)
+
+    # -- who has what
 
     def knows(self, home: str, extent: int) -> bool:
         """True for an object of ours that is in use."""
@@ -40,11 +80,16 @@ class Copies:
         """Its home, this node if it has a copy, and the latest of the others: a broadcast may have made thousands."""
         copies, me = self._holders.get((stored.node, stored.extent), {}), self._core.node_id
         near = [me] if me in copies else []
-        return list(dict.fromkeys((stored.node, *near, *islice(reversed(copies), HOLDERS_NAMED_MAX))))
+        home = [] if (stored.node, stored.extent) in self._rescued else [stored.node]
+        return list(dict.fromkeys((*home, *near, *islice(reversed(copies), HOLDERS_NAMED_MAX))))
 
     def freed(self, stored: Stored) -> list[str]:
         """We need it no more: who is to be told, besides our own node of what was written there."""
         nodes = list(self._holders.pop((stored.node, stored.extent), ()))
+        kept = self._rescued.pop((stored.node, stored.extent), None)
+        if kept is not None:
+            self._core.node.send(Unpin(kept))
+            return list(dict.fromkeys((*nodes, self._core.node_id)))
         return nodes if stored.node == self._core.node_id else [stored.node, *nodes]
 
     def on_copy(self, peer: Peer, message: CopyHere) -> None:
@@ -65,7 +110,8 @@ class Copies:
         """A node asks who has it."""
         copies = list(self._holders.get((message.home, message.extent), ()))[-HOLDERS_NAMED_MAX:]
         # The home as well: it may have been out of reach for a moment.
-        found = [node for node in (*copies, message.home) if node != message.node]
+        home = self._core.node_id if (message.home, message.extent) in self._rescued else message.home
+        found = [node for node in dict.fromkeys((*copies, home)) if node != message.node]
         freed = not self.knows(message.home, message.extent)
         peer.send(Located(message.home, message.extent, message.node, found, freed))
 

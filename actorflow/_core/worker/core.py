@@ -498,9 +498,14 @@ class Core:
     def _on_node_gone(self, peer: Peer, message: m.NodeGone) -> None:
         """What was asked of the node, and calls to processes there, end now, and not when TCP finds out."""
         if peer is self.node:
+            self.store.node_leaves(message.node_id, gone=True)
             for process_id, other in list(self._by_process.items()):
                 if message.node_id in (other.node_id, process_id):
                     other.close(abort=True)
+
+    def _on_node_leaves(self, peer: Peer, message: m.NodeLeaves) -> None:
+        if peer is self.node:
+            self.store.node_leaves(message.node_id, gone=False)
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
         reason = message.reason or "it was shut down"
@@ -623,6 +628,7 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.Shutdown: lambda core: core._on_shutdown,
     m.Leave: lambda core: core._on_leave,
     m.NodeGone: lambda core: core._on_node_gone,
+    m.NodeLeaves: lambda core: core._on_node_leaves,
     m.PassGiven: lambda core: core._on_pass,
     m.TurnedOut: lambda core: core._on_turned_out,
 }

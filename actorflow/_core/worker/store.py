@@ -350,6 +350,13 @@ class StoreClient:
         """The nodes that have an object, its home first, as far as this process knows. Under the lock."""
         return self._copies.holders(stored) if self._copies is not None else [stored.node]
 
+    def node_leaves(self, node_id: str, *, gone: bool) -> None:
+        """Another node is to leave, or is gone. Under the lock."""
+        if not gone:
+            self.copies.node_leaves(node_id)
+        elif self._copies is not None:
+            self._copies.node_gone(node_id)
+
     def knows(self, extent: int) -> bool:
         """True for an object of ours on this node that is in use. Under the lock."""
         return extent in self._complete
@@ -431,6 +438,12 @@ class StoreClient:
             why = answer.error or f"it is not in the object store of node {stored.node} any more"
             raise LostExtent(stored.node, stored.extent, why)
         return answer
+
+    def pull(self, stored: Stored, then: Callable[[Any], None]) -> None:
+        """Have a copy of an object of another node pinned at ours; `then` gets the answer. Under the lock."""
+        self._token += 1
+        self._waiting[self._token] = then
+        self._core.node.send(Pull(self._token, stored.node, stored.extent, stored.size, stored.owner, stored.owner_node))
 
     async def _pin(self, stored: Stored, *, elsewhere: bool) -> Pinned:
         """The node's answer; an error of ours when the node is gone."""

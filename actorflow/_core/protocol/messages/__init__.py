@@ -40,7 +40,7 @@ from actorflow._core.protocol.messages.call import (
     TaskCall,
 )
 from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, GroupWord, NodeEntry, NodeGone, NodeLoad, NodesChanged
-from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NotTaken
+from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NodeLeaves, NotTaken
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
@@ -125,7 +125,7 @@ AnyMessage = (
     | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
-    | DrainNode | DrainReply | Drain | Draining | NotTaken
+    | DrainNode | DrainReply | Drain | Draining | NodeLeaves | NotTaken
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -204,6 +204,7 @@ __all__ = [
     "NodeEntry",
     "NodeGone",
     "NodeInfo",
+    "NodeLeaves",
     "NodeLoad",
     "NodesChanged",
     "NotListening",

@@ -40,6 +40,12 @@ class Draining(Message, tag=158):
     error: str = ""
 
 
+class NodeLeaves(Message, tag=159):
+    """node -> driver, worker: another node is to leave: fetch what you own and have only there."""
+
+    node_id: str
+
+
 class NotTaken(Message, tag=15):
     """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves, and they had better follow.
 
