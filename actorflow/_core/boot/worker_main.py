@@ -109,6 +109,7 @@ class Worker:
         user_forks.watch(core)
         core.on_lost = lambda reason: leave(CLUSTER_LOST)
         core.host = host = Host(core, self.executor, self._exit)
+        self.executor.calls = host.calls
         host.events = Events(time.time() - time.monotonic())
         current.set_process(core)
         if core.ports.reads is not None:

@@ -75,9 +75,11 @@ class BusyTurns:
         """Something has come."""
         self._waits.end(self._monotonic())
 
-    def begin(self) -> None:
-        """It has been dealt with, in the same turn."""
-        if self._waits.begin(self._monotonic()) and not self._turning:
+    def begin(self, *, alone: bool) -> None:
+        """It has been dealt with, in the same turn. `alone`: it was one call (SW-3)."""
+        if not alone:
+            self._waits.give_up()
+        elif self._waits.begin(self._monotonic()) and not self._turning:
             self._turning = True
             self._call_soon(self._turn, context=self._context)
 

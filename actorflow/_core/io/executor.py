@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from types import FrameType
 from typing import Any
 
@@ -38,6 +38,8 @@ class MainThreadExecutor:
         """`context`: what the callables see; by default that of whoever makes the executor. `busy_turns`: what keeps `loop` awake."""
         self.loop = loop
         self._busy_turns = busy_turns
+        self.calls: Sized = ()
+        """What is here and has not ended. With more than one this is no caller that waits for each answer, and the loop sleeps."""
         self._context: contextvars.Context = context if context is not None else contextvars.copy_context()
         self._queue: deque[Callable[[], None]] = deque()
         self._scheduled = False
@@ -82,19 +84,20 @@ class MainThreadExecutor:
 
     def turn(self, read: Callable[[], None]) -> None:
         """Read messages on the user's thread, and run at once what they submit: no turn of the loop between the two."""
-        busy_turns = self._busy_turns
+        busy_turns, crowded = self._busy_turns, False
         if busy_turns is not None:
             busy_turns.end()
         on_its_way, self._scheduled = self._scheduled, True
         try:
             read()
+            crowded = len(self.calls) > 1
         finally:
             if on_its_way:
                 self._scheduled = True
             else:
                 self._context.run(self._drain)
                 if busy_turns is not None and not self._scheduled:
-                    busy_turns.begin()
+                    busy_turns.begin(alone=not crowded)
 
     def block(self, register: Callable[[Callable[[], None]], None], timeout_s: float | None) -> bool:
         """Block the calling thread until woken; False after `timeout_s`. A signal handler may raise here."""

@@ -5,7 +5,8 @@ that calls one method after the other may as well stay awake for the next answer
 
 SW-1: nobody stays awake but after SHORT_IN_A_ROW waits of less than SHORT_S each, one after the other.
 SW-2: nobody stays awake longer than SHORT_S for one answer; the wait that took longer ends the row.
-SW-3: nobody stays awake while two wait at once: such a loop has other things to do, and that ends the row as well.
+SW-3: nobody stays awake while two wait at once: such a loop has other things to do, and that ends the row as well. Neither does a worker
+      that has two calls at once: who sends them does not wait for each answer.
 """
 
 from __future__ import annotations

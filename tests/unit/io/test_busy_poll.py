@@ -170,6 +170,15 @@ def test_a_worker_whose_calls_come_seldom_sleeps() -> None:
     run_worker(main)
 
 
+def test_sw_3_a_worker_that_has_two_calls_at_once_sleeps() -> None:
+    async def main(loop: CountingLoop, executor: MainThreadExecutor) -> None:
+        executor.calls = ["one that waits for something", "the one that has just come"]
+        messages(loop, executor, SHORT_S / 2, 20)
+        assert await turns_until(loop, loop.create_future(), 0.05) < 6
+
+    run_worker(main)
+
+
 def test_a_worker_that_has_more_to_do_does_not_count_that_as_a_gap() -> None:
     async def main(loop: CountingLoop, executor: MainThreadExecutor) -> None:
         for _ in range(SHORT_IN_A_ROW + 1):
