@@ -49,6 +49,7 @@ class Drains:
         """By node, who waits for its word: process and token."""
         self._reasons: dict[ProcessId, str] = {}
         """Why, of each node that drains."""
+        self._last_words: dict[ProcessId, str] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
@@ -56,10 +57,6 @@ class Drains:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def reason(self, node_id: ProcessId) -> str | None:
-        """Why a node drains; None for one that does not."""
-        return self._reasons.get(node_id)
 
     # -- words
 
@@ -80,6 +77,9 @@ class Drains:
     def draining(self, peer: Peer, message: Draining) -> None:
         """A node says that it leaves, or why it does not."""
         node_id = node_id_of(peer)
+        if message.left:
+            self._last_words[node_id] = message.left
+            return
         self._answer(node_id, message.error)
         if message.error or self._nodes.membership.find(node_id) is None:
             return
@@ -101,7 +101,12 @@ class Drains:
     def lost(self, node_id: ProcessId) -> bool:
         """A node is gone. True when it was to go (DR-3)."""
         self._answer(node_id, "it is gone")
+        self._last_words.pop(node_id, None)
         return self._reasons.pop(node_id, None) is not None
+
+    def why_gone(self, node_id: ProcessId, reason: str) -> str:
+        """What a node has said when it left, rather than how its connection ended."""
+        return self._last_words.get(node_id, reason)
 
     def _answer(self, node_id: ProcessId, problem: str) -> None:
         error = f"node {node_id} cannot be drained: {problem}" if problem else ""

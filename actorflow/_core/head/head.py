@@ -221,6 +221,8 @@ class Head:
             return
         try:
             if peer.role == "node":
+                if self._drains is not None:
+                    reason = self._drains.why_gone(node_id_of(peer), reason)
                 self._node_given_up(peer, reason)
                 return
             if alive_elsewhere:

@@ -84,4 +84,7 @@ class LeavesInOrder:
             return
         self._timer = None
         what = f"its time was over, with {', '.join(left)} left" if left else "nothing was left here"
-        self._leave(f"{DRAINED} ({self._reason}): {what}")
+        told = f"{DRAINED} ({self._reason}): {what}"
+        self._context.head.send_if_there(Draining(0.0, self._reason, left=told))
+        self._context.head.flush()
+        self._leave(told)

@@ -32,12 +32,13 @@ class Drain(Message, tag=157):
 class Draining(Message, tag=158):
     """node -> head: I leave; or why not. Said once more whenever the node connects, so that the head need not remember it.
 
-    `deadline_s`: what is left of the time.
+    `deadline_s`: what is left of the time. `left`: the last word, how it was when the node left.
     """
 
     deadline_s: float
     reason: str
     error: str = ""
+    left: str = ""
 
 
 class NodeLeaves(Message, tag=159):
