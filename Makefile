@@ -98,6 +98,7 @@ bench-cluster: $(STAMP)
 	@$(COMPILE)
 	@$(PY) -m benchmarks.cluster $(BENCH_ARGS)
 	@$(PY) -m benchmarks.transfers --check
+	@$(PY) -m benchmarks.transfers --tls --check
 	@$(PY) -m benchmarks.broadcast --check
 	@$(PY) -m benchmarks.placement --check
 	@$(PY) -m benchmarks.scheduling

@@ -1,6 +1,7 @@
 """The transfer benchmark: objects between nodes on this host, beside a plain copy over the same kind of socket.
 
     python -m benchmarks.transfers                5 rounds
+    python -m benchmarks.transfers --tls          both under TLS 1.3
     python -m benchmarks.transfers --check        compares with the targets
 
 Each round measures, one after the other: the floor, in which one process sends bytes through a TCP connection on loopback and another one
@@ -39,17 +40,19 @@ if not __package__:  # also as `python benchmarks/transfers.py`
 
 import actorflow as af
 from actorflow import _nodes
+from benchmarks.floor_tls import make_credentials, server_side
 from benchmarks.targets import TRANSFERS
 
 MIB = 1024 * 1024
 CHUNK = MIB
 
 
-def send_raw(port: int, size: int) -> None:
-    """The other side of the floor."""
+def send_raw(port: int, size: int, folder: str) -> None:
+    """The other side of the floor. `folder`: with its certificate; empty: no TLS."""
     data = memoryview(np.ones(size, dtype=np.uint8))
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = server_side(Path(folder)).wrap_socket(plain, server_side=True) if folder else plain
         while sock.recv(1):
             for start in range(0, size, CHUNK):
                 sock.sendall(data[start : start + CHUNK])
@@ -58,15 +61,18 @@ def send_raw(port: int, size: int) -> None:
 class Floor:
     """Two processes and one TCP connection."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, tls: bool) -> None:
         self.size = size
         self.memory = memoryview(mmap.mmap(-1, size))
         self.memory[:] = bytes(size)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            arguments = (listener.getsockname()[1], size)
+        with tempfile.TemporaryDirectory(prefix="floor-") as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+            context = make_credentials(Path(folder)) if tls else None
+            arguments = (listener.getsockname()[1], size, folder if tls else "")
             self.process = multiprocessing.get_context("spawn").Process(target=send_raw, args=arguments, daemon=True)
             self.process.start()
             self.sock, _ = listener.accept()
+            if context is not None:
+                self.sock = context.wrap_socket(self.sock)
 
     def copy(self) -> float:
         """Seconds for all of it."""
@@ -117,9 +123,9 @@ async def pull_and_broadcast(readers: list[Any], array: Any) -> dict[str, float]
     return row
 
 
-async def measure(nodes: list[Any], size: int, rounds: int) -> list[dict[str, float]]:
+async def measure(nodes: list[Any], size: int, rounds: int, *, tls: bool) -> list[dict[str, float]]:
     """Seconds of each round."""
-    floors = [Floor(size) for _ in nodes[1:]]
+    floors = [Floor(size, tls=tls) for _ in nodes[1:]]
     threads = ThreadPoolExecutor(len(floors))
     rows: list[dict[str, float]] = []
     async with af.init(address=nodes[0].tcp):
@@ -151,6 +157,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--nodes", type=int, default=4, help="receivers of the broadcast")
+    parser.add_argument("--tls", action="store_true", help="between the nodes, and for the floor")
     parser.add_argument("--json", metavar="PATH", help="write everything measured there")
     parser.add_argument("--check", action="store_true", help="compare with the targets")
     options = parser.parse_args()
@@ -159,9 +166,9 @@ def main() -> int:
         os.environ["ACTORFLOW_TMPDIR"] = directory
         store = f"{options.mib * 3}MiB"
         try:
-            nodes = [_nodes.start(port=0, num_cpus=1, object_store_memory=store)]
+            nodes = [_nodes.start(port=0, num_cpus=1, tls=options.tls, object_store_memory=store)]
             nodes += [_nodes.start(address=nodes[0].tcp, num_cpus=1, object_store_memory=store) for _ in range(options.nodes)]
-            rows = asyncio.run(measure(nodes, size, options.rounds))
+            rows = asyncio.run(measure(nodes, size, options.rounds, tls=options.tls))
         finally:
             _nodes.stop()
     figures = {
@@ -170,7 +177,8 @@ def main() -> int:
         "broadcast_over_floors": statistics.median(row["broadcast"] / row["floors at once"] for row in rows),
     }
     rate = statistics.median(size / 1e9 / row["pull"] for row in rows)
-    print(f"\n{options.mib} MiB, medians of {options.rounds} rounds on {os.cpu_count()} cores: a pull {rate:.2f} GB/s, "
+    how = "under TLS" if options.tls else "without TLS"
+    print(f"\n{options.mib} MiB {how}, medians of {options.rounds} rounds on {os.cpu_count()} cores: a pull {rate:.2f} GB/s, "
           f"{figures['pull_of_floor']:.0%} of the floor; a broadcast to {options.nodes} nodes takes "
           f"{figures['broadcast_over_pull']:.2f} times as long as a pull, and {figures['broadcast_over_floors']:.2f} times as long as "
           f"{options.nodes} plain copies at one time")  # fmt: skip

@@ -6,11 +6,8 @@ With `serve` as argument it is the server, which says its port; else it is the d
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 import sys
 import tempfile
-import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,8 +15,8 @@ from pathlib import Path
 
 import uvloop
 
-from actorflow._core.security.authority import Authority, new_request
 from benchmarks import rows
+from benchmarks.floor_tls import make_credentials, server_side
 from benchmarks.systems.floor_wire import Client, Server
 from benchmarks.systems.serve import AsyncStep, AsyncWorkload, claim_stdout, serve_async
 
@@ -28,11 +25,7 @@ TLS = "tls" in sys.argv
 
 async def listen(folder: str) -> None:
     """Serve until stdin ends, which it does with the driver."""
-    context = None
-    if folder:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(f"{folder}/certificate.pem", f"{folder}/key.pem")
+    context = server_side(Path(folder)) if folder else None
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Server({"echo": lambda *args: b"ok"}), "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -43,7 +36,7 @@ async def listen(folder: str) -> None:
 async def client() -> AsyncIterator[Client]:
     """A server process and a connection to it."""
     with tempfile.TemporaryDirectory(prefix="floor-") as folder:
-        context = _credentials(Path(folder)) if TLS else None
+        context = make_credentials(Path(folder)) if TLS else None
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", __spec__.name, "serve", *([folder] if TLS else []), stdin=PIPE, stdout=PIPE
         )
@@ -58,20 +51,6 @@ async def client() -> AsyncIterator[Client]:
         finally:
             process.stdin.close()
             await process.wait()
-
-
-def _credentials(folder: Path) -> ssl.SSLContext:
-    """Make a certificate for the server; returns what the client trusts it by."""
-    authority = Authority.create("floor", wall_time=time.time())
-    key, request = new_request()
-    (folder / "certificate.pem").write_bytes(authority.issue(request, ["node/floor"], wall_time=time.time()))
-    (folder / "key.pem").write_bytes(key)
-    os.chmod(folder / "key.pem", 0o600)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.load_verify_locations(cadata=authority.certificate_pem().decode())
-    return context
 
 
 @asynccontextmanager
