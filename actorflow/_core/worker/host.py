@@ -644,7 +644,7 @@ class Host:
                 own, third = arguments.still_borrowed(core, incoming)
                 reply.borrowed = own or None
                 if third:
-                    core.references.register(third, lambda: peer.send(reply))
+                    core.references.register(third, self._late(incoming, lambda: peer.send(reply)))
                     return
             self._post(incoming, peer, reply)
 
@@ -670,10 +670,24 @@ class Host:
                 if own:
                     # The end of a stream has no room for them as a reply has: the caller is told like any other owner.
                     owners[peer.process_id, peer.address] = own
-                core.references.register(owners, lambda: core.push(peer, end, urgent=True))
+                core.references.register(owners, self._late(incoming, lambda: core.push(peer, end, urgent=True)))
             elif not incoming.parting:  # As for a reply: what is lost with its worker may be tried again.
                 core.push(peer, end, urgent=True)
         self._next(incoming)
+
+    @staticmethod
+    def _late(incoming: Incoming, answer: Callable[[], None]) -> Callable[[], None]:
+        """The last word of a call that is over waits for others: an actor that moves waits for it, too."""
+        actor = incoming.actor
+        if actor is None:
+            return answer
+        actor.late_answers += 1
+
+        def answered() -> None:
+            actor.late_answers -= 1
+            answer()
+
+        return answered
 
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
         # Replies of one turn go together; this one goes now when no call is here that could add to it. On a pool of threads calls have

@@ -47,8 +47,8 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "leaving", "mailbox",
-        "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
+        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "late_answers",
+        "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -71,6 +71,8 @@ class HostedActor:
         self.leaving = False
         self.moves: Callable[[], Awaitable[None]] | None = None
         """It goes on on another node: what to do when no call runs any more, before it leaves."""
+        self.late_answers = 0
+        """Calls that have ended, and whose answer waits for the word of an owner."""
         self.killed = False
         self.on_quiet: Callable[[], None] | None = None
         """Called once, under the lock, when no call runs."""

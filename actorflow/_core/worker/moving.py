@@ -1,12 +1,15 @@
 """An actor that goes on in another process, as its node is to leave: nothing that it was asked is lost, and nothing runs twice.
 
     MV-1  What runs may end, and is answered. What has not started goes back to its callers, in order, and so does what comes later.
-    MV-3  The last word to its callers says so. Who did not hear it cannot know of what was not answered, as after a crash.
     MV-2  When nothing runs any more, its state is stored, if it can tell it; then it leaves. The next incarnation is made after that.
+    MV-3  The last word to its callers says so: what was sent here and has no answer has not run. Who did not hear it cannot know, as after
+          a crash.
 """
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actorflow._core.protocol import messages as m
@@ -18,15 +21,15 @@ if TYPE_CHECKING:
     from actorflow._core.worker.hosted import HostedActor
 
 
+LOOK_S = 0.005
+
+
 def move(host: Host, actor: HostedActor) -> None:
     """Its node says that it is to move. Idempotent. Under the lock."""
     if actor.moves is not None or actor.leaving:
         return
 
-    async def store_state() -> None:
-        await _store_state(host, actor)
-
-    actor.moves = store_state
+    actor.moves = partial(_before_it_leaves, host, actor)
     back: dict[Peer, list[int]] = {}
     for group in actor.mailbox.groups():
         for waiting in actor.mailbox.take_waiting(group):
@@ -44,8 +47,23 @@ def say_it_has_gone(core: Core, actor: HostedActor) -> None:
             peer.send(m.NotTaken(actor.spec.actor_id, actor.incarnation, all=True))
 
 
+async def _before_it_leaves(host: Host, actor: HostedActor) -> None:
+    """On the user's loop, when no call runs any more. Its answers may still be on their way: large ones wait for room, for example."""
+    while not _answered(host, actor):
+        await asyncio.sleep(LOOK_S)
+    await _store_state(host, actor)
+    # With checkpoint_every="call" the last answers have waited for that. What they carry is kept until it has been taken over.
+    while not (_answered(host, actor) and (actor.spec.shared or not host.holds)):
+        await asyncio.sleep(LOOK_S)
+
+
+def _answered(host: Host, actor: HostedActor) -> bool:
+    with host.core.lock:
+        return not actor.late_answers and all(incoming.actor is not actor for incoming in host.calls.values())
+
+
 async def _store_state(host: Host, actor: HostedActor) -> None:
-    """MV-2. On the user's loop."""
+    """MV-2."""
     if not hasattr(actor.instance, "__checkpoint__"):
         return
     from actorflow._core.worker.checkpoints import Checkpoints
