@@ -110,7 +110,8 @@ async def test_a_node_drains_by_the_command_and_nobody_s_call_fails() -> None:
             assert await slow == other, "what ran there has ended there"
             code, output = await drained
             assert code == 0, output
-            assert output.endswith(f"node {other} has left: it was drained (`actorflow drain` by {getpass.getuser()}): nothing was left here\n")
+            why = f"it was drained (`actorflow drain` by {getpass.getuser()}): nothing was left here"
+            assert output.endswith(f"node {other} has left: {why}\n"), output
             assert [len(value) * value[0] for value in await af.get(refs)] == [number * 1_000_000 for number in range(1, 5)]
             assert [row["restarts"] for row in await af.state.list_actors()] == [0]
             assert until(lambda: not os.path.exists(nodes[1].path), 10.0)

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +23,11 @@ from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
-from actorflow._core.worker.hosted import HostedActor, host_actor
+from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
+from actorflow._core.worker.many_results import deliver_many
 from actorflow._core.worker.producer import produce
 from actorflow._core.worker.tidying import Tidying
 from actorflow._core.worker.waiting_tasks import WaitingTasks
@@ -123,7 +123,7 @@ class Host:
         except KeyError:
             known = ", ".join(repr(name) for name in actor.mailbox.groups() if name) or "none"
             problem = OptionError(f"{actor.label} has no concurrency group {group!r}; it has: {known}")
-            self._end(incoming, self.core.failed(problem), [])
+            self.end(incoming, self.core.failed(problem), [])
             return
         if start:
             self._start_soon(actor.mailbox, incoming)
@@ -153,7 +153,7 @@ class Host:
         incoming.recursive = message.recursive
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
         if mailbox.withdraw(key) is not None:
-            self._end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
+            self.end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return
         if incoming.running is not None:
             incoming.running.cancelled = True
@@ -343,7 +343,7 @@ class Host:
             fn, is_async = self._code(incoming)
         except Exception as error:
             # Whatever the user's module does when it is imported here.
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            self.end(incoming, arguments.failure(self.core, incoming, error), [])
             return None
         context = incoming.context
         incoming.is_async = is_async or (context is not None and (context.stream_window > 0 or incoming.needs_store()))
@@ -399,7 +399,7 @@ class Host:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
             outcome = arguments.failure(self.core, incoming, error)
             self._leave()
-            self._end(incoming, outcome, [])
+            self.end(incoming, outcome, [])
         else:
             self._leave()
             self._deliver(incoming, value)
@@ -463,7 +463,7 @@ class Host:
                 raise asyncio.CancelledError
             step = self._first_steps.run(incoming, _coroutine_of)
         except BaseException as error:
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            self.end(incoming, arguments.failure(self.core, incoming, error), [])
             return self._take_next(mailbox, incoming)
         finally:
             self.stepping = None
@@ -495,7 +495,7 @@ class Host:
         """A call that had suspended is over. In its task, which other calls do not run in: the next one waits for the next turn."""
         incoming.task = None  # It stands by for other calls from now on, and a late cancel of this one must not reach them.
         if error is not None:
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
+            self.end(incoming, arguments.failure(self.core, incoming, error), [])
         else:
             self._deliver(incoming, value)
         self._next(incoming)
@@ -521,7 +521,7 @@ class Host:
         except BaseException as error:
             outcome = arguments.failure(self.core, incoming, error)
             self._leave()
-            self._end(incoming, outcome, [])
+            self.end(incoming, outcome, [])
             self._next(incoming)
             if not incoming.cancelled and isinstance(error, asyncio.CancelledError):
                 raise
@@ -563,44 +563,18 @@ class Host:
                 if context is None and (incoming.actor is None or incoming.actor.after_call is None):
                     self._end_plain(incoming, outcome)
                 else:
-                    self._end(incoming, outcome, [])
+                    self.end(incoming, outcome, [])
             elif returns > 1:
-                self._deliver_many(incoming, value, returns)
+                deliver_many(self, incoming, value, returns)
             else:
                 arguments.pack_result(
-                    self.core, incoming, None if returns == 0 else value, lambda outcome, hold: self._end(incoming, outcome, hold)
+                    self.core, incoming, None if returns == 0 else value, lambda outcome, hold: self.end(incoming, outcome, hold)
                 )
         except SerializationError as error:
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
-
-    def _deliver_many(self, incoming: Incoming, value: Any, returns: int) -> None:
-        parts = list(value) if isinstance(value, (tuple, list)) else None
-        if parts is None or len(parts) != returns:
-            what = f"{len(parts)} values" if parts is not None else f"a {type(value).__name__}"
-            error = ValueError(f"{incoming.running.name if incoming.running else ''} has num_returns={returns} but returned {what}")
-            self._end(incoming, arguments.failure(self.core, incoming, error), [])
-            return
-        outcomes: list[m.Outcome | None] = [None] * returns
-        holds: list[Entry] = []
-        left = returns
-
-        def packed(position: int, outcome: m.Outcome, hold: list[Entry]) -> None:
-            nonlocal left
-            outcomes[position] = outcome
-            holds.extend(hold)
-            left -= 1
-            if not left:
-                self._end(incoming, outcomes[0], holds, more=outcomes[1:])  # type: ignore[arg-type]
-
-        for position, part in enumerate(parts):
-            try:
-                arguments.pack_result(self.core, incoming, part, partial(packed, position))
-            except SerializationError as error:
-                # This value cannot travel; the others can.
-                packed(position, arguments.failure(self.core, incoming, error), [])
+            self.end(incoming, arguments.failure(self.core, incoming, error), [])
 
     def _end_plain(self, incoming: Incoming, outcome: m.Inline) -> None:
-        """`_end` for a call that came without references and gives none."""
+        """`end` for a call that came without references and gives none."""
         started, message, peer = incoming.started, incoming.message, incoming.peer
         run_us = int((self._monotonic() - started) * 1e6)
         if self.events is not None:
@@ -614,7 +588,7 @@ class Host:
             else:
                 core.push(peer, reply, urgent=not self.calls)
 
-    def _end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
+    def end(self, incoming: Incoming, outcome: m.Outcome, hold: list[Entry], more: list[m.Outcome] | None = None) -> None:
         """The call is over: reply, after the owners of what it still borrows have been told. Any thread."""
         run_us = int((self._monotonic() - incoming.started) * 1e6) if incoming.started else 0
         if self.events is not None and incoming.running is not None:
@@ -644,7 +618,7 @@ class Host:
                 own, third = arguments.still_borrowed(core, incoming)
                 reply.borrowed = own or None
                 if third:
-                    core.references.register(third, self._late(incoming, lambda: peer.send(reply)))
+                    core.references.register(third, late_answer(incoming, lambda: peer.send(reply)))
                     return
             self._post(incoming, peer, reply)
 
@@ -670,24 +644,10 @@ class Host:
                 if own:
                     # The end of a stream has no room for them as a reply has: the caller is told like any other owner.
                     owners[peer.process_id, peer.address] = own
-                core.references.register(owners, self._late(incoming, lambda: core.push(peer, end, urgent=True)))
+                core.references.register(owners, late_answer(incoming, lambda: core.push(peer, end, urgent=True)))
             elif not incoming.parting:  # As for a reply: what is lost with its worker may be tried again.
                 core.push(peer, end, urgent=True)
         self._next(incoming)
-
-    @staticmethod
-    def _late(incoming: Incoming, answer: Callable[[], None]) -> Callable[[], None]:
-        """The last word of a call that is over waits for others: an actor that moves waits for it, too."""
-        actor = incoming.actor
-        if actor is None:
-            return answer
-        actor.late_answers += 1
-
-        def answered() -> None:
-            actor.late_answers -= 1
-            answer()
-
-        return answered
 
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
         # Replies of one turn go together; this one goes now when no call is here that could add to it. On a pool of threads calls have

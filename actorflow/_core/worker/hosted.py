@@ -205,6 +205,20 @@ class HostedActor:
         host.actor_left(self, "it was killed")
 
 
+def late_answer(incoming: Incoming, answer: Callable[[], None]) -> Callable[[], None]:
+    """The last word of a call that is over waits for others: its actor waits for that if it moves. Both under the lock."""
+    actor = incoming.actor
+    if actor is None:
+        return answer
+    actor.late_answers += 1
+
+    def answered() -> None:
+        actor.late_answers -= 1
+        answer()
+
+    return answered
+
+
 def is_async_class(cls: type) -> bool:
     """True when one public method is `async def`: then all calls run on the loop. Hooks do not count (SEMANTICS 19)."""
     seen: set[str] = set()

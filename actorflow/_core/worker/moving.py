@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,17 @@ def say_it_has_gone(core: Core, actor: HostedActor) -> None:
 
 async def _before_it_leaves(host: Host, actor: HostedActor) -> None:
     """On the user's loop, when no call runs any more. Its answers may still be on their way: large ones wait for room, for example."""
-    while not _answered(host, actor):
-        await asyncio.sleep(LOOK_S)
+    await _until(lambda: _answered(host, actor))
     await _store_state(host, actor)
     # With checkpoint_every="call" the last answers have waited for that. What they carry is kept until it has been taken over.
-    while not (_answered(host, actor) and (actor.spec.shared or not host.holds)):
+    await _until(lambda: _answered(host, actor) and (actor.spec.shared or not host.holds))
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    """Answers go many ways, of which each would have to tell; so it is looked, for the moment that it takes."""
+    while True:
+        if done():
+            return
         await asyncio.sleep(LOOK_S)
 
 
