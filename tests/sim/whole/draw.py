@@ -16,6 +16,8 @@ LATENCIES_MS = (0.3, 0.3, 0.3, 3, 20)
 """Of links: as within a machine, a building, a continent. The slower, the more is under way when something breaks."""
 DURABLE_SHARE = 0.5
 """Of so many plans the head has a process and a journal of its own, and may die."""
+DRAIN_SHARE = 0.25
+"""Of so many plans with several nodes one or two of these are drained."""
 CHECKED_EVERY = 8
 """Of so many seeds one has its books looked at after each step that changes them."""
 
@@ -35,6 +37,7 @@ def draw(seed: int) -> Plan:
     durable = heads.random() < DURABLE_SHARE
     if durable:
         faults += [Step(round(heads.random() * WORK_S, 3), "kill-head", {"down": heads.randrange(2)}) for _ in range(heads.randrange(4))]
+    faults += _drains(random.Random(f"the drains of {seed}"), len(nodes))
     faults.sort(key=lambda fault: fault.at)
     heal = LONG_S if any(fault.verb in ("cut", "pause-machine") and float(fault.args["seconds"]) > 6 for fault in faults) else WORK_S + 1.0
     args: Args = {
@@ -69,6 +72,20 @@ def _faults(rng: random.Random, room: Room, scheme: str, drivers: tuple[Driver, 
     chosen = rng.choices(able, [fault.weight or 0.001 for fault in able], k=rng.choice([0, 1, 2, 4, 6, 8, 12]))
     begins = [step.at for driver in drivers for step in driver.steps]
     return [Step(_moment(rng, begins), fault.name, fault.draw(rng, room)) for fault in chosen]
+
+
+def _drains(rng: random.Random, nodes: int) -> list[Step]:
+    """Drawn apart, so that all the rest of a seed's plan is what it was before there were any."""
+    if nodes < 2 or rng.random() > DRAIN_SHARE:
+        return []
+    return [
+        Step(
+            round(rng.random() * WORK_S, 3),
+            "drain-node",
+            {"node": 1 + rng.randrange(nodes - 1), "seconds": round(rng.random() ** 2 * WORK_S, 3), "back": round(rng.random() * 3, 3)},
+        )
+        for _ in range(rng.choice([1, 1, 2]))
+    ]
 
 
 def _moment(rng: random.Random, begins: list[float]) -> float:

@@ -165,6 +165,22 @@ def stop_node(whole: Whole, a: Any) -> bool:
     return True
 
 
+@fault("drain-node", 0, lambda rng, room: {})
+def drain_node(whole: Whole, a: Any) -> bool:
+    """It is to leave in order, within so many seconds; after a while another one takes its place."""
+    node = whole.node(a["node"])
+    if node is None or node.node is None:
+        return False
+    core = node.node
+    node.host.loop.call_soon_threadsafe(lambda: core.drain(a["seconds"], "it is drained"))
+
+    def ended(host: Host) -> None:
+        whole.world.at_time(whole.world.now + a["back"], lambda: whole.replace(a["node"]))
+
+    node.host.on_end.append(ended)
+    return True
+
+
 def _on(whole: Whole, node: SimNode) -> list[Host]:
     core = node.node
     assert core is not None

@@ -26,8 +26,10 @@ from actorflow._core.policy.start_failures import StartFailures
 from actorflow._core.policy.supervision import SupervisionBook
 from actorflow._core.policy.worker_pool import WorkerPool
 from actorflow._core.protocol.links import Ledger
+from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
 from actorflow._core.worker.cancels import Cancels
+from actorflow._core.worker.copies import Copies
 from actorflow._core.worker.passes import Passes
 from actorflow._core.worker.recovery import Recovery
 from actorflow._core.worker.store import StoreClient
@@ -102,6 +104,11 @@ MARKERS: tuple[Marker, ...] = (
     Marker(
         "a stream went on in another attempt", TaskSubmitter, "_push", lambda self, args, result: _in_the_middle(self, args[1:], result)
     ),
+    # nodes that leave
+    Marker("a call came back from an actor that moves", ActorCalls, "_take_back", lambda self, args, result: bool(args[1])),
+    Marker("an actor was told to move", ActorTable, "move_away", _result),
+    Marker("a word was kept back until an old connection had said all", ActorCalls, "_says_more", _result),
+    Marker("an object was fetched from a node that leaves", Copies, "_rescue", lambda self, args, result: args[0].node in self._leaving),
     # objects
     Marker("an object was made again from its lineage", Recovery, "_make_again", _always),
     Marker("arguments of a call were lost", Recovery, "arguments_lost", _result),

@@ -10,6 +10,8 @@ from actorflow._core.base.resources import UNIT
 from actorflow._core.policy.placement_wish import wish_text
 from actorflow._core.protocol.messages import (
     CancelLease,
+    Drain,
+    Draining,
     LeaseGranted,
     LeaseRedirect,
     LeaseRefused,
@@ -17,6 +19,7 @@ from actorflow._core.protocol.messages import (
     NodeGone,
     NodeLoad,
     NodesChanged,
+    ReclaimLease,
     RequestLease,
 )
 from actorflow.testing import World
@@ -177,3 +180,27 @@ def test_labels_are_looked_at_on_a_single_node_too(cluster: Cluster) -> None:
     driver.send(RequestLease(2, CPU, placement='{"labels": {"zone": "b"}}'))
     cluster.until(lambda: driver.got(LeaseRedirect))
     assert driver.got(LeaseRedirect)[0].node_id == "other"
+
+
+def test_el_5_a_node_that_is_to_leave_keeps_nothing_that_another_could_hold(world: World) -> None:
+    cluster = Cluster(world, has_lease=True)
+    told(cluster, OTHER)
+    driver = cluster.driver()
+    cluster.head.send(Drain(60.0, "a new disk"))
+    cluster.until(lambda: cluster.head.got(Draining))
+    driver.send(RequestLease(1, CPU), RequestLease(2, CPU, excluded=["other"]))
+    cluster.until(lambda: driver.got(LeaseRedirect))
+    cluster.settle(1.0)
+    assert [redirect.lease for redirect in driver.got(LeaseRedirect)] == [1, 2]
+    assert driver.got(LeaseGranted) == []
+
+
+def test_nd_1_what_waits_on_a_node_that_is_to_leave_goes_to_where_it_may_wait_as_well(world: World) -> None:
+    cluster = Cluster(world, has_lease=True)
+    told(cluster, full())
+    driver = cluster.driver()
+    driver.send(*(RequestLease(lease, CPU) for lease in range(1, 5)))
+    cluster.until(lambda: len(driver.got(LeaseGranted)) == 2)
+    cluster.head.send(Drain(60.0, "a new disk"))
+    cluster.until(lambda: len(driver.got(LeaseRedirect)) == 2)
+    assert sorted(reclaim.lease for reclaim in driver.got(ReclaimLease)) == [1, 2], "and what is lent is asked back"
