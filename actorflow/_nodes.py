@@ -55,6 +55,8 @@ def start(
         raise OptionError(f"cancel_grace={cancel_grace!r}: seconds are needed, 0 or more; 0 kills what does not end at once")
     if not 0 <= advertise_port < 1 << 16:
         raise OptionError(f"advertise_port={advertise_port!r}: a port from 1 to 65535 is needed, or 0 for the one that is listened on")
+    if port is not None and not 0 <= port < 1 << 16:
+        raise OptionError(f"port={port!r}: a port from 1 to 65535 is needed, or 0 for any that is free")
     if journal and address:
         raise OptionError(f"journal={journal!r}: a node that joins has no head, and so no journal; give it to the first node")
     if not 0 <= drain_deadline < float("inf"):

@@ -186,6 +186,7 @@ def strategy(affinity: type) -> Check:
 
     def check(option: str, value: Any) -> Any:
         if isinstance(value, affinity):
+            name(f"{option}=af.NodeAffinity: node_id", getattr(value, "node_id", None))
             return value
         if value is None:
             return "default"

@@ -8,6 +8,7 @@ from typing import Any
 from actorflow import _credentials
 
 MINUTES_DEFAULT = 60.0
+VALID_MINUTES_MAX = 100 * 365 * 24 * 60.0
 
 
 def add_commands(commands: Any) -> None:
@@ -26,6 +27,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _token(options: argparse.Namespace) -> str:
+    if not 0 <= options.valid_minutes < VALID_MINUTES_MAX:
+        raise ValueError(f"--valid-minutes {options.valid_minutes:g}: from 0, which is for ever, to {VALID_MINUTES_MAX:g}, a hundred years")
     valid_s = options.valid_minutes * 60 or None
     if options.single_use and (options.kind != "join" or valid_s is None):
         raise ValueError("--single-use is for join tokens that end: use `actorflow token join --single-use --valid-minutes 60`")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import join_ticket
-from actorflow._core.boot.cluster_node import STOP, ClusterNodeConfig
+from actorflow._core.boot.cluster_node import CANNOT_START, STOP, ClusterNodeConfig
 from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
 from actorflow._core.policy.memory_watch import THRESHOLD
@@ -160,12 +160,17 @@ def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> St
     process.wait()
     with open(log_path, errors="replace") as log_file:
         tail = log_file.read()[-4000:].strip()
-    raise ClusterStartError(f"the node did not start within {START_TIMEOUT_S:g} s or ended before it was ready; its log ends with:\n{tail}")
+    _, told, why = tail.rpartition(CANNOT_START)
+    if told:
+        raise ClusterStartError(f"the node cannot start: {why}")
+    what = f"was not ready within {START_TIMEOUT_S:g} s" if port is None else "ended before it was ready"
+    raise ClusterStartError(f"the node {what}; its log ends with:\n{tail}")
 
 
-def _hear(ready_fd: int) -> str:
+def _hear(ready_fd: int) -> str | None:
+    """The node's port; empty when it has ended, None when it has said nothing in time."""
     if not select.select([ready_fd], [], [], START_TIMEOUT_S)[0]:
-        return ""
+        return None
     return os.read(ready_fd, 16).decode()
 
 

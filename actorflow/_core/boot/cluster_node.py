@@ -14,9 +14,11 @@ import json
 import logging
 import os
 import signal
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actorflow._core.base.errors import ActorflowError
 from actorflow._core.boot.session_dir import SessionDir
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ STOP = signal.SIGUSR1
 ENDS = (signal.SIGTERM, STOP)
 TURNS_TO_HEAR = 4
 """A loop reads that a signal has come in one turn, and calls its handler in the next."""
+CANNOT_START = "this node cannot start: "
 GIVEN_UP = 3
 """The exit code of a node that the head has given up and that cannot begin again: started anew it is another node."""
 
@@ -109,9 +112,13 @@ def run(config: ClusterNodeConfig) -> int:
         node = NodeProcess(config, session)
         try:
             code = loop.run_until_complete(node.serve(arena, zygote))
-        except BaseException:
+        except BaseException as error:
             session.remove_sockets()  # In a second life nobody else knows of them.
-            raise
+            if config.ready_fd < 0 or not isinstance(error, (ActorflowError, OSError)):
+                raise
+            # Whoever waits for this node shows the last line of its log.
+            print(f"{CANNOT_START}{error}", file=sys.stderr, flush=True)
+            return 1
         if not code:
             session.remove()
         else:
