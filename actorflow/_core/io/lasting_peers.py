@@ -35,6 +35,8 @@ WAIT_S = MEND_S + 1.0
 PAUSES_S = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Before each try to connect again, where the ones before did not succeed; the last one stays. Those that did, and broke at once, have
 longer ones: policy/link_resets.py."""
+PROBES_S = (0.0, 0.02, 0.1, 0.3)
+"""Pauses before one looks whether a process is gone whose connection has broken."""
 TELL_S = 0.2
 """How late the other side hears that little has arrived."""
 
@@ -289,18 +291,23 @@ class LastingPeer(Peer):
         loop, network = self._ports.loop, self._ports.network
         until = loop.time() + WAIT_S
         gone = False
-        if self.address and network.lasts(self.address):
+        # A process that dies closes one descriptor after the other: its connections may break while it still seems to listen.
+        for pause_s in PROBES_S if self.address and network.lasts(self.address) else ():
+            await asyncio.sleep(pause_s)
             try:
                 stream = await network.connect(self.address, Probe())
             except Unwelcome as error:
                 # A node has no key to a driver, nor has a worker of another job.
                 log.debug("%r is there, and does not let us in: %s", self, error)
+                break
             except GONE:
                 gone = True  # LP-2
+                break
             except (OSError, ActorflowError) as error:  # Whatever it is, this wait has an end.
                 log.debug("%r does not answer at the moment: %s", self, error)
             else:
                 stream.abort()
+                break
         if not gone:
             await asyncio.sleep(until - loop.time())
         self._mending = None
