@@ -44,8 +44,8 @@ class Program:
         return self._err.read_text()
 
     def says(self, text: str, timeout_s: float = 20.0) -> None:
-        """Wait until the program has printed this."""
-        assert until(lambda: text in self.out() or self.process.poll() is not None, timeout_s), self.told()
+        """Wait until the program has printed a line with this, to its end: unbuffered output comes in pieces."""
+        assert until(lambda: text in self.out().rpartition("\n")[0] or self.process.poll() is not None, timeout_s), self.told()
         assert text in self.out(), self.told()
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,3 +1,5 @@
+"""The pauses between the lives of a process. PB-n are those of policy/life_pauses.py."""
+
 from __future__ import annotations
 
 from actorflow._core.policy.life_pauses import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, LifePauses
