@@ -37,7 +37,7 @@ def make(kind: str, *, credentials: str = "", valid_s: float | None, single_use:
     )
     if not output:
         return token.text()
-    write_private(os.path.abspath(output), f"{token.text()}\n".encode())
+    write_private(os.path.abspath(output), f"{token.text()}\n".encode(), listed=True)
     return output
 
 

@@ -83,6 +83,8 @@ def _options(given: dict[str, Any]) -> InitOptions:
     from actorflow._core.policy.memory_watch import check_memory_threshold
 
     values = dict(given)
+    if values["address"] == "":
+        raise OptionError('af.init(address=""): it names no cluster; leave it out for a local one, or give HOST:PORT or "auto"')
     if values["address"] is None:
         values["address"] = os.environ.get(ADDRESS_VARIABLE, "")
     for name in ("address", "namespace"):
@@ -90,8 +92,6 @@ def _options(given: dict[str, Any]) -> InitOptions:
     for name in ("memory", "object_store_memory"):
         if values[name] is not None:
             values[name] = parse_bytes(name, values[name])
-    if values["object_store_memory"] == 0:
-        raise OptionError("af.init(object_store_memory=0): values over 100 KiB need some; leave it out for a part of the machine's memory")
     if values["object_spilling_directory"] is not None:
         from actorflow._core.io.spill_target import check_target
 
@@ -223,7 +223,7 @@ def _plan(options: InitOptions) -> ClusterPlan:
     return ClusterPlan(
         address=options.address,
         resources=totals,
-        arena_bytes=arena_size(options.object_store_memory),
+        arena_bytes=arena_size(options.object_store_memory, "af.init"),
         spill=options.object_spilling_directory,
         namespace=options.namespace,
         in_process=options.mode == "in_process",

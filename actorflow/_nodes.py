@@ -74,7 +74,7 @@ def start(
     checked = check_labels("labels", labels) if labels else {}
     plan = NodePlan(
         totals,
-        arena_size(size),
+        arena_size(size, "actorflow start"),
         head=address,
         host=host,
         advertised=advertise_host,

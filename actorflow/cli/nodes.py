@@ -121,17 +121,24 @@ def _labels(texts: list[str]) -> dict[str, str]:
     for name, equals, _ in pairs:
         if not equals:
             raise ValueError(f"--label {name}: expected NAME=VALUE, for example --label zone=a")
+    _check_once("--label", [name for name, _, _ in pairs])
     return {name: value for name, _, value in pairs}
 
 
 def _resources(texts: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    amounts: list[tuple[str, float]] = []
     for text in texts:
         name, equals, amount = text.partition("=")
         try:
-            found[name] = float(amount)
+            amounts.append((name, float(amount)))
         except ValueError:
             equals = ""
         if not equals or not name:
             raise ValueError(f"--resource {text}: expected NAME=AMOUNT, for example --resource disk=4")
-    return found
+    _check_once("--resource", [name for name, _ in amounts])
+    return dict(amounts)
+
+
+def _check_once(option: str, names: list[str]) -> None:
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{option} {twice[0]}=... is given {names.count(twice[0])} times: a node has one value for each name")

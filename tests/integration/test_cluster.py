@@ -224,6 +224,61 @@ def test_the_commands() -> None:
     assert actorflow("stop").strip() == "no node of this user runs here"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("start --head --port 99999", "port=99999: a port from 1 to 65535 is needed"),
+        ("start --head --port -1", "port=-1: a port from 1 to 65535 is needed"),
+        ("start --head --object-store-memory 1B", "object_store_memory=1) is no size of an object store"),
+        ("start --head --object-store-memory 100TiB", "and this machine has"),
+        ("start --head --label zone=a --label zone=b", "--label zone=... is given 2 times: a node has one value for each name"),
+        ("start --head --resource disk=1 --resource disk=1", "--resource disk=... is given 2 times"),
+        ("start --head --drain-deadline -1", "drain_deadline=-1.0: seconds are needed, 0 or more"),
+        ("start --address 127.0.0.1", "127.0.0.1 is no address of a node. Give HOST:PORT"),
+        ("start --address nohost.invalid:6380", "nohost.invalid cannot be used: the name does not resolve"),
+        ("token client --valid-minutes -5", "--valid-minutes -5: from 0, which is for ever"),
+        ("token client --valid-minutes 1e400", "--valid-minutes inf: from 0, which is for ever"),
+        ("drain nobody", 'address="auto": no actorflow cluster of this user runs on this host'),
+        ("status --address nohost.invalid:6380", "nohost.invalid cannot be used: the name does not resolve"),
+    ],
+)
+def test_a_command_that_cannot_be_says_so_in_one_line(arguments: str, says: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "actorflow.cli", *arguments.split()], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith(f"actorflow {arguments.split()[0]}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_start_that_fails_says_why_in_one_line() -> None:
+    """What the node process said last, without the traceback on the way there, which is in its log."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "actorflow.cli", "start", "--head", "--port", str(port)], capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("actorflow start: the node cannot start: ")
+    assert f"port {port}: the port is in use" in done.stderr
+
+
+def test_a_node_that_is_not_the_first_sends_those_that_would_join_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster(1, 1) as (first, second):
+        with pytest.raises(af.ClusterStartError, match=rf"not the first one of its cluster.*--address {first.tcp}"):
+            _nodes.start(address=second.tcp, num_cpus=1, **OPTIONS)
+        monkeypatch.setenv("ACTORFLOW_SECRET", "x")
+        with pytest.raises(af.ActorflowError, match="the variable ACTORFLOW_SECRET does not hold a cluster secret"):
+            _nodes.start(address=first.tcp, num_cpus=1, **OPTIONS)
+
+
+def test_a_name_of_the_host_is_as_good_as_its_address() -> None:
+    with cluster(1) as (node,):
+        port = node.tcp.rpartition(":")[2]
+        with af.init(address=f"localhost:{port}", log_to_driver=False):
+            assert af.sync(af.nodes())[0]["state"] == "alive"
+
+
 def test_a_node_whose_head_is_gone_can_be_ended_while_it_waits_for_it(home: Path) -> None:
     """It has given itself up and would begin again when the head is back: `actorflow stop` finds it all the same."""
     head = _nodes.start(port=0, num_cpus=1, **OPTIONS)

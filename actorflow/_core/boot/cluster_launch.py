@@ -18,6 +18,7 @@ from actorflow._core.boot import join_ticket
 from actorflow._core.boot.cluster_node import CANNOT_START, STOP, ClusterNodeConfig
 from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
+from actorflow._core.boot.which_node import node_at
 from actorflow._core.policy.memory_watch import THRESHOLD
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 from actorflow._core.security.credential_files import (
@@ -197,7 +198,14 @@ def _to_lead(plan: NodePlan, place: Place, session: SessionDir) -> _Keys:
 def _to_join(plan: NodePlan, place: Place) -> _Keys:
     """For a node that joins: what was named, else what the environment has, else what the head on this host has."""
     environ = os.environ
-    beside = next((node for node in find_all() if node.tcp == plan.head and node.credentials), None)
+    beside = node_at(plan.head, find_all())
+    if beside is not None and not beside.credentials:
+        raise ClusterStartError.explain(
+            which=plan.head,
+            what="cannot be joined",
+            why="the node there is not the first one of its cluster, which has the head",
+            next_step=f"give the address of that one: --address {beside.head}",
+        )
     tls = plan.tls or place.wide or (beside is not None and bool(beside.tls))
     if plan.token_file:
         return _Keys("", join_ticket.of_token(load_token(KeyKind.JOIN, plan.token_file, {})), tls)
@@ -205,9 +213,9 @@ def _to_join(plan: NodePlan, place: Place) -> _Keys:
         return _Keys("", join_ticket.of_directory(os.path.abspath(plan.credentials), tls=tls), tls)
     if TOKEN_VARIABLE in environ or TOKEN_FILE_VARIABLE in environ:
         return _Keys("", join_ticket.of_token(load_token(KeyKind.JOIN, environ.get(TOKEN_FILE_VARIABLE), environ)), tls)
+    secrets = secrets_in(environ)  # Also where the one beside is better: one that is wrong is not passed over.
     if beside is not None:
         return _Keys("", join_ticket.of_directory(beside.credentials, tls=tls), tls)
-    secrets = secrets_in(environ)
     if secrets is not None and not tls:
         return _Keys("", join_ticket.of_secret(secrets), tls)
     why = "no head of this user on this host listens there, so its secret is not known"

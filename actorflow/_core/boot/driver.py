@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, cast
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.base.ids import new_id
 from actorflow._core.base.texts import path_to_text
-from actorflow._core.boot.node_launch import SECRET_VARIABLES
-from actorflow._core.boot.session_dir import SessionInfo, find_all
+from actorflow._core.boot.which_node import WhichNode, which_node
 from actorflow._core.io.arena import fetch_arena
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from actorflow._core.boot.node_launch import ClusterPlan, LocalCluster
     from actorflow._core.boot.outside_driver import OutsideDriver
     from actorflow._core.boot.protocol_thread import ProtocolThread
+    from actorflow._core.boot.session_dir import SessionInfo
     from actorflow._core.io.arena import MemfdArena
     from actorflow._core.io.ports import Ports
     from actorflow._core.io.shared_reads import SharedReads
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from actorflow._core.security.tokens import Token
     from actorflow._core.worker.core import Core
 
-_, TOKEN, TOKEN_FILE = SECRET_VARIABLES
 STOP_TIMEOUT_S = 10.0
 """How long it may take to end."""
 LAST_WORDS_S = 2.0
@@ -46,49 +45,14 @@ class Driver:
         self.local = local
         self.on_log = on_log
         self.core: Core | None = None
-        self.found: SessionInfo | None = None
-        """The node that it joins, where that is known by more than its address."""
-        self._token: Token | None = None
-        """What it comes with, from outside the cluster's hosts."""
+        which = WhichNode(local.node_address) if local is not None else which_node(plan.address)
+        self.node_address, self.found, self._token = which
         self._outside: OutsideDriver | None = None
-        self.node_address = local.node_address if local is not None else self._find(plan.address)
         self.protocol: ProtocolThread | None = None
         self._in_process: InProcessCluster | None = None
         self._arena: MemfdArena | None = None
 
     # -- start
-
-    def _find(self, address: str) -> str:
-        nodes = find_all()
-        if address == "auto":
-            if not nodes:
-                raise ClusterConnectionError(
-                    'address="auto": no actorflow cluster of this user runs on this host; start one with af.init() in another process, '
-                    "or with `actorflow start --head`"
-                )
-            self.found = nodes[0]
-            return nodes[0].address
-        if ":" not in address:
-            address = f"unix:{address}/node.sock"
-        # The very node, else one that has joined the head there: which is then on another host.
-        found = [node for node in nodes if address in (node.address, node.tcp)] or [node for node in nodes if node.head == address]
-        if found:
-            self.found = found[0]
-            return found[0].address
-        if not address.startswith("unix:") and (TOKEN in os.environ or TOKEN_FILE in os.environ):
-            from actorflow._core.security.credential_files import load_token
-            from actorflow._core.security.roles import KeyKind
-
-            self._token = load_token(KeyKind.CLIENT, os.environ.get(TOKEN_FILE), os.environ)
-            return address
-        if not address.startswith("unix:"):
-            known = ", ".join(node.tcp for node in nodes if node.tcp) or "none"
-            raise ClusterConnectionError(
-                f"no node of this user listens at {address} on this host (there are: {known}). A driver joins through a node on its own "
-                "host: start one with `actorflow start --address HOST:PORT`. From outside the cluster's hosts it needs a client token "
-                f"(`actorflow token client` at the head), in {TOKEN} or in the file that {TOKEN_FILE} names"
-            )
-        return address
 
     async def join(self) -> Core:
         """Connect to the node and the head, when they are ready. On the loop that will carry the protocol.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from actorflow._core.base.errors import ClusterStartError, OptionError
-from actorflow._core.base.resources import DEVICE_NAMES, GPU, default_arena_bytes
+from actorflow._core.base.resources import DEVICE_NAMES, GPU, default_arena_bytes, format_bytes
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.platforms import check_processes, cpu_count, has_processes, memory_bytes
 from actorflow._core.boot.session_dir import SessionDir, create_session_dir, sweep_stale
@@ -24,6 +24,7 @@ START_TIMEOUT_S = 30.0
 """How long a node process may take to say that it is ready."""
 SECRET_VARIABLES = ("ACTORFLOW_SECRET", "ACTORFLOW_TOKEN", "ACTORFLOW_TOKEN_FILE")
 """As in security/credential_files.py, which a local cluster does without. Of a program that joins another cluster next."""
+ARENA_BYTES_MIN = 1 << 20
 LOCAL_NODE = "local:node"
 """The address of the node of a cluster that lives in this process alone and has no session directory."""
 
@@ -240,6 +241,20 @@ def check_simulated_devices() -> None:
         simulated.parse(text)
 
 
-def arena_size(asked_bytes: int | None) -> int:
-    """The size of the object store: what was asked for, else the default for this machine."""
-    return asked_bytes if asked_bytes is not None else default_arena_bytes(memory_bytes())
+def arena_size(asked_bytes: int | None, where: str) -> int:
+    """The size of the object store: what was asked for, else the default for this machine. Raises OptionError."""
+    there = memory_bytes()
+    if asked_bytes is None:
+        return default_arena_bytes(there)
+    if ARENA_BYTES_MIN <= asked_bytes <= there:
+        return asked_bytes
+    small = asked_bytes < ARENA_BYTES_MIN
+    raise OptionError.explain(
+        which=f"{where}(object_store_memory={asked_bytes})",
+        what="is no size of an object store",
+        why=f"values over 100 KiB go there, it needs {format_bytes(ARENA_BYTES_MIN)} or more"
+        if small
+        else f"it is shared memory, and this machine has {format_bytes(there)} in all; values that find no room there go to disk",
+        next_step="Give another size, or leave it out for a part of the machine's memory",
+        option="object_store_memory",
+    )

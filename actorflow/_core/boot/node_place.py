@@ -49,8 +49,9 @@ def addresses_of(host: str, port: int) -> list[tuple[str, int]]:
     """The IP addresses of a host, as the system resolves it. Raises ClusterStartError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        why, advice = f"the name does not resolve ({error.strerror})", "check it, or give an IP address"
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", "") or error
+        why, advice = f"the name does not resolve ({reason})", "check it, or give an IP address"
         raise ClusterStartError.explain(which=host, what="cannot be used", why=why, next_step=advice) from None
     return list(dict.fromkeys((str(place[0]), int(place[1])) for _, _, _, _, place in found))
 

@@ -156,7 +156,7 @@ def secrets_in(environ: Mapping[str, str]) -> Secrets | None:
 def load_token(kind: KeyKind, path: str | None, environ: Mapping[str, str]) -> Token:
     """Read a token from the file `path`, else from ACTORFLOW_TOKEN. Raises CredentialError."""
     if path is not None:
-        return parse_token(read_private(path, tokens.TEXT_BYTES_MAX)[0], kind, path)
+        return parse_token(read_private(path, tokens.TEXT_BYTES_MAX, listed=True)[0], kind, path)
     text = environ.get(TOKEN_VARIABLE)
     if text is None:
         advice = f"have the head make one, and give its file, or its text in {TOKEN_VARIABLE}"

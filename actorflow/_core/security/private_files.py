@@ -3,6 +3,8 @@
 PV-1: a private file is a file of its own (no symbolic link), ours, with no right for anybody else, in a directory of which the same is
       true. Otherwise nothing of it is used.
 PV-2: a private file is there with all its content, or not at all. It never has another mode, not for a moment.
+PV-3: of a token only the file is a secret: its directory may be one that others read, and not one where they could put another in its
+      place. A directory of the system's (root's), and one where everybody keeps own files (sticky, as /tmp), will do.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ def make_private_dir(path: str) -> None:
     _check_dir(path)
 
 
-def write_private(path: str, data: bytes, *, replace: bool = False) -> None:
-    """Write a file with mode 0600. Raises CredentialError; also when it exists, unless `replace`."""
-    _check_dir(os.path.dirname(os.path.abspath(path)))
+def write_private(path: str, data: bytes, *, replace: bool = False, listed: bool = False) -> None:
+    """Write a file with mode 0600. `listed`: see PV-3. Raises CredentialError; also when the file exists, unless `replace`."""
+    _check_dir(os.path.dirname(os.path.abspath(path)), listed=listed)
     new = f"{path}.{secrets.token_hex(6)}.new"
     try:
         try:
@@ -58,14 +60,14 @@ def write_private(path: str, data: bytes, *, replace: bool = False) -> None:
                 os.unlink(new)
     except FileExistsError as error:
         why = "it exists, and may be in use by a cluster"
-        raise _unusable(path, "will not be written", why, "choose another directory, or remove it") from error
+        raise _unusable(path, "will not be written", why, "choose another place, or remove it") from error
     except OSError as error:
         raise _cannot(path, "cannot be written", error) from error
 
 
-def read_private(path: str, bytes_max: int) -> tuple[bytes, Signature]:
-    """Return the content, and a signature that changes when the file does. Raises CredentialError (PV-1)."""
-    _check_dir(os.path.dirname(os.path.abspath(path)))
+def read_private(path: str, bytes_max: int, *, listed: bool = False) -> tuple[bytes, Signature]:
+    """Return the content, and a signature that changes when the file does. `listed`: see PV-3. Raises CredentialError (PV-1)."""
+    _check_dir(os.path.dirname(os.path.abspath(path)), listed=listed)
     try:
         fd = os.open(path, os.O_RDONLY | _FLAGS | _NON_BLOCK)
     except OSError as error:
@@ -97,7 +99,7 @@ def signature_of(found: os.stat_result) -> Signature:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _check_dir(path: str) -> None:
+def _check_dir(path: str, *, listed: bool = False) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -105,7 +107,10 @@ def _check_dir(path: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         why = "it is not a directory of its own (a file, or a symbolic link)"
         raise _unusable(path, "will not be used", why, "name the directory itself")
-    _check_rights(path, found, "0700")
+    if listed:
+        _check_writers(path, found)
+    else:
+        _check_rights(path, found, "0700")
 
 
 def _check_file(path: str, found: os.stat_result, bytes_max: int) -> None:
@@ -114,6 +119,19 @@ def _check_file(path: str, found: os.stat_result, bytes_max: int) -> None:
     _check_rights(path, found, "0600")
     if found.st_size > bytes_max:
         raise _too_large(path, found.st_size, bytes_max)
+
+
+def _check_writers(path: str, found: os.stat_result) -> None:
+    """PV-3."""
+    if not _HAS_OWNERS:
+        return
+    if found.st_uid not in (os.geteuid(), 0):
+        why = f"it belongs to user {found.st_uid}, and we are user {os.geteuid()}"
+    elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        why = f"others may put files there (mode {stat.S_IMODE(found.st_mode):04o})"
+    else:
+        return
+    raise _unusable(path, "will not be used for a token", why, "name a directory that only this user can write to")
 
 
 def _check_rights(path: str, found: os.stat_result, mode: str) -> None:

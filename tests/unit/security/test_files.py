@@ -113,6 +113,25 @@ def test_a_directory_with_rights_for_others_is_refused(home: Path, bits: int) ->
         make_private_dir(str(home))
 
 
+@pytest.mark.parametrize("bits", [0o755, 0o711, 0o1777])
+def test_pv_3_a_token_may_lie_where_others_read(home: Path, bits: int) -> None:
+    home.chmod(bits)
+    write_private(str(home / "f"), b"x", listed=True)
+    assert read_private(str(home / "f"), 100, listed=True)[0] == b"x"
+    assert stat.S_IMODE((home / "f").stat().st_mode) == 0o600
+    (home / "f").chmod(0o640)
+    with pytest.raises(CredentialError, match=r"f will not be used: others have rights on it \(mode 0640\)"):
+        read_private(str(home / "f"), 100, listed=True)
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o770, 0o702])
+def test_pv_3_a_token_may_not_lie_where_others_write(home: Path, bits: int) -> None:
+    home.chmod(bits)
+    for use in (lambda: write_private(str(home / "f"), b"x", listed=True), lambda: read_private(str(home / "f"), 100, listed=True)):
+        with pytest.raises(CredentialError, match=rf"for a token: others may put files there \(mode {bits:04o}\). Name a directory that only"):
+            use()
+
+
 def test_a_symbolic_link_is_refused(home: Path) -> None:
     write_private(str(home / "f"), b"x")
     (home / "link").symlink_to(home / "f")
