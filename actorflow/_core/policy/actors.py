@@ -63,7 +63,8 @@ class ActorTable:
         self._actors = Roster()
         self._dead = Graveyard(dead_actors_max, dead_bytes_max)
         self._early = EarlyWords()
-        self._waiting: OrderedDict[ActorId, float] = OrderedDict()
+        self._waiting: OrderedDict[ActorId, tuple[float, str]] = OrderedDict()
+        """Until when, and why it had no place when it asked last."""
         """Actors no node could hold when it was tried, and until when they wait; in order of that time."""
         self._left_behind: OrderedDict[ProcessId, list[tuple[ActorId, int]]] = OrderedDict()
         """The incarnations that were on nodes when these were lost, in case a node comes back."""
@@ -214,8 +215,10 @@ class ActorTable:
         actor = self._actors[actor_id]
         if infeasible and incarnation == 1:
             return self._die(actor, Event.UNSCHEDULABLE, ActorDied("unschedulable", reason), now)
-        if actor_id not in self._waiting:
-            self._waiting[actor_id] = now + self._place_timeout_s
+        if actor_id in self._waiting:
+            self._waiting[actor_id] = (self._waiting[actor_id][0], reason)
+        else:
+            self._waiting[actor_id] = (now + self._place_timeout_s, reason)
             actor.tell(now, "waits for a node", reason)
         return []
 
@@ -369,18 +372,18 @@ class ActorTable:
         """Time passes: those who waited too long are told. To be called when `next_deadline` has come."""
         decisions: list[Decision] = []
         while self._waiting:
-            actor_id, deadline = next(iter(self._waiting.items()))
+            actor_id, (deadline, reason) = next(iter(self._waiting.items()))
             if deadline > now:
                 break
             actor = self._actors[actor_id]
-            words = f"no node that could hold it came within {self._place_timeout_s:g} s"
+            words = f"no node that could hold it came within {self._place_timeout_s:g} s: {reason}"
             decisions += self._die(actor, Event.UNSCHEDULABLE, ActorDied("unschedulable", words), now)
         return decisions + self._tell_forgotten(self._early.expire(now), now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""
         early = self._early.next_deadline()
-        deadlines = [*islice(self._waiting.values(), 1), *([early] if early is not None else [])]
+        deadlines = [*(deadline for deadline, _ in islice(self._waiting.values(), 1)), *([early] if early is not None else [])]
         return min(deadlines, default=None)
 
     # -- watchers

@@ -11,6 +11,8 @@ PF-2: who does not begin with our preface gets no answer, and is refused at the 
 
 from __future__ import annotations
 
+import string
+
 from actorflow._core.security.errors import Code, HandshakeRefused, refused
 from actorflow._core.security.wire import HANDSHAKE_VERSION, MAGIC, PREFACE_BYTES, VERDICT_BYTES, VERDICT_MAGIC, Preface, Verdict
 
@@ -21,6 +23,8 @@ CLOCK_SKEW_S_MAX = 600.0
 
 _HTTP = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI * HTTP/2", b"HTTP/")
 _SHOWN_BYTES_MAX = 16
+_TEXT_BYTES_MIN = 4
+_TEXT = frozenset(string.printable.encode())
 
 
 def describe_foreign(data: bytes) -> str:
@@ -33,7 +37,11 @@ def describe_foreign(data: bytes) -> str:
         return "it speaks SSH"
     if not data:
         return "it said nothing"
-    return f"it begins with {data[:_SHOWN_BYTES_MAX].hex(' ')}"
+    shown = data[:_SHOWN_BYTES_MAX]
+    if shown.lstrip().startswith(b"<"):  # What a server of HTTP answers to what it takes for version 0.9.
+        return f"it begins with {shown.decode('ascii', 'replace')!r}, as a page of a web server does"
+    is_text = len(shown) >= _TEXT_BYTES_MIN and all(byte in _TEXT for byte in shown)
+    return f"it begins with {shown.decode('ascii')!r}" if is_text else f"it begins with {shown.hex(' ')}"
 
 
 class PrefaceReader:

@@ -183,9 +183,11 @@ def test_an_actor_waits_for_the_first_node_but_not_for_ever() -> None:
     assert table.node_joined(NODE) == [FindNode(A, 1, 0.0)]
     assert table.next_deadline() == 1.0 + PLACE_TIMEOUT_S
     assert table.tick(1.0 + PLACE_TIMEOUT_S - 0.1) == []
+    assert table.not_placed(A, 1, "it asks for 9 CPU", infeasible=False, now=2.0) == []
     (state,) = told(table.tick(1.0 + PLACE_TIMEOUT_S))
     assert state.died is not None
     assert state.died.kind == "unschedulable"
+    assert state.died.reason == "no node that could hold it came within 30 s: it asks for 9 CPU", "as it was the last time"
 
 
 def test_a_restart_waits_for_a_node_that_may_come_back() -> None:

@@ -62,6 +62,8 @@ FOREIGN = {
     "TLS to plain": (bytes.fromhex("16030100c8010000c4"), "it speaks TLS at once"),
     "SSH": (b"SSH-2.0-OpenSSH_9.2\r\n", "it speaks SSH"),
     "random bytes": (bytes(range(200, 256)), "it begins with c8 c9 ca cb"),
+    "a page": (b"<!DOCTYPE HTML>\n<html>", "it begins with '<!DOCTYPE HTML>\\n', as a page of a web server does"),
+    "a greeting": (b"220 mail.example.org ESMTP", "it begins with '220 mail.example'"),
     "zeros": (bytes(64), "it begins with 00 00"),
     "one byte": (b"\n", "it begins with 0a"),
     "the text part of our magic": (MAGIC[1:] + bytes(64), "it begins with 41 46 4c 4f 57 0d 0a 00"),
