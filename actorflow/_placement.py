@@ -89,7 +89,7 @@ class PlacementGroup:
         return self
 
     async def wait(self, timeout: float = 30.0) -> bool:
-        """As `ready`; False when it was not ready after `timeout` seconds."""
+        """As `ready`, with its errors too; False when it was not ready after `timeout` seconds, and may be later."""
         try:
             await self.ready(timeout=timeout)
         except GetTimeoutError:

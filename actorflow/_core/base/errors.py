@@ -78,12 +78,16 @@ def explain(
     if why:
         text = f"{text}: {why.strip().rstrip('.')}"
     if next_step:
-        text = f"{text}. {_sentence(next_step.strip().rstrip('.'))}"
-    lines = [f"{text}."]
+        text = f"{_ended(text)} {_sentence(next_step.strip().rstrip('.'))}"
+    lines = [_ended(text)]
     for title, block in (("What happened before:", list(story)), ("Its last output:", list(log_tail))):
         if block:
             lines += [title, *(f"  {line.rstrip()}" for line in block)]
     return "\n".join(lines)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
 
 
 def _sentence(text: str) -> str:

@@ -185,6 +185,8 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return the known resource that `name` was probably meant to be, or an empty string."""
     import difflib  # Slow to import, and seldom needed.
 
+    if name in (CPU, GPU, TPU, MEMORY):
+        return ""  # It was meant, and is not there.
     by_folded = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_folded, n=1)
     return by_folded[near[0]] if near else ""

@@ -117,7 +117,7 @@ def run(config: ClusterNodeConfig) -> int:
             if config.ready_fd < 0 or not isinstance(error, (ActorflowError, OSError)):
                 raise
             # Whoever waits for this node shows the last line of its log.
-            print(f"{CANNOT_START}{error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{CANNOT_START}{error}\n")
             return 1
         if not code:
             session.remove()

@@ -2,10 +2,12 @@
 
 WN-1  A node is known by any name of its address: `localhost:6379` is the one that listens on 127.0.0.1:6379.
 WN-2  What cannot be an address, and what does not resolve, is said as that; where nothing was found, so is where we looked.
+WN-3  "auto" is the newest node that does not stand still.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,14 +35,17 @@ class WhichNode(NamedTuple):
 def which_node(address: str, environ: Mapping[str, str] | None = None) -> WhichNode:
     """The node that this address means: "auto", HOST:PORT, or a session directory. Raises ClusterConnectionError."""
     environ = os.environ if environ is None else environ
-    nodes = find_all()
+    everyone = find_all(joining=True)
+    nodes = [node for node in everyone if node.address]
     if address == AUTO:
         if not nodes:
+            waiting = "".join(f"; a node (pid {node.pid}) waits here for its head at {node.head}" for node in everyone[:1])
             raise ClusterConnectionError(
-                f'address="auto": no actorflow cluster of this user runs on this host{_looked(environ)}; start one with af.init() in another '
-                "process, or with `actorflow start --head`"
+                f'address="auto": no actorflow cluster of this user runs on this host{_looked(environ)}{waiting}; start one with af.init() '
+                "in another process, or with `actorflow start --head`"
             )
-        return WhichNode(nodes[0].address, nodes[0])
+        best = next((node for node in nodes if not _stands_still(node.pid)), nodes[0])
+        return WhichNode(best.address, best)
     if ":" not in address and not os.path.isdir(address):
         raise ClusterConnectionError(f'address={address!r}: expected "auto", HOST:PORT, or the directory of a session that exists')
     if ":" not in address or address.startswith("/"):
@@ -85,6 +90,13 @@ def _names(address: str) -> list[str]:
 
     host, port = host_and_port(address)
     return [address] + [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, _ in addresses_of(host, port)]
+
+
+def _stands_still(pid: int) -> bool:
+    """True of a process that was stopped (SIGSTOP, a debugger): it would answer nobody."""
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False
 
 
 def _looked(environ: Mapping[str, str]) -> str:

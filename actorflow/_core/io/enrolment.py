@@ -23,6 +23,8 @@ RETRY_MAX_S = 5.0
 ENROL_TIMEOUT_S = 10.0
 JOIN_AGAIN_TIMEOUT_S = 3600.0
 """Of a node that was cut off and begins again: nobody waits for it, and the head may stay away for a while."""
+NEWS_S = 60.0
+"""So often at most the log says that somebody waits for the desk in vain."""
 REQUESTS_MAX = 1024
 """Unanswered requests; one more is refused."""
 
@@ -44,6 +46,7 @@ class Enrolment:
         self._retry_s = RETRY_FIRST_S
         self._number = 0
         self._waiting: dict[int, tuple[Enrol, asyncio.Future[Enrolled]]] = {}
+        self._news_at = float("-inf")
         self.trouble = "it does not answer"
         """Why the desk could not be reached the last time."""
 
@@ -123,6 +126,10 @@ class Enrolment:
         if self._peers is not None and self._retry is None:
             self._retry = self._ports.loop.call_later(self._retry_s, self._again)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+            now = self._ports.monotonic()
+            if self._waiting and now >= self._news_at + NEWS_S:
+                self._news_at = now
+                log.warning("%s is waited for, and called again and again (up to %g s): %s", self._address, self.timeout_s, reason)
 
     def _again(self) -> None:
         self._retry = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from actorflow._core.base.resources import format_resources, nearest_name
+from actorflow._core.base.resources import format_amount, format_resources, nearest_name
 from actorflow._core.policy.bundle_packing import (
     BundleSpec,
     Place,
@@ -45,7 +45,7 @@ def why_not_placed(strategy: Strategy, wanted: Wanted, places: Sequence[Place], 
     have = {name: sum(max(0, place.room.get(name, 0)) for place in places) for name in asked}
     short = {name: units for name, units in asked.items() if units > have[name]}
     if short:
-        nearest = format_resources({name: have[name] for name in short})
+        nearest = _room(short, have)
         nodes = "the only node has" if len(places) == 1 else f"the {len(places)} nodes together have"
         return f"all {len(wanted)} bundles ask for {format_resources(short)}, and {nodes} {nearest} {_kind(ever)}"
     return f"each of its {len(wanted)} bundles has a place, but no way was found to place all at one time. Make them smaller"
@@ -57,8 +57,7 @@ def _alone(what: str, bundle: BundleSpec, places: Sequence[Place], ever: bool) -
     if not suitable:
         return _labels(what, bundle.labels, places)
     nearest = min(suitable, key=lambda place: _missing(place.room, bundle.resources))
-    has = format_resources({name: max(0, nearest.room.get(name, 0)) for name in bundle.resources})
-    asked = format_resources(bundle.resources)
+    asked, has = format_resources(bundle.resources), _room(bundle.resources, nearest.room)
     labels = f" with the labels {dict(bundle.labels)}" if bundle.labels else ""
     text = f"{what} asks for {asked}, and the nearest node{labels}, {nearest.node_id}, has {has} {_kind(ever)}"
     known = dict.fromkeys(name for place in places for name in place.room)
@@ -66,6 +65,11 @@ def _alone(what: str, bundle: BundleSpec, places: Sequence[Place], ever: bool) -
         if ever and name not in known and (near := nearest_name(name, known)):
             return f"{text}. Did you mean {near!r} instead of {name!r}?"
     return text
+
+
+def _room(asked: Amounts, room: Amounts) -> str:
+    """How much of each that is asked for there is, also where that is none."""
+    return ", ".join(format_amount(name, room[name]) if room.get(name, 0) > 0 else f"no {name}" for name in asked)
 
 
 def _labels(what: str, labels: Mapping[str, str], places: Sequence[Place]) -> str:

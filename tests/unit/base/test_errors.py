@@ -205,6 +205,8 @@ def test_a_message_needs_only_the_what() -> None:
 def test_a_next_step_that_begins_with_code_keeps_its_letters() -> None:
     assert explain(what="x", next_step="af.put(v) waits") == "x. af.put(v) waits."
     assert explain(what="x", next_step="wait, then go on.") == "x. Wait, then go on."
+    assert explain(what="x", why="did you mean y?", next_step="try") == "x: did you mean y? Try."
+    assert explain(what="x", why="did you mean y?") == "x: did you mean y?"
 
 
 WORDS = st.text("abc ._(")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,8 +64,34 @@ def test_wn_2_a_name_that_does_not_resolve_is_said_as_that(node: SessionDir, mon
 
 def test_wn_2_where_nothing_was_found_it_says_where_it_looked(node: SessionDir, tmp_path: Path) -> None:
     looked = rf"127\.0\.0\.1:7001; looked in {tmp_path}, as ACTORFLOW_TMPDIR says\)"
-    with pytest.raises(af.ClusterConnectionError, match=rf"no node of this user listens at 127\.0\.0\.1:1 on this host \(there are: {looked}"):
+    with pytest.raises(af.ClusterConnectionError, match=rf"listens at 127\.0\.0\.1:1 on this host \(there are: {looked}"):
         which_node("127.0.0.1:1")
     node.remove()
     with pytest.raises(af.ClusterConnectionError, match=r"no actorflow cluster of this user runs on this host; looked in /.* says; start"):
         which_node("auto")
+
+
+def test_wn_2_a_node_that_waits_for_its_head_is_named(node: SessionDir) -> None:
+    node.publish("", tcp="127.0.0.1:7001", head="10.0.0.1:6380")
+    with pytest.raises(af.ClusterConnectionError, match=rf"\(pid {os.getpid()}\) waits here for its head at 10\.0\.0\.1:6380; start"):
+        which_node("auto")
+
+
+def test_wn_3_the_newest_node_that_does_not_stand_still_is_taken(node: SessionDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = create_session_dir("bb")
+    try:
+        newer.hold_lock()
+        newer.publish(newer.node_address, tcp="127.0.0.1:7002", head="10.0.0.1:6380")
+        assert which_node("auto").address == newer.node_address
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+            said = json.loads(Path(newer.path, "session.json").read_text())
+            Path(newer.path, "session.json").write_text(json.dumps({**said, "pid": other.pid}))
+            assert which_node("auto").address == newer.node_address
+            other.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, other.pid, os.WSTOPPED)
+            assert which_node("auto").address == node.node_address
+            node.remove()
+            assert which_node("auto").address == newer.node_address, "there is no other"
+            other.kill()
+    finally:
+        newer.remove()

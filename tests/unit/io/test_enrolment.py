@@ -144,6 +144,18 @@ async def test_en_2_a_closed_one_calls_no_more_and_can_begin_again() -> None:
         assert len(world.desk.callers) == 2, "the end of the one that was closed is no reason for a third"
 
 
+async def test_en_2_the_log_says_that_somebody_waits_but_not_at_every_try(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_MAX_S", 0.001)
+    async with World() as world:
+        world.client._retry_s = 0.001
+        world.client.timeout_s = 0.3
+        world.client.connect()
+        with pytest.raises(ClusterConnectionError):
+            await world.client.enrol("", b"r")
+    assert caplog.text.count("is waited for, and called again and again (up to 0.3 s): ") == 1
+
+
 async def test_a_desk_that_says_something_else_is_left(caplog: pytest.LogCaptureFixture) -> None:
     async with World() as world:
         await world.desk.open()

@@ -164,7 +164,7 @@ UNITS = 10_000
     ("strategy", "bundles", "text"),
     [
         ("PACK", [{"GPU": 3 * UNITS}], "bundle 0 asks for 3 GPU, and the nearest node, b, has 2 GPU in all"),
-        ("PACK", [{"CPU": UNITS}, {"gpu": UNITS}], "the nearest node, a, has nothing in all. Did you mean 'GPU' instead of 'gpu'?"),
+        ("PACK", [{"CPU": UNITS}, {"gpu": UNITS}], "the nearest node, a, has no gpu in all. Did you mean 'GPU' instead of 'gpu'?"),
         ("STRICT_PACK", [{"CPU": 3 * UNITS}, {"GPU": UNITS}], "all 2 bundles on one node asks for 3 CPU, 1 GPU, and the nearest node"),
         ("STRICT_SPREAD", [{"CPU": UNITS}] * 3, "each bundle needs a node of its own, and 2 of 3 can ever have one"),
         ("SPREAD", [{"CPU": 2 * UNITS}] * 4, "all 4 bundles ask for 8 CPU, and the 2 nodes together have 6 CPU in all"),

@@ -537,7 +537,7 @@ def test_what_no_nodes_could_ever_hold_says_so_once_and_waits_for_others() -> No
     create(table, CPU, {"GPU": UNIT})
     waiting = told(tried(table))
     assert waiting.infeasible
-    assert waiting.reason == "bundle 1 asks for 1 GPU, and the nearest node, n0, has nothing in all"
+    assert waiting.reason == "bundle 1 asks for 1 GPU, and the nearest node, n0, has no GPU in all"
     assert table.watch(G, "w", 0.0) == [Waiting(("w",), G, waiting.reason, True)]
     table.node_used("n0", {"CPU": UNIT})
     table.node_used("n0", {})

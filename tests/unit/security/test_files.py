@@ -128,7 +128,7 @@ def test_pv_3_a_token_may_lie_where_others_read(home: Path, bits: int) -> None:
 def test_pv_3_a_token_may_not_lie_where_others_write(home: Path, bits: int) -> None:
     home.chmod(bits)
     for use in (lambda: write_private(str(home / "f"), b"x", listed=True), lambda: read_private(str(home / "f"), 100, listed=True)):
-        with pytest.raises(CredentialError, match=rf"for a token: others may put files there \(mode {bits:04o}\). Name a directory that only"):
+        with pytest.raises(CredentialError, match=rf"for a token: others may put files there \(mode {bits:04o}\). Name"):
             use()
 
 
