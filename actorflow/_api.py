@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, overload
 
 from actorflow import _option_checks as check
 from actorflow import _runtime
-from actorflow._core.base.errors import GetTimeoutError, TaskCancelledError
+from actorflow._core.base.errors import GetTimeoutError, OptionError, TaskCancelledError
 from actorflow._core.io.notebook import in_notebook
 from actorflow._core.worker.context import deadline as _deadline
 from actorflow._core.worker.context import running_call
@@ -49,15 +49,46 @@ def _check_refs(refs: Iterable[Any], function: str) -> list[ObjectRef[Any]]:
 _NO_REFERENCE = "`f.remote(...)` and `await af.put(value)` give references; a direct call `await f(...)` gives the value itself"
 
 
-async def put(value: T) -> ObjectRef[T]:
+async def put(value: T, *, durable: bool = False, ttl: float | None = None) -> ObjectRef[T]:
     """Make an object of `value` and return a reference to it; this process owns it.
 
     Up to 100 KiB it stays in this process, larger ones go into the node's shared memory. The value is copied: later changes to it do
-    not matter. Raises SerializationError, which names what cannot be pickled, and ObjectStoreFullError.
+    not matter.
+
+    `durable=True`: the cluster owns it, and it outlives this process. It returns when two nodes have it, or as many as there are, and the
+    head has written it down; a value up to 100 KiB is with the head itself. References inside `value` become durable too. It goes with
+    `af.free(ref)`, after `ttl` seconds, or when no program and no detached actor of its namespace is left.
+
+    Raises SerializationError, which names what cannot be pickled, and ObjectStoreFullError; with `durable` ObjectLostError, and the error
+    of a failed call whose reference is inside.
     """
     if isinstance(value, ObjectRef):
         raise TypeError("af.put of a reference: pass the reference itself, or put a list that contains it")
-    return await _core().put(value)
+    check.flag("af.put: durable", durable)
+    lasts_s = check.seconds("af.put: ttl", ttl)
+    if not durable:
+        if lasts_s is not None:
+            raise OptionError(f"af.put: ttl={ttl!r} is for objects that the cluster owns: say durable=True too")
+        return await _core().put(value)
+    if lasts_s == 0:
+        raise OptionError("af.put: ttl=0: it would be gone at once; give seconds, or leave it out")
+    return await _core().durables.put(value, lasts_s or 0.0)
+
+
+async def free(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]]) -> int:
+    """Free objects that the cluster owns (`af.put(value, durable=True)`), for everybody. Returns how many of them there still were.
+
+    Whoever reads one from now on gets ObjectFreedError. All others are freed when their last reference is gone, without a word.
+    """
+    from actorflow._core.worker.durable import is_durable
+
+    entries = [ref._entry for ref in ([refs] if isinstance(refs, ObjectRef) else _check_refs(refs, "free"))]
+    for position, entry in enumerate(entries):
+        if not is_durable(entry):
+            raise OptionError(
+                f"af.free: reference {position} is of an object that a process owns: that goes when its last reference is dropped (`del ref`)"
+            )
+    return await _core().durables.free([entry.index for entry in entries])
 
 
 @overload

@@ -7,6 +7,9 @@ import random
 ProcessId = str
 """12 hex digits: one life of one process (driver, worker, node or head). Never reused: it is its own incarnation."""
 
+CLUSTER: ProcessId = "cluster"
+"""Stands where the owner of an object stands, for those that the cluster owns: no process has such an id."""
+
 ActorId = str
 """12 hex digits: one actor, over all of its restarts."""
 

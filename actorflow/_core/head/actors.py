@@ -74,6 +74,8 @@ class Actors:
         self.in_group: Callable[[ActorSpec, int], Picked | NotPicked | Gone | None] | None = None
         """Where an actor in a placement group goes; None: it waits (head/groups.py). Set by the head."""
         self.on_dead: Callable[[ActorId], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
+        """Told that some actor is dead."""
         """Told of each actor that is gone for good; set when there are placement groups."""
         self.supervisions: Supervisions | None = None
         """The room of those that are supervised; None until there are some. Set by the head."""
@@ -350,6 +352,8 @@ class Actors:
             timer.cancel()
         if self.on_dead is not None:
             self.on_dead(decision.actor_id)
+        if self.on_gone is not None:
+            self.on_gone()
         return self.supervisions.dead(decision) if self.supervisions is not None else []
 
     def _set_alarm(self) -> None:

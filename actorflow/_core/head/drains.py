@@ -25,6 +25,7 @@ from actorflow._core.io.ports import Ports
 from actorflow._core.protocol.messages import Drain, Draining, DrainNode, DrainReply
 
 if TYPE_CHECKING:
+    from actorflow._core.head.durable import DurableRoom
     from actorflow._core.head.groups import Groups
 
 log = logging.getLogger("actorflow")
@@ -34,10 +35,17 @@ MOVE_AGAIN_S = 0.5
 
 
 class Drains:
-    """See the module. `groups`: the room of the placement groups, if it is open."""
+    """See the module. `groups`, `durables`: those rooms, if they are open."""
 
     def __init__(
-        self, ports: Ports, directory: Directory, nodes: Nodes, view: View, actors: Actors, groups: Callable[[], Groups | None]
+        self,
+        ports: Ports,
+        directory: Directory,
+        nodes: Nodes,
+        view: View,
+        actors: Actors,
+        groups: Callable[[], Groups | None],
+        durables: Callable[[], DurableRoom | None],
     ) -> None:
         self._ports = ports
         self._directory = directory
@@ -45,6 +53,7 @@ class Drains:
         self._view = view
         self._actors = actors
         self._groups = groups
+        self._durables = durables
         self._asked: dict[ProcessId, list[tuple[ProcessId, int]]] = {}
         """By node, who waits for its word: process and token."""
         self._reasons: dict[ProcessId, str] = {}
@@ -91,12 +100,20 @@ class Drains:
         groups = self._groups()
         if groups is not None:
             groups.node_drains(node_id)
+        durables = self._durables()
+        if durables is not None:
+            durables.node_leaves(node_id)
         self._move()
 
     def groups_opened(self, groups: Groups) -> None:
         """The room of the placement groups is open: it has not heard yet."""
         for node_id in self._reasons:
             groups.node_drains(node_id)
+
+    def durables_opened(self, durables: DurableRoom) -> None:
+        """As `groups_opened`, of the objects that the cluster owns."""
+        for node_id in self._reasons:
+            durables.node_leaves(node_id)
 
     def lost(self, node_id: ProcessId) -> bool:
         """A node is gone. True when it was to go (DR-3)."""

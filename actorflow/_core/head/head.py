@@ -21,6 +21,7 @@ from actorflow._core.head.state import StateDesk
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer, Peers
 from actorflow._core.io.ports import Ports
+from actorflow._core.policy.jobs import JobState
 from actorflow._core.protocol.messages import (
     ActorFailed,
     ActorLost,
@@ -32,13 +33,18 @@ from actorflow._core.protocol.messages import (
     CreateActor,
     Draining,
     DrainNode,
+    FetchDurable,
     FindActor,
+    FreeDurable,
     GroupWord,
     Hosted,
+    KeptHere,
     KillActor,
+    Locate,
     Message,
     NodeInfo,
     NodeLoad,
+    PutDurable,
     SaveCheckpoint,
     StateQuery,
     StateReply,
@@ -50,6 +56,7 @@ from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.head.drains import Drains
+    from actorflow._core.head.durable import DurableRoom
     from actorflow._core.head.groups import Groups
     from actorflow._core.head.ledger import Ledger
     from actorflow._core.head.returning import Returning
@@ -98,6 +105,7 @@ class Head:
         self.pass_ring: Keyring | None = None
         """The root of the keys of jobs, for passes between them; None in a cluster that has no keys."""
         self._opened: Groups | None = None
+        self._durable: DurableRoom | None = None
         actors = self._actors
         actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
@@ -122,6 +130,11 @@ class Head:
             Supervise: (PROCESS, lambda peer, message: self._supervisions().begin(peer, message)),
             Unsupervise: (PROCESS, lambda peer, message: self._supervisions().end(peer, message)),
             GroupWord: (ANYONE, lambda peer, message: self._groups().word(peer, message)),
+            PutDurable: (PROCESS, lambda peer, message: self._durables().put(peer, message)),
+            FetchDurable: (PROCESS, lambda peer, message: self._durables().fetch(peer, message)),
+            FreeDurable: (PROCESS, lambda peer, message: self._durables().free(peer, message)),
+            KeptHere: (NODE, lambda peer, message: self._durables().kept_here(peer, message)),
+            Locate: (NODE, lambda peer, message: self._durables().locate(peer, message)),
         }
 
     def _groups(self) -> Groups:
@@ -155,8 +168,28 @@ class Head:
             from actorflow._core.head.drains import Drains
 
             rooms = self._directory, self._nodes, self._view, self._actors
-            self._drains = Drains(self._ports, *rooms, lambda: self._opened)
+            self._drains = Drains(self._ports, *rooms, lambda: self._opened, lambda: self._durable)
         return self._drains
+
+    def _durables(self) -> DurableRoom:
+        """The room of objects that the cluster owns, opened when there is one."""
+        if self._durable is None:
+            from actorflow._core.head.durable import DurableRoom
+
+            self._durable = DurableRoom(self._ports, self._directory, self._nodes, self._jobs, self._in_use)
+            self._actors.on_gone = self._durable.somebody_went
+            if self._ledger is not None:
+                self._ledger.durables = self._durable
+                self._durable.touch = self._ledger.touch
+            if self._drains is not None:
+                self._drains.durables_opened(self._durable)
+        return self._durable
+
+    def _in_use(self, namespace: str) -> bool:
+        """Somebody of this namespace lives: a job, or a detached actor."""
+        if any(job.namespace == namespace and job.state is JobState.RUNNING for job in self._jobs.table.jobs()):
+            return True
+        return any(actor.spec.namespace == namespace for actor in self._actors.table.living())
 
     async def start(self) -> None:
         """Listen at `config.address`. Raises OSError when it is taken."""
@@ -178,6 +211,8 @@ class Head:
         self._state.stop()
         if self._opened is not None:
             self._opened.stop()
+        if self._durable is not None:
+            self._durable.stop()
         self._peers.close()
 
     # -- PeerHandler
@@ -238,6 +273,8 @@ class Head:
             self._actors.job_ended(end)
             if self._opened is not None:
                 self._opened.job_ended(end)
+            if self._durable is not None:
+                self._durable.somebody_went()
         self._actors.process_lost(process_id, reason)
         if self._actors.supervisions is not None:
             self._actors.supervisions.owner_lost(process_id, reason)
@@ -268,6 +305,8 @@ class Head:
         self._view.restore(nodes)
         if ledger.has_groups():
             ledger.restore_groups(self._groups())
+        if ledger.has_durables():
+            ledger.restore_durables(self._durables().table)
         table = self._actors.table.living()
         drivers = {driver: job.job_id for job in self._jobs.table.jobs() for driver in job.drivers}
         owners = {actor.spec.owner: None for actor in table if not actor.spec.detached}
@@ -287,6 +326,8 @@ class Head:
     def _settled(self) -> None:
         if self._opened is not None:
             self._opened.go_on()
+        if self._durable is not None:
+            self._durable.go_on()
         self._actors.go_on()
 
     def _not_back(self, node_id: ProcessId, reason: str) -> None:
@@ -322,6 +363,8 @@ class Head:
         node = self._nodes.membership.find(message.node_id)
         if self._opened is not None and node is not None:
             self._opened.node_joined(node)
+        if self._durable is not None:
+            self._durable.node_joined(message.node_id)
         self._actors.node_joined(message.node_id)
 
     def _ask_pass(self, peer: Peer, message: AskPass) -> None:
@@ -367,6 +410,8 @@ class Head:
         self._state.node_lost(node_id)
         if self._opened is not None:
             self._opened.node_lost(node_id, reason)
+        if self._durable is not None:
+            self._durable.node_lost(node_id, reason)
         self._actors.node_lost(node_id, reason, left=left)
 
     def _report(self, what: str, error: Exception) -> None:

@@ -21,10 +21,12 @@ from actorflow._core.protocol.journal_format import Change
 
 if TYPE_CHECKING:
     from actorflow._core.head.actors import Actors
+    from actorflow._core.head.durable import DurableRoom
     from actorflow._core.head.groups import Groups
     from actorflow._core.head.jobs import Jobs
     from actorflow._core.head.nodes import Nodes
     from actorflow._core.io.state_log import StateLog
+    from actorflow._core.policy.durable_objects import DurableObjects
 
 DEAD_KEPT_MAX = 10_000
 ENDED_KEPT_MAX = 1_000
@@ -48,6 +50,8 @@ class Ledger:
         self._bounded = {"dead": _Bounded(DEAD_KEPT_MAX), "ended": _Bounded(ENDED_KEPT_MAX), "removed": _Bounded(REMOVED_KEPT_MAX)}
         self.groups: Groups | None = None
         """The room of the placement groups, when it is open."""
+        self.durables: DurableRoom | None = None
+        """... and that of the objects that the cluster owns."""
         self._peers: dict[Peer, int] = {}
         """Peers with messages that are held, and how many of them have a number that they wait for."""
         self._turn_is_due = False
@@ -184,6 +188,10 @@ class Ledger:
         over = room.over.get(supervision_id) if room is not None else None
         yield Change("over", supervision_id, records.encode(over) if over is not None else None)
 
+    def _durable(self, index: str) -> Iterator[Change]:
+        found = self.durables.table.find(int(index)) if self.durables is not None else None
+        yield Change("durable", index, records.encode(records.durable_record(found, self.offset())) if found is not None else None)
+
     def _bound(self, kind: str, key: str) -> Iterator[Change]:
         for oldest in self._bounded[kind].enter(key):
             yield Change(kind, oldest, None)
@@ -202,6 +210,16 @@ class Ledger:
                 groups.restore(records.group_from(key, records.decode_group(value), now, offset))
             elif kind == "removed":
                 groups.table.restore_removed(key, records.removed_from(key, records.decode_removed(value), offset))
+
+    def has_durables(self) -> bool:
+        """There are objects that the cluster owns in the log."""
+        return any(kind == "durable" for kind, _ in self._log.state)
+
+    def restore_durables(self, table: DurableObjects) -> None:
+        """Give their room what is in the log."""
+        for (kind, key), value in self._log.state.items():
+            if kind == "durable":
+                table.restore(records.durable_from(int(key), records.decode_durable(value), self.offset()))
 
     def restore(self) -> bool:
         """Give the rooms what is in the log. False when there is nothing: this is the first life of the head."""

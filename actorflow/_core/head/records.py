@@ -8,6 +8,7 @@
     job         job_id          a job that runs; `ended`: one that is over
     node        node_id         a node that lives
     group       group_id        a placement group, and where its bundles are; `removed`: why one is no more
+    durable     index           an object that the cluster owns, and which nodes keep it
     supervision id              actors that are supervised together; `over`: how that ended
 
 A field that is added at the end of a record needs a default, and no new schema; anything else does (protocol/journal_format.py).
@@ -20,12 +21,13 @@ import msgspec
 from actorflow._core.policy.actor_record import Actor, State
 from actorflow._core.policy.bundle_packing import BundleSpec
 from actorflow._core.policy.bundle_packing import Strategy as GroupStrategy
+from actorflow._core.policy.durable_objects import Durable
 from actorflow._core.policy.graveyard import DeadActor
 from actorflow._core.policy.jobs import Job, JobState
 from actorflow._core.policy.membership import Node
 from actorflow._core.policy.placement_record import Group, GroupSpec, Placed, RemovedGroup
 from actorflow._core.policy.supervision import Strategy, Supervision
-from actorflow._core.protocol.messages import ActorDied, ActorSpec, SupervisionOver
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, Inline, Stored, SupervisionOver
 
 
 class ClassRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -83,6 +85,18 @@ class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
     joined_at: float
 
 
+class DurableRecord(msgspec.Struct, array_like=True, frozen=True):
+    """See policy/durable_objects.py."""
+
+    namespace: str
+    job_id: str
+    outcome: Inline | Stored
+    created_at: float
+    ends_at: float | None
+    homes: dict[str, int]
+    adopted: bool
+
+
 class SupervisionRecord(msgspec.Struct, array_like=True, frozen=True):
     """See policy/supervision.py. Of those that stood above it, `above` is the one at the time."""
 
@@ -133,8 +147,24 @@ decode_job = msgspec.msgpack.Decoder(JobRecord).decode
 decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 decode_group = msgspec.msgpack.Decoder(GroupRecord).decode
 decode_removed = msgspec.msgpack.Decoder(RemovedRecord).decode
+decode_durable = msgspec.msgpack.Decoder(DurableRecord).decode
 decode_over = msgspec.msgpack.Decoder(SupervisionOver).decode
 decode_supervision = msgspec.msgpack.Decoder(SupervisionRecord).decode
+
+
+def durable_record(found: Durable, offset: float) -> DurableRecord:
+    """An object that the cluster owns."""
+    ends_at = found.ends_at + offset if found.ends_at is not None else None
+    return DurableRecord(
+        found.namespace, found.job_id, found.outcome, found.created_at + offset, ends_at, dict(found.homes), found.adopted
+    )  # fmt: skip
+
+
+def durable_from(index: int, record: DurableRecord, offset: float) -> Durable:
+    """The object."""
+    ends_at = record.ends_at - offset if record.ends_at is not None else None
+    created_at = record.created_at - offset
+    return Durable(index, record.namespace, record.job_id, record.outcome, created_at, ends_at, dict(record.homes), record.adopted)
 
 
 def bare(spec: ActorSpec) -> bytes:

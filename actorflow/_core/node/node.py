@@ -35,13 +35,16 @@ from actorflow._core.protocol.messages import (
     ActorFailed,
     ActorLost,
     ActorReady,
+    AdoptObject,
     Allocate,
     AnyMessage,
     BeatHeard,
     Blocked,
     CancelLease,
     Carved,
+    CopyObject,
     Drain,
+    DropObjects,
     FreeExtent,
     FreeObject,
     GroupWord,
@@ -75,6 +78,7 @@ from actorflow._core.protocol.session import Identity
 
 if TYPE_CHECKING:
     from actorflow._core.node.draining import LeavesInOrder
+    from actorflow._core.node.durable import KeptObjects
     from actorflow._core.node.memory import MemoryGauge, MemoryWatch
     from actorflow._core.node.parts import Parts
     from actorflow._core.node.tenancy import Tenancy
@@ -144,6 +148,7 @@ class Node:
         self._elsewhere = Elsewhere(context, ports.rng)
         self._tenancy: Tenancy | None = None
         self._leaves: LeavesInOrder | None = None
+        self._kept: KeptObjects | None = None
         self._leases = Leases(context, self._workers, self._elsewhere)
         self._actors = Actors(context, self._workers, self._elsewhere)
         self._context = context
@@ -190,6 +195,9 @@ class Node:
             NodesChanged: (HEAD, self._nodes_changed),
             BeatHeard: (HEAD, self._beat_heard),
             Drain: (HEAD, lambda peer, message: self._draining().drain(peer, message)),
+            AdoptObject: (HEAD, lambda peer, message: self._keeping().adopt(peer, message)),
+            CopyObject: (HEAD, lambda peer, message: self._keeping().copy(peer, message)),
+            DropObjects: (HEAD, lambda peer, message: self._keeping().drop(peer, message)),
             GroupWord: (HEAD, self._group_word),
         }
 
@@ -202,6 +210,14 @@ class Node:
             self._transfers = Transfers(self._context, self._peers, self._store, find, address_of, self._arm)
             self._handlers.update(self._transfers.handlers())
         return self._transfers
+
+    def _keeping(self) -> KeptObjects:
+        """The room of what the cluster owns, opened when there is something."""
+        if self._kept is None:
+            from actorflow._core.node.durable import KeptObjects
+
+            self._kept = KeptObjects(self._context, self._store, self._move_objects)
+        return self._kept
 
     # -- leaving
 
@@ -385,6 +401,8 @@ class Node:
             self._head.peer_ready()
             if self._leaves is not None:
                 self._leaves.say()
+            if self._kept is not None:
+                self._kept.say_all()
             if self._context.groups is not None:
                 self._context.groups.joined()
             return

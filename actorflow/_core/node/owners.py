@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from actorflow._core.base.ids import ProcessId
+from actorflow._core.base.ids import CLUSTER, ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.node.links import Links
@@ -99,6 +99,8 @@ class Owners:
 
     def know(self, owner: ProcessId, node_id: ProcessId) -> bool:
         """Something of this owner is here, or is fetched. False when it is gone, or its node."""
+        if owner == CLUSTER:
+            return True
         if node_id == self._context.node_id:
             return self._find(owner) is not None
         if not self._address_of(node_id):
@@ -111,6 +113,10 @@ class Owners:
 
     def tell(self, owner: ProcessId, message: AnyMessage) -> None:
         """Say something to an owner, wherever it is."""
+        if owner == CLUSTER:
+            if isinstance(message, Locate):  # Of copies the head need not know: what is freed all nodes hear of.
+                self._context.head.send_if_there(message)
+            return
         node_id = self._abroad.get(owner)
         if node_id is not None:
             if self.know(owner, node_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from actorflow._core.base.ids import ProcessId
+from actorflow._core.base.ids import CLUSTER, ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.node.links import Links
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from actorflow._core.node.serving import Serving
     from actorflow._core.policy.object_store import ExtentBook
 
+KEEPER = "keeper-"
+"""What this node is to keep for the cluster is fetched for a reader of its own: this, and the object's index."""
 HEARD_S = 1.0
 """So often what comes of a chunk counts as a word of its source."""
 
@@ -90,6 +92,8 @@ class Pulling:
         """The client of each extent that a pull or a copy has."""
         self._places: dict[ProcessId, tuple[Chunk, int, memoryview]] = {}
         """Where the chunk belongs that comes from a node at this moment."""
+        self._keepers: dict[int, tuple[ObjectName, Callable[[int, int, str], None]]] = {}
+        """What is fetched to be kept, by index, and who is told: the index, the extent or 0, and why not."""
         self._heard_at: dict[ProcessId, float] = {}
         """When a source last was said to bring something, in the middle of a chunk."""
 
@@ -112,6 +116,32 @@ class Pulling:
             self._obey(self.book.leave(peer.process_id, message.token, self._context.now()))
             self._refuse(peer, message.token, "it is not waited for any more")
             self._changed()
+
+    # -- to be kept
+
+    def keep(self, index: int, name: ObjectName, size: int, then: Callable[[int, int, str], None]) -> None:
+        """Fetch an object of the cluster's, which becomes an extent of its own here."""
+        self._keepers[index] = (name, then)
+        self._obey(self.book.want(f"{KEEPER}{index}", 0, name, size, CLUSTER, (), self._context.now()))
+        self._changed()
+
+    def keep_no_more(self, index: int) -> None:
+        """Nobody is told of it any more."""
+        self._keepers.pop(index, None)
+        self._obey(self.book.leave(f"{KEEPER}{index}", 0, self._context.now()))
+        self._changed()
+
+    def _kept(self, index: int, answer: Arrived | NotComing) -> None:
+        name, then = self._keepers.pop(index)
+        if isinstance(answer, NotComing):
+            then(index, 0, answer.reason)
+            return
+        self.book.adopted(name)
+        client = self._rooms.pop(answer.extent)
+        self.serving.gone(name)
+        self._store.adopt(client, answer.extent)
+        self._store.unpin_for(client, answer.extent)
+        then(index, answer.extent, "")
 
     @staticmethod
     def _refuse(peer: Peer, token: int, why: str, *, full: bool = False) -> None:
@@ -236,6 +266,11 @@ class Pulling:
             self._store.give_back(self._rooms.pop(decision.extent))
 
     def _answer(self, answer: Arrived | NotComing) -> None:
+        if answer.reader.startswith(KEEPER):
+            index = int(answer.reader.removeprefix(KEEPER))
+            if index in self._keepers:
+                self._kept(index, answer)
+            return
         reader = self._find(answer.reader)
         if reader is None:
             return  # Its loss is told in a moment.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Arena, SpillFiles
@@ -104,6 +105,8 @@ class Store:
         self._release_at: float | None = None
         """When the pages of what is free go back to the system; until then they are warm for the next writer."""
         self._pressed = False
+        self.on_unreadable: Callable[[int, str], None] | None = None
+        """Told of what the cluster owns, and a disk does not give back."""
 
     def allocate(self, peer: Peer, message: Allocate) -> None:
         """An extent, please; the answer may have to wait for room."""
@@ -174,6 +177,10 @@ class Store:
         elif self.book.hand_over(peer.process_id, message.extent, peer.process_id):
             self._freed(self.book.free(message.extent, self._context.now()))
 
+    def adopt(self, client: str, number: int) -> bool:
+        """What a client has written is the cluster's from now on. False when it is not there, or not that client's."""
+        return self.book.hand_over(client, number, CLUSTER)
+
     def free(self, peer: Peer, message: FreeExtent) -> None:
         """Nobody can ask for the extent any more."""
         self.free_extent(message.extent)
@@ -239,9 +246,10 @@ class Store:
         return self._spill.open(number)
 
     def foreign(self) -> int:
-        """Objects here that belong to processes of other nodes."""
+        """Objects here that belong to processes of other nodes, or to the cluster."""
         abroad = self.abroad
-        return sum(abroad.is_abroad(extent.owner) for extent in self.book.extents()) if abroad is not None else 0
+        owners = [extent.owner for extent in self.book.extents()]
+        return owners.count(CLUSTER) + (sum(map(abroad.is_abroad, owners)) if abroad is not None else 0)
 
     def give_back(self, client: str) -> None:
         """A client that is no process has no use any more for what it was given, or waits for."""
@@ -292,7 +300,7 @@ class Store:
                 self._spill.write(step.extent, step.offset, step.size, partial(self._written, step.extent))
             else:
                 owner = self._find(step.owner)
-                if self.abroad is not None and self.abroad.is_abroad(step.owner):
+                if step.owner == CLUSTER or (self.abroad is not None and self.abroad.is_abroad(step.owner)):
                     # It was handed over, so it is complete; and its owner reads copies, never this.
                     self._carry_out(self.book.owner_says(step.owner, step.extents, [], now), now)
                 elif owner is not None:
@@ -320,6 +328,9 @@ class Store:
         now = self._context.now()
         if problem:
             log.error("%s cannot be read from disk: %s", format_bytes(self.book.size_of(number)), problem)
+            extent = self.book.find(number)
+            if extent is not None and extent.owner == CLUSTER and self.on_unreadable is not None:
+                self.on_unreadable(number, f"{format_bytes(extent.size)} are on disk and cannot be read: {problem}")
             freed: Freed | None = self.book.not_restored(number, now)
             self._answer_all(self._awaited, number, f"it is on disk and cannot be read: {problem}")
         else:

@@ -44,6 +44,7 @@ LOOK_S = 0.01
 
 NODE = frozenset({"node"})
 PROCESS = frozenset({"driver", "worker"})
+HEAD = frozenset({"head"})
 
 
 class Transfers:
@@ -82,7 +83,7 @@ class Transfers:
         return {
             Pull: (PROCESS, pulling.want),
             LeavePull: (PROCESS, pulling.leave),
-            Located: (PROCESS | NODE, owners.located),
+            Located: (PROCESS | NODE | HEAD, owners.located),
             FreeObject: (PROCESS | NODE, owners.free),
             FreedUpTo: (NODE, owners.freed_up_to),
             Holding: (NODE, owners.holding),

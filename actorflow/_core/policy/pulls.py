@@ -393,6 +393,11 @@ class PullBook:
             decisions += [*self._drop_copy(name), TellOwner(copy.owner, name, here=False)]
         return decisions
 
+    def adopted(self, name: ObjectName) -> None:
+        """A copy is no copy any more: its room is another's from now on (PU-2)."""
+        del self._copies[name]
+        self._rooms -= 1
+
     def held(self, name: ObjectName) -> Held | None:
         """What is here of an object that lives elsewhere: a copy, or the beginning of one."""
         copy = self._copies.get(name)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import TaskCancelledError, TaskTimeoutError
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.policy.work_list import WorkList
 from actorflow._core.protocol import messages as m
@@ -537,5 +538,8 @@ class Caller:
         entry.waiters.append(waiter)
         if type(entry) is Borrowed and not entry.fetching:
             entry.fetching = True
+            if entry.owner == CLUSTER:
+                self._core.durables.fetch(entry)
+                return
             peer = self._core.peer(entry.owner, entry.address)
             peer.send(m.Fetch(entry.index))

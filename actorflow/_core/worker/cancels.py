@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base import current
 from actorflow._core.base.errors import CancelIgnored, OptionError, TaskCancelledError
-from actorflow._core.base.ids import task_name
+from actorflow._core.base.ids import CLUSTER, task_name
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker.actors import ActorClient
@@ -57,7 +57,7 @@ class Cancels:
         core = self._core
         with core.lock:
             if type(entry) is not Owned:
-                if entry.outcome is not None:
+                if entry.outcome is not None or entry.owner == CLUSTER:  # type: ignore[union-attr]
                     return False
                 # Its owner does it, for all who wait: whoever has a reference may say so.
                 peer = core.peer(entry.owner, entry.address)  # type: ignore[union-attr]

@@ -43,6 +43,7 @@ from actorflow._core.worker.wakers import Gates, LoopGate
 
 if TYPE_CHECKING:
     from actorflow._core.io.ports import Arena, Ports, Reads
+    from actorflow._core.worker.durable import DurableCalls
     from actorflow._core.worker.groups import GroupCalls
     from actorflow._core.worker.host import Host
     from actorflow._core.worker.passes import Passes
@@ -132,6 +133,7 @@ class Core:
         self.closed: BaseException | None = None
         self._groups: GroupCalls | None = None
         self._supervisions: SupervisionCalls | None = None
+        self._durables: DurableCalls | None = None
         self.passes: Passes | None = None
         """With which it visits other jobs; None where that takes none."""
         self._visitors: Visitors | None = None
@@ -336,6 +338,15 @@ class Core:
 
             self._groups = GroupCalls(self)
         return self._groups
+
+    @property
+    def durables(self) -> DurableCalls:
+        """Objects that the cluster owns; made when there is one."""
+        if self._durables is None:
+            from actorflow._core.worker.durable import DurableCalls
+
+            self._durables = DurableCalls(self)
+        return self._durables
 
     @property
     def supervisions(self) -> SupervisionCalls:
@@ -615,6 +626,9 @@ _ROUTES: dict[type, Callable[[Core], Handler]] = {
     m.SupervisionOver: lambda core: core.supervisions.on_over,
     m.StateReply: lambda core: core.directory.on_answer,
     m.DrainReply: lambda core: core.directory.on_answer,
+    m.DurablePut: lambda core: core.directory.on_answer,
+    m.DurablesFreed: lambda core: core.directory.on_answer,
+    m.FetchedDurable: lambda core: core.durables.on_fetched,
     m.StateQuery: lambda core: core.directory.on_state_query,
     m.Allocated: lambda core: core.store.on_allocated,
     m.Pinned: lambda core: core.store.on_pinned,

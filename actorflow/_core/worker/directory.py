@@ -206,7 +206,7 @@ class Directory:
         if answered is not None:
             answered(error)
 
-    def on_answer(self, peer: Peer, message: m.FindActorReply | m.StateReply | m.DrainReply) -> None:
+    def on_answer(self, peer: Peer, message: m.FindActorReply | m.StateReply | m.DrainReply | m.DurablePut | m.DurablesFreed) -> None:
         answered = self._answers.pop(message.token, None)
         if answered is not None:
             answered(message)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ObjectLostError, ObjectStoreFullError, TaskCancelledError
-from actorflow._core.base.ids import task_name
+from actorflow._core.base.ids import CLUSTER, task_name
 from actorflow._core.policy.ownership import Borrowed
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import tracebacks, values
@@ -267,7 +267,7 @@ def still_borrowed(core: Core, incoming: Incoming) -> tuple[list[int], dict[tupl
     own: list[int] = []
     third: dict[tuple[str, str], list[int]] = {}
     for entry in dict.fromkeys(incoming.borrowed or ()):
-        if type(entry) is not Borrowed or entry.owed or not entry.referred():
+        if type(entry) is not Borrowed or entry.owner == CLUSTER or entry.owed or not entry.referred():
             continue
         entry.owed += 1
         if entry.owner == incoming.peer.process_id:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actorflow._core.base.errors import ObjectLostError
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.policy.lineage import Lineage, Recipe
 from actorflow._core.policy.ownership import Borrowed, Owned
@@ -92,6 +93,9 @@ class Recovery:
             self._make_again(entry, outcome.size, why)
             return
         assert type(entry) is Borrowed
+        if entry.owner == CLUSTER:
+            self._core.durables.lost(entry, place)
+            return
         entry.fetching = True
         self._core.peer(entry.owner, entry.address).send(m.Rebuild(entry.index, place[1], why, place[0]))
 

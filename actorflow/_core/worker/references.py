@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.policy.ownership import Borrowed, Borrows, Owned, Ownership
 from actorflow._core.policy.work_list import WorkList
 from actorflow._core.protocol.messages import (
@@ -205,7 +206,7 @@ class References:
         third: dict[tuple[str, str], list[int]] = {}
         for entry in entries:
             entry.pins += 1
-            if type(entry) is Borrowed:
+            if type(entry) is Borrowed and entry.owner != CLUSTER:  # Which counts nobody.
                 entry.owed += 1
                 if entry.owner != sender:
                     third.setdefault((entry.owner, entry.address), []).append(entry.index)
@@ -320,6 +321,8 @@ class References:
         self._freed(entry)
 
     def _forgotten(self, entry: Borrowed) -> None:
+        if entry.owner == CLUSTER:
+            self._core.durables.forgotten(entry.index)
         if entry.owed:
             self._owing.setdefault((entry.owner, entry.address), []).append(entry)
         if entry.outcome is not None:

@@ -41,6 +41,18 @@ from actorflow._core.protocol.messages.call import (
 )
 from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, GroupWord, NodeEntry, NodeGone, NodeLoad, NodesChanged
 from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NodeLeaves, NotTaken
+from actorflow._core.protocol.messages.durable import (
+    AdoptObject,
+    CopyObject,
+    DropObjects,
+    DurablePut,
+    DurablesFreed,
+    FetchDurable,
+    FetchedDurable,
+    FreeDurable,
+    KeptHere,
+    PutDurable,
+)
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
     Blocked,
@@ -126,6 +138,8 @@ AnyMessage = (
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
     | DrainNode | DrainReply | Drain | Draining | NodeLeaves | NotTaken
+    | PutDurable | DurablePut | FetchDurable | FetchedDurable | FreeDurable | DurablesFreed
+    | AdoptObject | CopyObject | KeptHere | DropObjects
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -140,6 +154,7 @@ __all__ = [
     "ActorSpec",
     "ActorState",
     "AddBorrow",
+    "AdoptObject",
     "Allocate",
     "Allocated",
     "AnyMessage",
@@ -157,6 +172,7 @@ __all__ = [
     "Chunk",
     "ClusterKeys",
     "CopyHere",
+    "CopyObject",
     "CreateActor",
     "CreateActorReply",
     "Define",
@@ -165,13 +181,19 @@ __all__ = [
     "DrainReply",
     "Draining",
     "DropBorrow",
+    "DropObjects",
+    "DurablePut",
+    "DurablesFreed",
     "Enrol",
     "Enrolled",
     "Failed",
     "Fetch",
+    "FetchDurable",
     "Fetched",
+    "FetchedDurable",
     "FindActor",
     "FindActorReply",
+    "FreeDurable",
     "FreeExtent",
     "FreeObject",
     "FreedUpTo",
@@ -186,6 +208,7 @@ __all__ = [
     "Hosted",
     "HostedActor",
     "Inline",
+    "KeptHere",
     "KillActor",
     "KillLease",
     "LeaseGranted",
@@ -218,6 +241,7 @@ __all__ = [
     "Pinned",
     "PlaceActor",
     "Pull",
+    "PutDurable",
     "ReadParts",
     "Rebuild",
     "Received",

@@ -1,0 +1,174 @@
+"""Objects that the cluster owns: the head knows them, and tells nodes what to keep. The decisions are policy/durable_objects.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from actorflow._core.head.directory import Directory
+from actorflow._core.head.jobs import Jobs, job_of
+from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
+from actorflow._core.io.peers import Peer
+from actorflow._core.io.ports import Ports
+from actorflow._core.policy.durable_objects import Adopt, Answer, Copy, Drop, Durable, DurableObjects, Step, Write
+from actorflow._core.protocol.messages import (
+    AdoptObject,
+    CopyObject,
+    DropObjects,
+    DurablePut,
+    DurablesFreed,
+    Failed,
+    FetchDurable,
+    FetchedDurable,
+    FreeDurable,
+    KeptHere,
+    Locate,
+    Located,
+    PutDurable,
+)
+
+log = logging.getLogger("actorflow")
+
+LOOK_S = 0.5
+"""So late it is seen that a namespace is over: many of its actors may go at one time."""
+
+
+class DurableRoom:
+    """See the module."""
+
+    def __init__(self, ports: Ports, directory: Directory, nodes: Nodes, jobs: Jobs, in_use: Callable[[str], bool]) -> None:
+        """`in_use`: whether a namespace has anybody left who could have a reference."""
+        self._ports = ports
+        self._in_use = in_use
+        self._directory = directory
+        self._nodes = nodes
+        self._jobs = jobs
+        self.table = DurableObjects()
+        """To be read by others, written here."""
+        self.touch: Touch = nothing
+        """As in Nodes."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        for node_id in nodes.membership.living():
+            self.table.node_joined(node_id)
+
+    def stop(self) -> None:
+        """No timer fires from now on."""
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._looking = None
+
+    # -- processes
+
+    def put(self, peer: Peer, message: PutDurable) -> None:
+        """Somebody wants an object kept."""
+        outcome = message.outcome
+        if isinstance(outcome, Failed):
+            peer.send(DurablePut(message.token, error="an error is no value"))
+            return
+        now = self._ports.monotonic()
+        ends_at = now + message.lasts_s if message.lasts_s > 0 else None
+        putter, job_id = (peer.process_id, message.token), job_of(peer)
+        job = self._jobs.table.find(job_id)
+        namespace = job.namespace if job is not None else peer.namespace
+        self._obey(self.table.put(Durable(message.index, namespace, job_id, outcome, now, ends_at, putter=putter)))
+        self._arm()
+
+    def fetch(self, peer: Peer, message: FetchDurable) -> None:
+        """Somebody wants to have one."""
+        outcome, error = self.table.outcome(message.index, peer.node_id, message.tried)
+        peer.send(FetchedDurable(message.index, outcome, error))
+
+    def free(self, peer: Peer, message: FreeDurable) -> None:
+        """Somebody frees some."""
+        count, steps = self.table.free(message.indices)
+        self._obey(steps)
+        peer.send(DurablesFreed(message.token, count))
+
+    # -- nodes
+
+    def node_joined(self, node_id: str) -> None:
+        """A node is there."""
+        self._obey(self.table.node_joined(node_id))
+
+    def node_leaves(self, node_id: str) -> None:
+        """A node is to leave."""
+        self._obey(self.table.node_leaves(node_id))
+
+    def node_lost(self, node_id: str, reason: str) -> None:
+        """A node is gone."""
+        before = len(self.table)
+        self._obey(self.table.node_lost(node_id, reason))
+        if lost := before - len(self.table):
+            log.error("%d objects that the cluster owned were on node %s alone, and are lost with it", lost, node_id)
+
+    def kept_here(self, peer: Peer, message: KeptHere) -> None:
+        """A node says what it keeps."""
+        node_id = node_id_of(peer)
+        if message.all:
+            self._obey(self.table.all_here(node_id, dict(message.kept)))
+        elif message.failed:
+            self._obey(self.table.failed(node_id, message.failed, message.error))
+        else:
+            for index, extent in message.kept:
+                self._obey(self.table.kept(node_id, index, extent))
+
+    def locate(self, peer: Peer, message: Locate) -> None:
+        """A node fetches one for a reader, and its source is no use: the reader asks anew, and gets another (`freed`)."""
+        homes = self._nodes.membership.find(message.home) is not None
+        peer.send(Located(message.home, message.extent, message.node, [message.home] if homes else [], freed=not homes))
+
+    # -- time, and namespaces
+
+    def somebody_went(self) -> None:
+        """A job is over, or an actor: it is looked soon whether that was the last one of a namespace."""
+        if self._looking is None and len(self.table):
+            self._looking = self._ports.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        for namespace in dict.fromkeys(found.namespace for found in self.table.all()):
+            if not self._in_use(namespace):
+                log.info("namespace %s is over: what the cluster owned for it is freed", namespace)
+                self._obey(self.table.namespace_over(namespace))
+        self._arm()
+
+    def go_on(self) -> None:
+        """After a return of the head: all are back that come back."""
+        self._obey(self.table.go_on())
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.table.next_at()
+        if at is not None:
+            self._timer = self._ports.loop.call_later(max(at - self._ports.monotonic(), 0.0), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._obey(self.table.tick(self._ports.monotonic()))
+        self._arm()
+
+    # -- carrying out
+
+    def _obey(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Write):
+                self.touch("durable", str(step.index))
+            elif isinstance(step, Adopt):
+                self._nodes.send(step.node, AdoptObject(step.index, step.extent, step.writer))
+            elif isinstance(step, Copy):
+                self._nodes.send(step.node, CopyObject(step.index, step.size, step.home, step.extent))
+            elif isinstance(step, Answer):
+                self._directory.send(step.process, DurablePut(step.token, step.copies, step.error, step.full))
+            else:
+                self._drop(step)
+
+    def _drop(self, step: Drop) -> None:
+        message = DropObjects([step.index], list(step.names))
+        for node_id in [step.node] if step.node else self._nodes.membership.living():
+            self._nodes.send(node_id, message)

@@ -1,0 +1,475 @@
+"""Objects that the cluster owns: which there are, which nodes keep them, and who is to have another one. Pure.
+
+    WRITTEN --- its node has it ---> KEPT --- enough nodes have it ---> its putter is told
+       |                              |
+       | the writer is gone           | no node has it any more
+       v                              v
+     refused                        LOST     freed from each of them: by a program, at its time, with its namespace
+
+    DO-1  A putter is told that its object is kept when COPIES nodes have it, or as many as there are. What the head knows itself, as the
+          value is small, has no nodes.
+    DO-2  An object goes when it is freed and not before; what was freed is never had again, and every node is told.
+    DO-3  When a node is lost, or is to leave, another one fetches what it kept, as long as one has it. A node that is to leave keeps its
+          objects until then.
+    DO-4  Nothing is refused or lost without a reason that its readers get.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from actorflow._core.base.ids import CLUSTER, ProcessId
+from actorflow._core.base.resources import format_bytes
+from actorflow._core.protocol.messages import Inline, Outcome, Stored
+
+COPIES = 2
+"""So many nodes keep an object, where there are so many: one may be lost."""
+COPYING_MAX = 16
+"""Objects that are being fetched by nodes at one time, because of others that were lost."""
+OBJECTS_MAX = 1_000_000
+INLINE_BYTES_MAX = 256 * 1024 * 1024
+"""What the head itself keeps, of all small values together."""
+LOST_MAX = 10_000
+"""Of those that are lost: how many reasons are remembered, the newest."""
+TRIED_MAX = 32
+"""Of those that too few nodes keep: how many are looked at whenever something has changed."""
+
+ObjectIndex = int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Tell this node that the extent is the cluster's."""
+
+    node: ProcessId
+    index: ObjectIndex
+    extent: int
+    writer: ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Have this node fetch and keep it, from there."""
+
+    node: ProcessId
+    index: ObjectIndex
+    size: int
+    home: ProcessId
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Have this node, or all (""), drop it. `names`: all the homes that it had."""
+
+    node: ProcessId
+    index: ObjectIndex
+    names: tuple[tuple[ProcessId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Tell a putter how it went."""
+
+    process: ProcessId
+    token: int
+    copies: int
+    error: str = ""
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """It has changed: write it down (head/ledger.py)."""
+
+    index: ObjectIndex
+
+
+Step = Adopt | Copy | Drop | Answer | Write
+
+
+@dataclass(slots=True)
+class Durable:
+    """One object. Written by DurableObjects only. Times are the head's clock."""
+
+    index: ObjectIndex
+    namespace: str
+    job_id: str
+    outcome: Inline | Stored
+    created_at: float
+    ends_at: float | None = None
+    homes: dict[ProcessId, int] = field(default_factory=dict)
+    """The nodes that keep it, and its extent there."""
+    adopted: bool = False
+    """Its writer's node has taken it over, or it needs none."""
+    putter: tuple[ProcessId, int] | None = None
+    """Who waits to hear of it."""
+    copying: ProcessId = ""
+    """Who fetches it at the moment."""
+    unfit: dict[ProcessId, str] = field(default_factory=dict)
+    """Nodes that could not, and why, until something changes there."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return size_of(self.outcome)
+
+
+def size_of(outcome: Outcome) -> int:
+    """Bytes of a value."""
+    if isinstance(outcome, Stored):
+        return outcome.size
+    return len(outcome.data) + sum(map(len, outcome.buffers or ())) if isinstance(outcome, Inline) else 0
+
+
+class DurableObjects:
+    """All of them. Each method is one event, and returns what has to be done about it, in order."""
+
+    __slots__ = ("_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_nodes", "_objects", "_objects_max", "_short")
+
+    def __init__(self, *, objects_max: int = OBJECTS_MAX, inline_bytes_max: int = INLINE_BYTES_MAX) -> None:
+        self._objects: dict[ObjectIndex, Durable] = {}
+        self._objects_max = objects_max
+        self._inline_max = inline_bytes_max
+        self._bytes = 0
+        """Of what the head keeps itself."""
+        self._nodes: dict[ProcessId, int] = {}
+        """The nodes of the cluster, and how many objects each keeps or fetches."""
+        self._leaving: set[ProcessId] = set()
+        self._copying: dict[ObjectIndex, None] = {}
+        self._short: dict[ObjectIndex, None] = {}
+        """Objects that too few nodes keep, and nobody fetches."""
+        self._ends: list[tuple[float, ObjectIndex]] = []
+        """A heap: when which object ends, also of those that are gone."""
+        self._lost: OrderedDict[ObjectIndex, str] = OrderedDict()
+        """Those that are gone without having been freed, and why."""
+
+    # -- processes
+
+    def put(self, new: Durable) -> list[Step]:
+        """Somebody wants it kept. Said again, it is as it was."""
+        assert new.putter is not None, "somebody wants to know"
+        known = self._objects.get(new.index)
+        if known is not None:
+            known.putter = new.putter
+            if not known.adopted and isinstance(known.outcome, Stored):
+                return [Adopt(known.outcome.node, known.index, known.outcome.extent, known.outcome.owner)]
+            return self._settled(known)
+        if problem := self._no_room(new):
+            return [Answer(*new.putter, 0, problem, full=True)]
+        if new.index in self._lost:
+            return [Answer(*new.putter, 0, self._lost[new.index])]
+        if isinstance(new.outcome, Stored) and new.outcome.node not in self._nodes:
+            return [Answer(*new.putter, 0, f"node {new.outcome.node}, where it was written, is gone")]
+        self._enter(new)
+        if isinstance(new.outcome, Stored):
+            return [Write(new.index), Adopt(new.outcome.node, new.index, new.outcome.extent, new.outcome.owner)]
+        new.adopted = True
+        return [Write(new.index), *self._settled(new)]
+
+    def _enter(self, new: Durable) -> None:
+        self._objects[new.index] = new
+        if isinstance(new.outcome, Inline):
+            self._bytes += new.size
+        if new.ends_at is not None:
+            heapq.heappush(self._ends, (new.ends_at, new.index))
+
+    def _no_room(self, new: Durable) -> str:
+        if len(self._objects) >= self._objects_max:
+            return f"the cluster owns {len(self._objects)} objects already, and no more can be known: free some with af.free"
+        if isinstance(new.outcome, Inline) and self._bytes + new.size > self._inline_max:
+            return (
+                f"the cluster owns {format_bytes(self._bytes)} of small values already, and {format_bytes(self._inline_max)} is all that "
+                "its head keeps: free some with af.free, or put many of them as one"
+            )
+        return ""
+
+    def free(self, indices: Iterable[ObjectIndex]) -> tuple[int, list[Step]]:
+        """Nobody is to have these any more. How many there were."""
+        steps: list[Step] = []
+        count = 0
+        for index in indices:
+            found = self._objects.get(index)
+            if found is not None:
+                count += 1
+                steps += self._end(found, "")
+        return count, steps
+
+    def find(self, index: ObjectIndex) -> Durable | None:
+        """The object."""
+        return self._objects.get(index)
+
+    def outcome(self, index: ObjectIndex, near: ProcessId, tried: Iterable[tuple[ProcessId, int]] = ()) -> tuple[Outcome | None, str]:
+        """What a reader on the node `near` gets; or None, and why it is gone (empty: it was freed, or never was).
+
+        `tried`: where it could not read it. A reader may be cut off from a node that is well, so that says nothing of the object.
+        """
+        found = self._objects.get(index)
+        if found is None:
+            return None, self._lost.get(index, "")
+        outcome = found.outcome
+        if isinstance(outcome, Inline):
+            return outcome, ""
+        homes = dict(found.homes or {outcome.node: outcome.extent})  # Not adopted yet: only its putter knows it.
+        for node, extent in tried:
+            if homes.get(node) == extent:
+                del homes[node]
+        if not homes:
+            return None, f"{format_bytes(found.size)} that the cluster owns could not be read from {', '.join(found.homes)}, which keep it"
+        node = near if near in homes else next((node for node in homes if node not in self._leaving), next(iter(homes)))
+        at = Stored(node, homes[node], outcome.offset, outcome.size, outcome.data, outcome.spans, outcome.refs, CLUSTER)
+        return at, ""
+
+    # -- nodes
+
+    def node_joined(self, node: ProcessId) -> list[Step]:
+        """A node came, or came back."""
+        self._nodes.setdefault(node, 0)
+        for found in self._objects.values():
+            if node in found.unfit:
+                del found.unfit[node]
+        return self._mend()
+
+    def node_leaves(self, node: ProcessId) -> list[Step]:
+        """A node is to leave: others are to have what it keeps (DO-3)."""
+        if node not in self._nodes or node in self._leaving:
+            return []
+        self._leaving.add(node)
+        steps: list[Step] = []
+        for found in list(self._objects.values()):
+            if found.copying == node:
+                self._copy_ends(found)
+            if found.adopted:
+                steps += self._settled(found)
+        return steps
+
+    def node_lost(self, node: ProcessId, reason: str) -> list[Step]:
+        """A node is gone, with all that it kept."""
+        self._nodes.pop(node, None)
+        self._leaving.discard(node)
+        steps: list[Step] = []
+        for found in list(self._objects.values()):
+            found.unfit.pop(node, None)
+            if found.copying == node:
+                self._copy_ends(found)
+                if node not in found.homes:
+                    steps += self._settled(found)
+            outcome = found.outcome
+            if node in found.homes or (not found.adopted and isinstance(outcome, Stored) and outcome.node == node):
+                steps += self._home_gone(found, node, f"node {node} is lost: {reason}")
+        return [*steps, *self._mend()]
+
+    def kept(self, node: ProcessId, index: ObjectIndex, extent: int) -> list[Step]:
+        """A node has it."""
+        found = self._objects.get(index)
+        if found is None:
+            return [Drop(node, index, ((node, extent),))]  # DO-2: it was freed meanwhile.
+        if found.copying == node:
+            self._copy_ends(found)
+        if found.homes.get(node) == extent or node not in self._nodes:
+            return []
+        outcome = found.outcome
+        is_writers = isinstance(outcome, Stored) and (outcome.node, outcome.extent) == (node, extent)
+        if not is_writers and found.adopted and self._enough(found):
+            return [Drop(node, index, ((node, extent),))]  # Somebody else was faster.
+        found.homes[node] = extent
+        found.adopted = found.adopted or is_writers
+        self._nodes[node] += 1
+        return [Write(index), *self._settled(found), *self._mend()]
+
+    def failed(self, node: ProcessId, index: ObjectIndex, why: str) -> list[Step]:
+        """A node has not got it, and will not."""
+        found = self._objects.get(index)
+        if found is None:
+            return []
+        outcome = found.outcome
+        if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
+            return self._end(found, why)
+        if found.copying == node:
+            self._copy_ends(found)
+            found.unfit[node] = why
+            return [*self._settled(found), *self._mend()]
+        if node in found.homes and len(found.homes) > 1:
+            # A disk that does not give it back, at least this time. Where no other node has it, it may the next time.
+            found.unfit[node] = why
+            drop = Drop(node, index, ((node, found.homes[node]),))
+            return [drop, *self._home_gone(found, node, why)]
+        return []
+
+    def all_here(self, node: ProcessId, kept: dict[ObjectIndex, int]) -> list[Step]:
+        """A node has connected, and this is all that it has: what we believed it had, and it has not, is gone from there."""
+        steps: list[Step] = []
+        for index, extent in kept.items():
+            steps += self.kept(node, index, extent)
+        for found in list(self._objects.values()):
+            if node in found.homes and kept.get(found.index) != found.homes[node]:
+                steps += self._home_gone(found, node, f"node {node} does not have it any more")
+            elif found.copying == node and found.index not in kept:
+                self._copy_ends(found)
+                steps += self._settled(found)
+            elif not found.adopted and isinstance(found.outcome, Stored) and found.outcome.node == node:
+                steps.append(Adopt(node, found.index, found.outcome.extent, found.outcome.owner))
+        return [*steps, *self._mend()]
+
+    # -- time, and the end of namespaces
+
+    def next_at(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        while self._ends and self._ends[0][1] not in self._objects:
+            heapq.heappop(self._ends)
+        return self._ends[0][0] if self._ends else None
+
+    def tick(self, now: float) -> list[Step]:
+        """Time has passed."""
+        due = []
+        while self._ends and self._ends[0][0] <= now:
+            due.append(heapq.heappop(self._ends)[1])
+        return self.free(due)[1]
+
+    def namespace_over(self, namespace: str) -> list[Step]:
+        """Nobody is left who could have a reference."""
+        return self.free([found.index for found in self._objects.values() if found.namespace == namespace])[1]
+
+    # -- memory
+
+    def restore(self, found: Durable) -> None:
+        """It was there in an earlier life of the head. Its nodes have joined, or will be lost."""
+        self._enter(found)
+        for node in found.homes:
+            self._nodes[node] = self._nodes.get(node, 0) + 1
+
+    def go_on(self) -> list[Step]:
+        """All nodes of the earlier life are back, or lost."""
+        steps: list[Step] = []
+        for found in list(self._objects.values()):
+            if found.adopted:
+                steps += self._settled(found)
+        return steps
+
+    def all(self) -> Iterator[Durable]:
+        """In the order in which they came."""
+        return iter(self._objects.values())
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._objects)
+
+    # -- steps
+
+    def _enough(self, found: Durable) -> bool:
+        """COPIES nodes that stay have it."""
+        return sum(node not in self._leaving for node in found.homes) >= COPIES
+
+    def _settled(self, found: Durable) -> list[Step]:
+        """See to it that enough nodes have it, and tell the putter when that is so (DO-1)."""
+        if isinstance(found.outcome, Inline):
+            return self._answer(found)
+        if not found.homes:
+            return []
+        steps: list[Step] = []
+        index = found.index
+        if self._enough(found):
+            self._short.pop(index, None)
+            return [*self._leave_the_leaving(found), *self._answer(found)]
+        if not found.copying and not (node := self._another(found)):
+            # There is no other node, or none that can.
+            if any(node not in self._leaving for node in found.homes):
+                steps += self._leave_the_leaving(found)
+            self._short[index] = None
+            return [*steps, *self._answer(found)]
+        if found.copying:
+            return []
+        if found.putter is None and len(self._copying) >= COPYING_MAX:
+            self._short[index] = None
+            return []
+        self._short.pop(index, None)
+        found.copying = node
+        self._copying[index] = None
+        self._nodes[node] += 1
+        home = next((home for home in found.homes if home not in self._leaving), next(iter(found.homes)))
+        return [Copy(node, index, found.size, home, found.homes[home])]
+
+    def _another(self, found: Durable) -> ProcessId:
+        """The node that keeps least, of those that could have it."""
+        fit = [node for node in self._nodes if node not in found.homes and node not in self._leaving and node not in found.unfit]
+        return min(fit, key=lambda node: self._nodes[node], default="")
+
+    def _leave_the_leaving(self, found: Durable) -> list[Step]:
+        """DO-3: those that are to leave need not keep it any more."""
+        steps: list[Step] = []
+        for node in [node for node in found.homes if node in self._leaving]:
+            name = (node, found.homes.pop(node))
+            self._nodes[node] -= 1
+            steps.append(Drop(node, found.index, (name,)))
+        return [Write(found.index), *steps] if steps else []
+
+    def _answer(self, found: Durable) -> list[Step]:
+        putter, found.putter = found.putter, None
+        return [Answer(*putter, len(found.homes))] if putter is not None else []
+
+    def _copy_ends(self, found: Durable) -> None:
+        if found.copying in self._nodes:
+            self._nodes[found.copying] -= 1
+        found.copying = ""
+        self._copying.pop(found.index, None)
+
+    def _home_gone(self, found: Durable, node: ProcessId, why: str) -> list[Step]:
+        if found.homes.pop(node, None) is not None and node in self._nodes:
+            self._nodes[node] -= 1
+        if found.homes:
+            return [Write(found.index), *self._settled(found)]
+        return self._end(found, f"{format_bytes(found.size)} that the cluster owned: {why}, and no other node has it")
+
+    def _end(self, found: Durable, why: str) -> list[Step]:
+        """It is freed, or lost, for the reason `why` (DO-4)."""
+        index = found.index
+        del self._objects[index]
+        self._short.pop(index, None)
+        if isinstance(found.outcome, Inline):
+            self._bytes -= found.size
+        if found.copying:
+            self._copy_ends(found)
+        for node in found.homes:
+            if node in self._nodes:
+                self._nodes[node] -= 1
+        if why:
+            self._lost[index] = why
+            if len(self._lost) > LOST_MAX:
+                self._lost.popitem(last=False)
+        steps: list[Step] = [Write(index)]
+        if found.putter is not None:
+            steps.append(Answer(*found.putter, 0, why or "it was freed before it was kept"))
+        if isinstance(found.outcome, Stored):
+            names = {*found.homes.items(), (found.outcome.node, found.outcome.extent)}
+            steps.append(Drop("", index, tuple(sorted(names))))
+        return steps
+
+    def _mend(self) -> list[Step]:
+        """There may be room now for those that too few nodes keep."""
+        steps: list[Step] = []
+        for index in list(islice(self._short, TRIED_MAX)):
+            if len(self._copying) >= COPYING_MAX:
+                break
+            del self._short[index]  # To the end of the line, should it be as before.
+            steps += self._settled(self._objects[index])
+        return steps
+
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        for found in self._objects.values():
+            assert not found.homes or isinstance(found.outcome, Stored), "DO-1: a small value has no nodes"
+            assert (found.index in self._copying) == bool(found.copying), "DO-3: who fetches is counted"
+            if isinstance(found.outcome, Stored) and found.adopted:
+                assert found.homes, "DO-4: what nobody has is lost"
+                assert found.copying or self._enough(found) or found.index in self._short, "DO-3: it is seen to"
+        counts = dict.fromkeys(self._nodes, 0)
+        for found in self._objects.values():
+            for node in (*found.homes, found.copying):
+                if node in counts:
+                    counts[node] += 1
+        assert counts == self._nodes, "DO-3: what each node keeps is counted"
+        assert self._bytes == sum(found.size for found in self._objects.values() if isinstance(found.outcome, Inline)), "DO-1: bytes"
