@@ -83,8 +83,6 @@ def _options(given: dict[str, Any]) -> InitOptions:
     from actorflow._core.policy.memory_watch import check_memory_threshold
 
     values = dict(given)
-    if values["address"] == "":
-        raise OptionError('af.init(address=""): it names no cluster; leave it out for a local one, or give HOST:PORT or "auto"')
     if values["address"] is None:
         values["address"] = os.environ.get(ADDRESS_VARIABLE, "")
     for name in ("address", "namespace"):
@@ -140,7 +138,8 @@ def init(
 ) -> Session:
     """Start actorflow in this process. One object for every form: `await af.init()`, `async with`, `with`, or a bare call.
 
-    `address`: None takes ACTORFLOW_ADDRESS, else starts a new local cluster; "auto" joins the cluster of this user on this host.
+    `address`: None takes ACTORFLOW_ADDRESS, else starts a new local cluster, as "" does in any case; "auto" joins the cluster of this
+    user on this host.
     `num_cpus`, `num_gpus`, `memory` (bytes or "4GiB"), `resources`: what the local cluster offers; by default what the machine has.
     GPUs and TPUs are found; `num_gpus=0` hides them, and `resources={"TPU": 0}` those.
     `object_store_memory`: size of the shared memory for large objects; by default 30 % of the machine's. `object_spilling_directory`: where
