@@ -86,7 +86,7 @@ async def free(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]]) -> int:
     for position, entry in enumerate(entries):
         if not is_durable(entry):
             raise OptionError(
-                f"af.free: reference {position} is of an object that a process owns: that goes when its last reference is dropped (`del ref`)"
+                f"af.free: a process owns the object of reference {position}: it goes when its last reference is dropped (`del ref`)"
             )
     return await _core().durables.free([entry.index for entry in entries])
 

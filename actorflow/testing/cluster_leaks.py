@@ -131,6 +131,9 @@ def _node_leaks(cluster: SimCluster, node: Node) -> list[str]:
         found += [f"node: {text}" for text in node._transfers.left_over()]
     if node._parts is not None:
         found += [f"node: {text}" for text in node._parts.left_over()]
+    if node._kept is not None:
+        found += [f"node: object {index} of the cluster's, in extent {extent}" for index, extent in node._kept._extents.items()]
+        found += [f"node: object {index} of the cluster's, on its way" for index in node._kept._fetched]
     for peer in node._clients.values():
         found += [f"node: lease {number} of {peer!r}" for number in peer.state.leases]  # type: ignore[attr-defined]
     return found
@@ -141,6 +144,10 @@ def _head_leaks(cluster: SimCluster) -> list[str]:
         return []
     actors, groups = cluster.head._actors, cluster.head._opened
     found = []
+    durable = cluster.head._durable
+    if durable is not None:
+        durable.table.check()
+        found += [f"head: object {each.index} of the cluster's" for each in durable.table.all()]
     if groups is not None:
         groups.table.check()
         found += [f"head: {group!r}" for group in groups.table.living()]

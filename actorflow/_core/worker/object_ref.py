@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.protocol.messages import Inline
 from actorflow._core.serialization.values import note_reference, reference_at
@@ -85,4 +86,4 @@ class ObjectRef(msgspec.Struct, Generic[T], eq=False, weakref=True):
         entry = self._entry
         owner = self._core.identity.process_id if isinstance(entry, Owned) else entry.owner
         state = "pending" if entry.outcome is None else type(entry.outcome).__name__.lower()
-        return f"ObjectRef(af-{owner[:6]}-{entry.index} {state})"
+        return f"ObjectRef(af-{owner if owner == CLUSTER else owner[:6]}-{entry.index} {state})"
