@@ -283,3 +283,22 @@ def _killer(world: World, node: SimNode) -> Callable[[], None]:
             world.kill(node.host)
 
     return kill
+
+
+def test_17_what_there_is_no_room_for_goes_to_disk_and_comes_back(sim_seed: int) -> None:
+    """Also what was fetched from another node, and belongs to no process of this one."""
+
+    async def main() -> Any:
+        refs = [await af.put(value(seed), durable=True) for seed in range(12)]  # 38 MB in stores of 16
+        found = [total(await ref) for ref in refs]
+        far = await Reader.options(**on(1)).remote().read(refs[:4])
+        await af.free(refs)
+        return found, far
+
+    with World(sim_seed) as world:
+        cluster, _ = stage(world, 1, object_store_memory="16MiB")
+        driver = cluster.driver(main)
+        found, far = ended(world, driver)
+        assert found == [total(value(seed)) for seed in range(12)]
+        assert far == found[:4]
+        finish(cluster, driver)
