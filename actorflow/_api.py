@@ -70,8 +70,6 @@ async def put(value: T, *, durable: bool = False, ttl: float | None = None) -> O
         if lasts_s is not None:
             raise OptionError(f"af.put: ttl={ttl!r} is for objects that the cluster owns: say durable=True too")
         return await _core().put(value)
-    if lasts_s == 0:
-        raise OptionError("af.put: ttl=0: it would be gone at once; give seconds, or leave it out")
     return await _core().durables.put(value, lasts_s or 0.0)
 
 
