@@ -227,7 +227,7 @@ def test_17_the_head_dies_and_what_was_put_is_there(sim_seed: int, machine_down:
         head = cluster.sim_head
         for _ in range(4):
             world.at_time(world.now + rng.uniform(0.01, 3.0), lambda: head.host.alive and head.kill(machine_down=machine_down))
-        owner = cluster.driver(nothing, stay=True)
+        cluster.driver(nothing, stay=True)
         driver = cluster.driver(main, namespace="fleeting", stay=True)
         assert ended(world, driver) == [total(value(seed)) for seed in range(6)]
         world.run_for(5.0)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # By the rows of the table in the design, without the errors.
 FACE = {
     "life": ["init", "is_initialized", "run", "shutdown"],
-    "objects": ["ObjectRef", "as_completed", "deref", "get", "put", "wait"],
+    "objects": ["ObjectRef", "as_completed", "deref", "get", "put", "free", "wait"],
     "streams": ["Stream"],
     "end of work": ["check_cancelled", "kill", "timeout", "wait_dead"],
     "groups": ["TaskGroup", "map", "util"],
