@@ -132,8 +132,12 @@ class DurableRoom:
         for namespace in dict.fromkeys(found.namespace for found in self.table.all()):
             if not self._in_use(namespace):
                 log.info("namespace %s is over: what the cluster owned for it is freed", namespace)
-                self._obey(self.table.namespace_over(namespace))
+                self.namespace_over(namespace)
         self._arm()
+
+    def namespace_over(self, namespace: str) -> None:
+        """Nobody in it is left who could have a reference."""
+        self._obey(self.table.namespace_over(namespace))
 
     def go_on(self) -> None:
         """After a return of the head: all are back that come back."""

@@ -15,6 +15,7 @@ from actorflow._core.node.store import Store
 from actorflow._core.node.tenancy import Tenancy
 from actorflow._core.policy.actors import ActorTable
 from actorflow._core.policy.checkpoints import CheckpointStore
+from actorflow._core.policy.durable_objects import DurableObjects
 from actorflow._core.policy.leases import LeaseBook
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.policy.membership import Membership
@@ -30,6 +31,7 @@ from actorflow._core.worker.actors import ActorCalls
 from actorflow._core.worker.caller import Caller
 from actorflow._core.worker.cancels import Cancels
 from actorflow._core.worker.copies import Copies
+from actorflow._core.worker.durable import DurableCalls
 from actorflow._core.worker.passes import Passes
 from actorflow._core.worker.recovery import Recovery
 from actorflow._core.worker.store import StoreClient
@@ -137,6 +139,11 @@ MARKERS: tuple[Marker, ...] = (
     Marker("a placement group was placed again", PlacementGroups, "_lose", _always),
     Marker("a reservation race was lost", PlacementGroups, "refused", _result),
     Marker("a placement group found no room", PlacementGroups, "_no_plan", _always),
+    # objects of the cluster
+    Marker("an object of the cluster was fetched once more", DurableObjects, "node_lost", lambda self, args, result: bool(self._copying)),
+    Marker("an object of the cluster was refused", DurableObjects, "failed", _result),
+    Marker("an object of the cluster was read elsewhere", DurableCalls, "lost", _always),
+    Marker("a node said what it keeps", DurableObjects, "all_here", _always),
     # nodes and links
     Marker("a node was lost", Membership, "lost", _result),
     Marker("a node gave itself up", Tenancy, "_beat", lambda self, args, result: self._timer is None),

@@ -333,7 +333,7 @@ async def supervise(program: Program, a: Any, call: int) -> Any:
 @verb(
     8,
     lambda rng, room: {
-        "how": rng.choice(["put", "made", "made", "of-actor", "owned", "owned-by-task"]),
+        "how": rng.choice(["put", "made", "made", "of-actor", "owned", "owned-by-task", "durable", "durable-by-task"]),
         "read": rng.choice(["here", "task", "borrowed", "actor", "lent"]),
         "byte": rng.randrange(1, 200),
         "size": rng.choice(SIZES),
@@ -343,8 +343,8 @@ async def supervise(program: Program, a: Any, call: int) -> Any:
         "to": _node(rng, room),
     },
     lambda a: [a["byte"]] * a["readers"],
-    # What an actor has made is not made again, and what it owns dies with it.
-    lambda a: (af.ObjectLostError,) if a["how"] in ("of-actor", "owned", "owned-by-task") else (),
+    # What an actor has made is not made again, and what it owns dies with it; of durable ones both nodes that keep it may die at one time.
+    lambda a: () if a["how"] in ("put", "made") else (af.ObjectLostError,),
 )
 async def bulk(program: Program, a: Any, call: int) -> Any:
     """A large value is made somewhere and read somewhere else, by several at a time."""
@@ -357,12 +357,20 @@ async def bulk(program: Program, a: Any, call: int) -> Any:
         box = [program.actor("sturdy", 0, a["on"]).give.remote(byte, size)]
     elif a["how"] == "owned":
         box = await program.actor("sturdy", 0, a["on"]).own(byte, size)
+    elif a["how"] == "durable":
+        box = [await af.put(work.blob(byte, size), durable=True)]
+    elif a["how"] == "durable-by-task":
+        box = await work.own_durably.options(**program.options(a))(byte, size)
     else:
         box = await work.own.options(**program.options(a))(byte, size)
     if a["rest"]:
         await af.wait(box)
         await asyncio.sleep(a["rest"])
-    return await asyncio.gather(*(_read(program, a, box) for _ in range(a["readers"])))
+    try:
+        return await asyncio.gather(*(_read(program, a, box) for _ in range(a["readers"])))
+    finally:
+        if a["how"].startswith("durable"):
+            await af.free(box)
 
 
 async def _read(program: Program, a: Any, box: list[Any]) -> int:

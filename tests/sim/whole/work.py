@@ -115,6 +115,12 @@ async def own(byte: int, size: int) -> list[Any]:
 
 
 @af.remote(max_retries=-1)
+async def own_durably(byte: int, size: int) -> list[Any]:
+    """The cluster owns it, so its worker may go. What an attempt that was lost has put is there until its namespace ends."""
+    return [await af.put(blob(byte, size), durable=True)]
+
+
+@af.remote(max_retries=-1)
 async def look(value: Blob, seconds: float = 0.0) -> int:
     found = weight(value)
     await asyncio.sleep(seconds)
