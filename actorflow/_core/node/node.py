@@ -339,12 +339,12 @@ class Node:
         leaving = set(self._elsewhere.leaving)
         for node_id in self._elsewhere.changed(peer, message):
             self._other_gone(node_id)
+            if self._transfers is not None:
+                self._transfers.node_gone(node_id)
         for node_id in self._elsewhere.leaving:
             if node_id not in leaving:
                 for client in self._connected():
                     client.send(NodeLeaves(node_id))
-            if self._transfers is not None:
-                self._transfers.node_gone(node_id)
         self._move_on(self._ports.monotonic())
 
     def _hosted(self) -> Hosted:
