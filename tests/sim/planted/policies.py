@@ -7,8 +7,10 @@ from typing import Any
 
 from actorflow._core.policy import (
     actor_record,
+    actors,
     bundles,
     checkpoints,
+    durable_objects,
     leases,
     liveness,
     mailbox,
@@ -242,7 +244,45 @@ def _stays_for_good(original: Any) -> Any:
     return expire
 
 
+def _counts_moves(original: Any) -> Any:
+    def lose(self: Any, actor: Any, cause: str, expected: bool, spent: bool, now: float) -> Any:
+        if actor.moving:
+            actor.restarts += 1
+        return original(self, actor, cause, expected, spent, now)
+
+    return lose
+
+
+def _one_is_enough(original: Any) -> Any:
+    def enough(self: Any, found: Any) -> bool:
+        return bool(found.homes)
+
+    return enough
+
+
+def _tells_the_homes(original: Any) -> Any:
+    def end(self: Any, found: Any, why: str) -> Any:
+        steps = original(self, found, why)
+        last = steps[-1]
+        if isinstance(last, durable_objects.Drop) and found.homes:
+            steps[-1] = dataclasses.replace(last, node=next(iter(found.homes)))
+        return steps
+
+    return end
+
+
 MUTANTS = [
+    Mutant(
+        "a move counts", "AC-8: an actor that moves spends a restart", actors.ActorTable, "_lose", _counts_moves, "actor_goes_on_elsewhere"
+    ),
+    Mutant(
+        "one home is enough", "DO-1: a putter is told when one node has its object",
+        durable_objects.DurableObjects, "_enough", _one_is_enough, "one_node_that_keeps_it",
+    ),
+    Mutant(
+        "freed in one place", "DO-2: of an object that is freed one node hears",
+        durable_objects.DurableObjects, "_end", _tells_the_homes, "outlives_its_putter",
+    ),
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first, "actors"),
     Mutant(
         "ownership counts", "OW-4: a borrower is counted once, however often it was lent to",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from actorflow._core.head import durable as head_durable
 from actorflow._core.node import store as node_store
-from actorflow._core.worker import caller, cancels, copies, producer, streams, tasks
+from actorflow._core.protocol import messages
+from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks
 from tests.sim.planted.mutant import Mutant
 
 
@@ -91,7 +93,59 @@ def _errors_for_free(original: Any) -> Any:
     return try_again
 
 
+def _gone_before_its_answers(original: Any) -> Any:
+    def leave(self: Any, host: Any, *, graceful: bool) -> None:
+        if self.moves is not None:
+            for peer in host.core.all_peers():
+                if peer.role in ("driver", "worker"):
+                    peer.send(messages.NotTaken(self.spec.actor_id, self.incarnation, all=True))
+        original(self, host, graceful=graceful)
+
+    return leave
+
+
+def _freed_before_it_is_here(original: Any) -> Any:
+    def rescue(self: Any, stored: Any) -> None:
+        original(self, stored)
+        self._core.node.send(messages.FreeObject(stored.node, stored.extent, [stored.node]))
+
+    return rescue
+
+
+def _nobody_is_waited_for(original: Any) -> Any:
+    def foreign(self: Any) -> int:
+        owners = [extent.owner for extent in self.book.extents()]
+        return int(original(self)) - owners.count("cluster")
+
+    return foreign
+
+
+def _not_written_down(original: Any) -> Any:
+    def obey(self: Any, steps: Any) -> None:
+        touch, self.touch = self.touch, lambda kind, key: None
+        original(self, steps)
+        self.touch = touch
+
+    return obey
+
+
 MUTANTS = [
+    Mutant(
+        "gone before its answers", "MV-3: the last word of an actor that moves comes before the answers of what runs",
+        hosted.HostedActor, "leave", _gone_before_its_answers, "actor_goes_on_elsewhere",
+    ),
+    Mutant(
+        "freed before it is here", "an object on a node that is to leave is freed there before its owner has it",
+        copies.Copies, "_rescue", _freed_before_it_is_here, "draining",
+    ),
+    Mutant(
+        "leaves without a care", "DO-3: a node leaves before another has what it keeps for the cluster",
+        node_store.Store, "foreign", _nobody_is_waited_for, "both_nodes_that_keep_it",
+    ),
+    Mutant(
+        "not written down", "HM-1: what the head knows of an object of the cluster's is not in its journal",
+        head_durable.DurableRoom, "_obey", _not_written_down, "the_head_dies_and_what_was_put",
+    ),
     Mutant(
         "lease nobody wants", "a lease that came too late is kept",
         tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted, "a call is cancelled",
