@@ -227,12 +227,17 @@ class DurableObjects:
     # -- nodes
 
     def node_joined(self, node: ProcessId) -> list[Step]:
-        """A node came, or came back."""
+        """A node came, or came back: what it was told while it was away it has not heard."""
         self._nodes.setdefault(node, 0)
+        steps: list[Step] = []
         for found in self._objects.values():
-            if node in found.unfit:
-                del found.unfit[node]
-        return self._mend()
+            found.unfit.pop(node, None)
+            outcome = found.outcome
+            if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
+                steps.append(Adopt(node, found.index, outcome.extent, outcome.owner))
+            elif found.copying == node:
+                steps.append(self._copy(found))
+        return [*steps, *self._mend()]
 
     def node_leaves(self, node: ProcessId) -> list[Step]:
         """A node is to leave: others are to have what it keeps (DO-3)."""
@@ -390,8 +395,11 @@ class DurableObjects:
         found.copying = node
         self._copying[index] = None
         self._nodes[node] += 1
+        return [self._copy(found)]
+
+    def _copy(self, found: Durable) -> Copy:
         home = next((home for home in found.homes if home not in self._leaving), next(iter(found.homes)))
-        return [Copy(node, index, found.size, home, found.homes[home])]
+        return Copy(found.copying, found.index, found.size, home, found.homes[home])
 
     def _another(self, found: Durable) -> ProcessId:
         """The node that keeps least, of those that could have it."""

@@ -234,6 +234,16 @@ def test_do_3_what_a_disk_does_not_give_back_is_fetched_from_the_other_and_the_l
     made.check()
 
 
+def test_a_node_that_was_away_is_told_again() -> None:
+    made = table("a", "b")
+    made.put(new())
+    assert made.node_joined("a") == [Adopt("a", 1, 100, "worker")]
+    made.kept("a", 1, 100)
+    assert made.node_joined("b") == [Copy("b", 1, 5_000_000, "a", 100)]
+    made.kept("b", 1, 9)
+    assert made.node_joined("a") == made.node_joined("b") == []
+
+
 def test_a_reader_gets_what_is_near_and_what_it_has_not_tried() -> None:
     made = kept(table("a", "b", "c"))
     outcome, _ = made.outcome(1, "b")
