@@ -56,6 +56,8 @@ class Drains:
         self._durables = durables
         self._asked: dict[ProcessId, list[tuple[ProcessId, int]]] = {}
         """By node, who waits for its word: process and token."""
+        self._wanted: dict[ProcessId, tuple[float, str]] = {}
+        """By node that was asked and has said nothing yet, until when it may take, and why."""
         self._reasons: dict[ProcessId, str] = {}
         """Why, of each node that drains."""
         self._last_words: dict[ProcessId, str] = {}
@@ -81,7 +83,16 @@ class Drains:
             return
         [node_id] = found
         self._asked.setdefault(node_id, []).append((peer.process_id, message.token))
+        deadline = self._ports.monotonic() + message.deadline_s
+        if node_id not in self._wanted or deadline < self._wanted[node_id][0]:
+            self._wanted[node_id] = deadline, message.reason
         self._nodes.send(node_id, Drain(message.deadline_s, message.reason))
+
+    def node_joined(self, node_id: ProcessId) -> None:
+        """A node has connected: what it was asked before that it may not have heard."""
+        if node_id in self._wanted:
+            deadline, reason = self._wanted[node_id]
+            self._nodes.send(node_id, Drain(max(deadline - self._ports.monotonic(), 0.0), reason))
 
     def draining(self, peer: Peer, message: Draining) -> None:
         """A node says that it leaves, or why it does not."""
@@ -126,6 +137,7 @@ class Drains:
         return self._last_words.get(node_id, reason)
 
     def _answer(self, node_id: ProcessId, problem: str) -> None:
+        self._wanted.pop(node_id, None)
         error = f"node {node_id} cannot be drained: {problem}" if problem else ""
         for process_id, token in self._asked.pop(node_id, ()):
             self._directory.send(process_id, DrainReply(token, node_id, error))

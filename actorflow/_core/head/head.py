@@ -110,7 +110,7 @@ class Head:
         actors.in_group = lambda spec, incarnation: self._groups().pick(spec, incarnation)
         self._handlers: dict[type[Message], tuple[frozenset[str], Handler]] = {
             NodeInfo: (NODE, self._node_info),
-            DrainNode: (DRIVER, lambda peer, message: self._draining().wanted(peer, message)),
+            DrainNode: (PROCESS, lambda peer, message: self._draining().wanted(peer, message)),
             Draining: (NODE, lambda peer, message: self._draining().draining(peer, message)),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
             Beat: (NODE, self._beat),
@@ -365,6 +365,8 @@ class Head:
             self._opened.node_joined(node)
         if self._durable is not None:
             self._durable.node_joined(message.node_id)
+        if self._drains is not None:
+            self._drains.node_joined(message.node_id)
         self._actors.node_joined(message.node_id)
 
     def _ask_pass(self, peer: Peer, message: AskPass) -> None:

@@ -162,7 +162,8 @@ class Groups:
         self._carry_out()
         if self.bundles.gave_back():
             self._context.book.touch()
-        granted = self._context.book.admit(now, self.bundles.claimed())
+        # On a node that is to leave, only what belongs into the bundles that are there.
+        granted = self._context.book.admit(now, self.bundles.claimed()) if not self._context.draining else []
         for group_id, book in list(self._books.items()):
             granted += book.admit(now)
             if book.idle():

@@ -202,6 +202,8 @@ class Leases:
         lease.ticket.book.assign(lease.ticket, worker.worker_id)
         granted = LeaseGranted(lease.number, worker.worker_id, worker.address, lease.ticket.devices)
         lease.client.peer.send(granted)
+        if self._context.draining:
+            lease.client.peer.send(ReclaimLease(lease.number))  # It was admitted before: what is pushed to it is all.
 
     def refused(self, lease: Lease, kind: str, reason: str) -> None:
         """No worker can be had, or the nesting is too deep."""
@@ -258,9 +260,12 @@ class Leases:
             # Who was full when it sent the request on may have room by now.
             excluded = lease.excluded if now - ticket.requested_at < MOVE_AGAIN_S else []
             place = self._elsewhere.better_place(ticket.demand, lease.placement, excluded, locality=lease.locality, waits=True)
-            if place is None or isinstance(place, Infeasible):
+            if place is None or (isinstance(place, Infeasible) and not self._context.draining):
                 continue
             self._withdraw(lease)
+            if isinstance(place, Infeasible):
+                lease.client.peer.send(LeaseRefused(lease.number, "infeasible", place.reason))
+                continue
             lease.client.peer.send(LeaseRedirect(lease.number, *place))
 
     # -- asking back

@@ -242,7 +242,7 @@ class Node:
 
     def _left_here(self) -> list[str]:
         """What keeps a node that is to leave, in words."""
-        drivers = sum(1 for peer in self._connected() if peer.role == "driver")
+        drivers = sum(1 for peer in self._connected() if peer.role == "driver" and peer.job_id)  # Others only look.
         counts = {"tasks": len(self._leases.granted()), "actors": len(self._actors), "drivers": drivers, "objects": self._store.foreign()}
         return [f"{number} {what}" for what, number in counts.items() if number]
 
@@ -503,10 +503,10 @@ class Node:
         book, pool, groups = self._book, self._pool, self._context.groups
         now = self._ports.monotonic()
         while True:
-            if self._context.draining:
-                granted = []
+            if groups is not None:
+                granted = groups.admit(now)
             else:
-                granted = book.admit(now) if groups is None else groups.admit(now)
+                granted = book.admit(now) if not self._context.draining else []
             for ticket in granted:
                 cast(Holder, ticket.holder).admitted()
             decisions = pool.decide(now, self._draw_id)

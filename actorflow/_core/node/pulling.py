@@ -32,6 +32,7 @@ from actorflow._core.policy.transfer_records import (
     Why,
 )
 from actorflow._core.protocol.messages import (
+    Allocated,
     Chunk,
     CopyHere,
     LeavePull,
@@ -42,6 +43,7 @@ from actorflow._core.protocol.messages import (
     RefuseChunks,
     RequestChunks,
     StillServing,
+    TakeCopy,
 )
 
 if TYPE_CHECKING:
@@ -136,12 +138,26 @@ class Pulling:
         if isinstance(answer, NotComing):
             then(index, 0, answer.reason)
             return
-        self.book.adopted(name)
-        client = self._rooms.pop(answer.extent)
-        self.serving.gone(name)
-        self._store.adopt(client, answer.extent)
-        self._store.unpin_for(client, answer.extent)
+        self._make_own(name, CLUSTER)
         then(index, answer.extent, "")
+
+    def take(self, peer: Peer, message: TakeCopy) -> None:
+        """An owner wants the copy here of what it has elsewhere to be its object: its node is to leave."""
+        extent = self._make_own(ObjectName(message.home, message.extent), peer.process_id)
+        if extent:
+            peer.send(Allocated(message.token, extent, self._store.book.offset(extent)))
+        else:
+            peer.send(Allocated(message.token, error="there is no copy of it here any more"))
+
+    def _make_own(self, name: ObjectName, owner: ProcessId) -> int:
+        """A copy becomes an extent like any other, that of `owner`: no byte is moved. Its number; 0: there is no copy."""
+        extent = self.book.adopted(name)
+        if extent:
+            client = self._rooms.pop(extent)
+            self.serving.gone(name)
+            self._store.book.hand_over(client, extent, owner)
+            self._store.unpin_for(client, extent)
+        return extent
 
     @staticmethod
     def _refuse(peer: Peer, token: int, why: str, *, full: bool = False) -> None:

@@ -34,6 +34,7 @@ from actorflow._core.protocol.messages import (
     RefuseChunks,
     RequestChunks,
     StillServing,
+    TakeCopy,
     WriterLost,
 )
 
@@ -83,6 +84,7 @@ class Transfers:
         return {
             Pull: (PROCESS, pulling.want),
             LeavePull: (PROCESS, pulling.leave),
+            TakeCopy: (PROCESS, pulling.take),
             Located: (PROCESS | NODE | HEAD, owners.located),
             FreeObject: (PROCESS | NODE, owners.free),
             FreedUpTo: (NODE, owners.freed_up_to),

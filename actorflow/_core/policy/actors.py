@@ -315,9 +315,11 @@ class ActorTable:
     def bounce(self, actor_id: ActorId, reason: str, now: float, *, graceful: bool = False) -> list[Decision]:
         """End the current incarnation of an actor, for another one. One that is on its way already is left alone."""
         actor = self._actors.get(actor_id)
-        if actor is None or not actor.node_id or actor.bouncing or actor.leaving is not None:
+        if actor is None or not actor.node_id or actor.leaving is not None:
             return []
-        actor.bouncing = True
+        if actor.bouncing and (graceful or not actor.moving):
+            return []
+        actor.bouncing, actor.moving = True, False  # A move takes its time; who says `now` means it.
         actor.move(Event.ASKED_TO_STOP, now, reason)
         return [Stop(actor.node_id, actor_id, actor.incarnation, graceful)]
 

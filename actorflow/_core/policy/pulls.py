@@ -393,10 +393,13 @@ class PullBook:
             decisions += [*self._drop_copy(name), TellOwner(copy.owner, name, here=False)]
         return decisions
 
-    def adopted(self, name: ObjectName) -> None:
-        """A copy is no copy any more: its room is another's from now on (PU-2)."""
-        del self._copies[name]
+    def adopted(self, name: ObjectName) -> int:
+        """A copy is no copy any more: its room is another's from now on (PU-2). Its extent; 0: there is none."""
+        copy = self._copies.pop(name, None)
+        if copy is None:
+            return 0
         self._rooms -= 1
+        return copy.extent
 
     def held(self, name: ObjectName) -> Held | None:
         """What is here of an object that lives elsewhere: a copy, or the beginning of one."""

@@ -326,11 +326,20 @@ class ActorCalls:
         for client in (self.clients.get(message.actor), self._own.get(message.actor)):
             if client is None or client.peer is not peer or client.incarnation != message.incarnation or client.state == "dead":
                 continue
+            if message.goes_on:
+                if client.state == "moving":
+                    client.state = "alive"
+                    self.pump(client)
+                continue
             if client.state == "alive":
                 client.state, client.trouble = "moving", "it moves to another node"
             self._take_back(client, list(client.inflight) if message.all else message.seqs)
-            if message.all and client.held is not None:
-                self._said_all(client, peer)
+            if message.all:
+                # This life is over, whatever a head says that has just come back.
+                held, client.held = client.held, None
+                client.state, client.incarnation, client.peer = "restarting", message.incarnation + 1, None
+                if held is not None:
+                    self._hear(client, held)
 
     def _take_back(self, client: ActorClient, seqs: Iterable[int]) -> None:
         """These calls have not run: they stand in the queue again, where they were."""
@@ -341,12 +350,15 @@ class ActorCalls:
             else:
                 call.attempt += 1
                 call.state = CallState.QUEUED
-        waiting = [call for call in again if not call.cancelled]
+        waiting = sorted((call for call in again if not call.cancelled), key=lambda call: call.entry.index)
         if waiting:
             line = client.line()
-            ordered = sorted((*waiting, *line), key=lambda call: call.entry.index)
-            line.clear()
-            line.extend(ordered)
+            if line and waiting[-1].entry.index > line[0].entry.index:
+                waiting = sorted((*waiting, *line), key=lambda call: call.entry.index)
+                line.clear()
+            line.extendleft(reversed(waiting))
+        if client.waiters and len(waiting) < len(again):
+            self._wake(client, "room") if client.pending() else self._wake(client, "room", "drained")
 
     def _says_more(self, client: ActorClient, message: ActorState) -> bool:
         """True while replies, or calls that come back, may be on their way on the connection with an incarnation that has moved."""
@@ -405,6 +417,8 @@ class ActorCalls:
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """The connection to a worker broke: hold everything until the head says what became of its actors."""
         for client in self.every():
+            if client.peer is peer and not peer.role and client.state in ("alive", "moving"):
+                self._take_back(client, list(client.inflight))  # It was never there: nothing was sent.
             if client.peer is peer and client.state == "dead":
                 self._fail_inflight(client)
             elif client.peer is peer and client.state == "moving":

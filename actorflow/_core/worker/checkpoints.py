@@ -37,6 +37,8 @@ class Checkpoints:
         self._changed = False
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._held: list[Callable[[], None]] = []
+        self._trouble = False
+        """The last one that was taken, or told of, could not be stored."""
         self._taking = False
         """One is about to be taken, or is."""
         self._under_way = 0
@@ -118,13 +120,15 @@ class Checkpoints:
                 lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self._actor.label}"))
             )
 
-    async def last(self) -> None:
-        """No call comes any more: return when its state is stored, and every reply that waits for that has gone."""
+    async def last(self) -> bool:
+        """No call comes any more: return when its state is stored, and every reply that waits for that has gone. False: it could not be."""
         while self._taking or self._under_way:
             await self._told(lambda: self._taking or self._under_way)
+        self._trouble = False
         await self._take()
         while self._waiting:
             await self._told(lambda: self._waiting)
+        return not self._trouble
 
     async def _told(self, not_yet: Callable[[], object]) -> None:
         """Return when one has been taken, or stored, unless that is so already."""
@@ -155,6 +159,7 @@ class Checkpoints:
                 value = await value
             data = values.dumps_plain(value)
         except Exception:
+            self._trouble = True
             # The user's code, or a state that cannot travel: as with one that the store refuses, the calls have run and are answered.
             log.exception("%s: its __checkpoint__ failed: what its calls have done since the last one is not stored", self._actor.label)
             for reply in held:
@@ -176,6 +181,7 @@ class Checkpoints:
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""
         if message.error:
+            self._trouble = True
             log.error("%s: its checkpoint was refused: %s", self._actor.label, message.error)
         if message.number == self._number:
             self._host.core.head_line.answered("checkpoint", self._actor.spec.actor_id)

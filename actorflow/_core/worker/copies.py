@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.resources import format_bytes
-from actorflow._core.protocol.messages import CopyHere, FreeObject, Locate, Located, Stored, Unpin
+from actorflow._core.policy.ownership import Owned
+from actorflow._core.protocol.messages import Allocated, CopyHere, FreeExtent, FreeObject, Locate, Located, Stored, Unpin
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+AGAIN_S = 1.0
+"""What could not be fetched from a node that is to leave is tried again after so long: there may be room by then."""
 HOLDERS_NAMED_MAX = 16
 """Who asks for the holders of an object is told so many: each names others in turn."""
 
@@ -31,44 +34,67 @@ class Copies:
         self._store = store
         self._holders: dict[tuple[str, int], dict[str, None]] = {}
         """By home and extent: the nodes with copies, the latest last. Objects of this node are in it only if they have any."""
-        self._rescued: dict[tuple[str, int], int] = {}
-        """What was written on a node that is to leave, and the extent here that has it now: pinned, as nobody else may have it."""
         self._leaving: set[str] = set()
+        self._fetching: set[tuple[str, int]] = set()
+        """What was written on a node that is to leave, and is on its way here."""
 
     def owns(self, stored: Stored) -> None:
         """An object of ours was written on another node."""
         self._holders.setdefault((stored.node, stored.extent), {})
         if stored.node in self._leaving:
-            self._rescue(stored)
+            self._core.later(0.0, lambda: self._fetch_from(stored.node))  # When it is known whose outcome it is.
 
     # -- nodes that are to leave
 
     def node_leaves(self, node_id: str) -> None:
-        """Have what is ours there fetched. Idempotent."""
+        """Have what is ours there moved here. Idempotent."""
         self._leaving.add(node_id)
-        for entry in list(self._core.references.owned.entries.values()):
-            if type(entry.outcome) is Stored and entry.outcome.node == node_id:
-                self._rescue(entry.outcome)
+        self._fetch_from(node_id)
 
     def node_gone(self, node_id: str) -> None:
         """It has left, or died."""
         self._leaving.discard(node_id)
 
-    def _rescue(self, stored: Stored) -> None:
+    def _fetch_from(self, node_id: str) -> None:
+        if node_id in self._leaving:
+            for entry in list(self._core.references.owned.entries.values()):
+                if type(entry.outcome) is Stored and entry.outcome.node == node_id:
+                    self._fetch(entry, entry.outcome)
+
+    def _fetch(self, entry: Owned, stored: Stored) -> None:
         key = stored.node, stored.extent
-        if key in self._rescued or key not in self._holders:
+        if key in self._fetching:
             return
+        self._fetching.add(key)
 
         def fetched(answer: Any) -> None:
-            if not answer.ok:
+            if answer.ok:
+                self._store.take_copy(stored, lambda place: taken(place, answer.extent))
+                return
+            self._fetching.discard(key)
+            if self.knows(*key) and stored.node in self._leaving:
                 log.warning("an object of %s stays on node %s, which is to leave: %s", format_bytes(stored.size), stored.node, answer.error)
-            elif key in self._rescued or not self.knows(*key):
-                self._core.node.send(Unpin(answer.extent))
+                self._core.later(AGAIN_S, lambda: self._fetch_from(stored.node))
+
+        def taken(place: Allocated, pinned: int) -> None:
+            self._fetching.discard(key)
+            self._core.node.send(Unpin(pinned))
+            if not place.extent:
+                return  # The object was freed meanwhile, or its copy made room for others in this very moment.
+            if entry.outcome is stored and self.knows(*key):
+                self._moved(entry, stored, place)
             else:
-                self._rescued[key] = answer.extent
-                self._core.node.send(FreeObject(stored.node, stored.extent, [stored.node]))
+                self._core.node.send(FreeExtent(place.extent))
 
         self._store.pull(stored, fetched)
+
+    def _moved(self, entry: Owned, stored: Stored, place: Allocated) -> None:
+        """It lies here now, as if it had been written here. Who knows it under its old name asks us when it is not to be had there."""
+        me = self._core.node_id
+        moved = Stored(me, place.extent, place.offset, stored.size, stored.data, stored.spans, stored.refs, stored.owner)
+        entry.outcome = moved
+        self._store.owns(moved)
+        self._core.node.send(FreeObject(stored.node, stored.extent, self.freed(stored)))
 
     # -- who has what
 
@@ -80,16 +106,11 @@ class Copies:
         """Its home, this node if it has a copy, and the latest of the others: a broadcast may have made thousands."""
         copies, me = self._holders.get((stored.node, stored.extent), {}), self._core.node_id
         near = [me] if me in copies else []
-        home = [] if (stored.node, stored.extent) in self._rescued else [stored.node]
-        return list(dict.fromkeys((*home, *near, *islice(reversed(copies), HOLDERS_NAMED_MAX))))
+        return list(dict.fromkeys((stored.node, *near, *islice(reversed(copies), HOLDERS_NAMED_MAX))))
 
     def freed(self, stored: Stored) -> list[str]:
         """We need it no more: who is to be told, besides our own node of what was written there."""
         nodes = list(self._holders.pop((stored.node, stored.extent), ()))
-        kept = self._rescued.pop((stored.node, stored.extent), None)
-        if kept is not None:
-            self._core.node.send(Unpin(kept))
-            return list(dict.fromkeys((*nodes, self._core.node_id)))
         return nodes if stored.node == self._core.node_id else [stored.node, *nodes]
 
     def on_copy(self, peer: Peer, message: CopyHere) -> None:
@@ -110,8 +131,7 @@ class Copies:
         """A node asks who has it."""
         copies = list(self._holders.get((message.home, message.extent), ()))[-HOLDERS_NAMED_MAX:]
         # The home as well: it may have been out of reach for a moment.
-        home = self._core.node_id if (message.home, message.extent) in self._rescued else message.home
-        found = [node for node in dict.fromkeys((*copies, home)) if node != message.node]
+        found = [node for node in dict.fromkeys((*copies, message.home)) if node != message.node]
         freed = not self.knows(message.home, message.extent)
         peer.send(Located(message.home, message.extent, message.node, found, freed))
 

@@ -24,6 +24,9 @@ def farewell(host: Host, then: Callable[[], None]) -> bool:
     actors = [actor for actor in host.actors.values() if actor.entered]
     if not running and not actors:
         return False
+    for incoming in running:
+        if incoming.actor is not None:
+            incoming.actor.moves = None  # MV-3: what has no answer may have run.
     over = False
 
     def end() -> None:

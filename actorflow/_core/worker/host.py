@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+MOVED_MAX = 10_000
 RUN_S = 0.002
 """How long calls are run one after another before the user's loop gets a turn."""
 
@@ -58,6 +59,8 @@ class Host:
         self.waiting_tasks = WaitingTasks(self)
         self.tasks = self.waiting_tasks.mailbox
         self.actors: dict[str, HostedActor] = {}
+        self.moved: dict[tuple[str, int], None] = {}
+        """Actors that have gone on elsewhere, and their incarnations here: the latest. What comes for them had better follow."""
         self.calls: dict[tuple[str, int], Incoming] = {}
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Events | None = None
@@ -105,6 +108,9 @@ class Host:
     def _on_actor_call(self, peer: Peer, message: m.ActorCall) -> None:
         actor = self.actors.get(message.actor)
         incoming = Incoming(peer, message, actor)
+        if (message.actor, message.incarnation) in self.moved:
+            peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
+            return
         if actor is None or actor.incarnation != message.incarnation:
             # Fencing: a call for another life of the actor must not run.
             error = ActorUnavailableError(
@@ -211,6 +217,7 @@ class Host:
 
             move(self, actor)
         elif actor is not None:
+            actor.moves = None  # It ends here, whatever was to become of it.
             actor.leave(self, graceful=message.graceful)
 
     def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:
@@ -246,6 +253,9 @@ class Host:
                 from actorflow._core.worker.moving import say_it_has_gone
 
                 say_it_has_gone(core, actor)
+                self.moved[actor.spec.actor_id, actor.incarnation] = None
+                if len(self.moved) > MOVED_MAX:
+                    del self.moved[next(iter(self.moved))]
             if actor.threads is not None:
                 actor.threads.close()
             if actor.spec.shared:

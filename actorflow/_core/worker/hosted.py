@@ -69,8 +69,8 @@ class HostedActor:
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
         self.leaving = False
-        self.moves: Callable[[], Awaitable[None]] | None = None
-        """It goes on on another node: what to do when no call runs any more, before it leaves."""
+        self.moves: Callable[[], Awaitable[bool]] | None = None
+        """It goes on on another node: what to do when no call runs any more, before it leaves. False: it stays after all."""
         self.late_answers = 0
         """Calls that have ended, and whose answer waits for the word of an owner."""
         self.killed = False
@@ -161,8 +161,8 @@ class HostedActor:
         host.keep(host.executor.loop.create_task(self._leave(host), name=f"exit {self.label}"))
 
     async def _leave(self, host: Host) -> None:
-        if self.moves is not None:
-            await self.moves()
+        if self.moves is not None and not await self.moves():
+            return
         host.actor_left(self, f"its last handle is gone, or it was asked to stop{await self.leave_context()}")
 
     async def leave_context(self) -> str:
@@ -186,7 +186,7 @@ class HostedActor:
     def _abandon(self, host: Host) -> None:
         """It was killed. On the user's loop."""
         with host.core.lock:
-            self.killed = True
+            self.killed, self.moves = True, None  # MV-3
             host.actors.pop(self.spec.actor_id, None)
             for group in self.mailbox.groups():
                 for waiting in self.mailbox.take_waiting(group):

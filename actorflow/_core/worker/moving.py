@@ -3,12 +3,15 @@
     MV-1  What runs may end, and is answered. What has not started goes back to its callers, in order, and so does what comes later.
     MV-2  When nothing runs any more, its state is stored, if it can tell it; then it leaves. The next incarnation is made after that.
     MV-3  The last word to its callers says so: what was sent here and has no answer has not run. Who did not hear it cannot know, as after
-          a crash.
+          a crash. It is not said when a call was cut off here, by a kill or at the end of the node.
+    MV-4  Calls that do not end may wait for others of the same actor: so calls are taken again after QUIET_S, and it is tried again later.
+    MV-5  An actor whose state cannot be stored stays here to the deadline, with its state.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +25,15 @@ if TYPE_CHECKING:
     from actorflow._core.worker.hosted import HostedActor
 
 
+log = logging.getLogger("actorflow")
+
 LOOK_S = 0.005
+QUIET_S = 3.0
+"""How long new calls are given back while others do not end."""
+AGAIN_S = 10.0
+"""After so long it is tried again."""
+RELEASE_S = 5.0
+"""How long a caller may take to say that it holds what was in its answer."""
 
 
 def move(host: Host, actor: HostedActor) -> None:
@@ -39,21 +50,59 @@ def move(host: Host, actor: HostedActor) -> None:
     for peer, seqs in back.items():
         peer.send(m.NotTaken(actor.spec.actor_id, actor.incarnation, sorted(seqs)))
     actor.leave(host, graceful=True)
+    host.core.later(QUIET_S, partial(_give_way, host, actor, actor.moves))
+
+
+def _give_way(host: Host, actor: HostedActor, moves: object) -> None:
+    """MV-4. Under the lock."""
+    if actor.leaving and actor.moves is moves:
+        _stay(host, actor)
+        host.core.later(AGAIN_S, partial(_try_again, host, actor))
+
+
+def _try_again(host: Host, actor: HostedActor) -> None:
+    if host.actors.get(actor.spec.actor_id) is actor and not actor.killed:
+        move(host, actor)
+
+
+def _stay(host: Host, actor: HostedActor) -> None:
+    """It takes calls again, in this life. Under the lock."""
+    actor.moves, actor.leaving = None, False
+    actor.watched = actor.on_quiet is not None
+    _tell_all(host.core, m.NotTaken(actor.spec.actor_id, actor.incarnation, goes_on=True))
+
+
+def _tell_all(core: Core, message: m.NotTaken) -> None:
+    for peer in core.all_peers():
+        if peer.role in ("driver", "worker"):
+            peer.send(message)
 
 
 def say_it_has_gone(core: Core, actor: HostedActor) -> None:
     """MV-3. Under the lock."""
-    for peer in core.all_peers():
-        if peer.role in ("driver", "worker"):
-            peer.send(m.NotTaken(actor.spec.actor_id, actor.incarnation, all=True))
+    _tell_all(core, m.NotTaken(actor.spec.actor_id, actor.incarnation, all=True))
 
 
-async def _before_it_leaves(host: Host, actor: HostedActor) -> None:
-    """On the user's loop, when no call runs any more. Its answers may still be on their way: large ones wait for room, for example."""
-    await _until(lambda: _answered(host, actor))
-    await _store_state(host, actor)
+async def _before_it_leaves(host: Host, actor: HostedActor) -> bool:
+    """On the user's loop, when no call runs any more. Its answers may still be on their way: large ones wait for room, for example.
+
+    False: it stays (MV-5).
+    """
+    moves = actor.moves
+    await _until(lambda: actor.moves is not moves or _answered(host, actor))
+    if actor.moves is not moves:
+        return True  # It does not move any more: it ends here, for another reason.
+    if not await _store_state(host, actor):
+        log.error("%s stays on its node, which is to leave, until the deadline: its state could not be stored", actor.label)
+        with host.core.lock:
+            _stay(host, actor)
+        return False
     # With checkpoint_every="call" the last answers have waited for that. What they carry is kept until it has been taken over.
-    await _until(lambda: _answered(host, actor) and (actor.spec.shared or not host.holds))
+    until = host.core.ports.monotonic() + RELEASE_S
+    await _until(
+        lambda: _answered(host, actor) and (actor.spec.shared or not host.holds or host.core.ports.monotonic() >= until)
+    )
+    return True
 
 
 async def _until(done: Callable[[], bool]) -> None:
@@ -69,13 +118,13 @@ def _answered(host: Host, actor: HostedActor) -> bool:
         return not actor.late_answers and all(incoming.actor is not actor for incoming in host.calls.values())
 
 
-async def _store_state(host: Host, actor: HostedActor) -> None:
-    """MV-2."""
+async def _store_state(host: Host, actor: HostedActor) -> bool:
+    """MV-2. False when there is one, and it could not be stored."""
     if not hasattr(actor.instance, "__checkpoint__"):
-        return
+        return True
     from actorflow._core.worker.checkpoints import Checkpoints
 
     checkpoints = host.checkpoints.get(actor.spec.actor_id)
     if checkpoints is None:
         checkpoints = host.checkpoints[actor.spec.actor_id] = Checkpoints(host, actor)
-    await checkpoints.last()
+    return await checkpoints.last()

@@ -24,6 +24,7 @@ from actorflow._core.protocol.messages import (
     ReturnSlabs,
     Spillable,
     Stored,
+    TakeCopy,
     Unpin,
     WriterLost,
 )
@@ -444,6 +445,12 @@ class StoreClient:
         self._token += 1
         self._waiting[self._token] = then
         self._core.node.send(Pull(self._token, stored.node, stored.extent, stored.size, stored.owner, stored.owner_node))
+
+    def take_copy(self, stored: Stored, then: Callable[[Allocated], None]) -> None:
+        """The copy of an object of ours that our node has becomes an object of its own; `then` gets where it is. Under the lock."""
+        self._token += 1
+        self._waiting[self._token] = then
+        self._core.node.send(TakeCopy(self._token, stored.node, stored.extent))
 
     async def _pin(self, stored: Stored, *, elsewhere: bool) -> Pinned:
         """The node's answer; an error of ours when the node is gone."""

@@ -105,11 +105,11 @@ def _gone_before_its_answers(original: Any) -> Any:
 
 
 def _freed_before_it_is_here(original: Any) -> Any:
-    def rescue(self: Any, stored: Any) -> None:
-        original(self, stored)
+    def fetch(self: Any, entry: Any, stored: Any) -> None:
+        original(self, entry, stored)
         self._core.node.send(messages.FreeObject(stored.node, stored.extent, [stored.node]))
 
-    return rescue
+    return fetch
 
 
 def _nobody_is_waited_for(original: Any) -> Any:
@@ -136,7 +136,7 @@ MUTANTS = [
     ),
     Mutant(
         "freed before it is here", "an object on a node that is to leave is freed there before its owner has it",
-        copies.Copies, "_rescue", _freed_before_it_is_here, "draining",
+        copies.Copies, "_fetch", _freed_before_it_is_here, "draining",
     ),
     Mutant(
         "leaves without a care", "DO-3: a node leaves before another has what it keeps for the cluster",

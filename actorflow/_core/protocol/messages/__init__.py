@@ -115,6 +115,7 @@ from actorflow._core.protocol.messages.transfer import (
     RefuseChunks,
     RequestChunks,
     StillServing,
+    TakeCopy,
 )
 from actorflow._core.protocol.messages.visit import AskPass, PassGiven, TurnedOut
 
@@ -132,7 +133,7 @@ AnyMessage = (
     | AddBorrow | BorrowAck | DropBorrow | Fetch | Fetched | Rebuild | CancelObject
     | Allocate | Allocated | Carved | HandOver | FreeExtent | Pin | Pinned | ReturnSlabs | Unpin | WriterLost
     | MaySpill | Spillable
-    | Pull | LeavePull | CopyHere | Locate | Located | FreeObject | FreedUpTo | Holding | OwnersGone
+    | Pull | LeavePull | TakeCopy | CopyHere | Locate | Located | FreeObject | FreedUpTo | Holding | OwnersGone
     | RequestChunks | LeaveSource | RefuseChunks | StillServing | Chunk
     | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
@@ -268,6 +269,7 @@ __all__ = [
     "Supervise",
     "SuperviseReply",
     "SupervisionOver",
+    "TakeCopy",
     "TaskCall",
     "TurnedOut",
     "Unblocked",

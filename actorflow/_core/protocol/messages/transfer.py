@@ -23,6 +23,17 @@ class LeavePull(Message, tag=121):
     token: int
 
 
+class TakeCopy(Message, tag=180):
+    """owner -> its node: the copy here of this object of mine is an object of its own from now on, and mine.
+
+    Answered by Allocated(token); without an extent where there is no copy any more.
+    """
+
+    token: int
+    home: str
+    extent: int
+
+
 class CopyHere(Message, tag=122):
     """node -> owner, by its node: `node` has a copy of your object, or (`here`: False) no longer has one. Idempotent.
 
