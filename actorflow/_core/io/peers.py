@@ -419,6 +419,10 @@ class Peers:
         else:
             self._ports.loop.call_soon_threadsafe(peer.flush)
 
+    def open(self) -> list[Peer]:
+        """The connections that there are: both ends of one with this process itself."""
+        return [peer for peer in self._open if not peer.lost]
+
     def close(self, *, abort: bool = False) -> None:
         """Stop listening and close every connection."""
         for listener in self._listeners:

@@ -73,7 +73,7 @@ def _stay(host: Host, actor: HostedActor) -> None:
 
 
 def _tell_all(core: Core, message: m.NotTaken) -> None:
-    for peer in core.all_peers():
+    for peer in core.peers.open():
         if peer.role in ("driver", "worker"):
             peer.send(message)
 

@@ -110,7 +110,7 @@ MARKERS: tuple[Marker, ...] = (
     Marker("a call came back from an actor that moves", ActorCalls, "_take_back", lambda self, args, result: bool(args[1])),
     Marker("an actor was told to move", ActorTable, "move_away", _result),
     Marker("a word was kept back until an old connection had said all", ActorCalls, "_says_more", _result),
-    Marker("an object was fetched from a node that leaves", Copies, "_rescue", lambda self, args, result: args[0].node in self._leaving),
+    Marker("an object was fetched from a node that leaves", Copies, "_moved", _always),
     # objects
     Marker("an object was made again from its lineage", Recovery, "_make_again", _always),
     Marker("arguments of a call were lost", Recovery, "arguments_lost", _result),
