@@ -108,10 +108,10 @@ class Host:
     def _on_actor_call(self, peer: Peer, message: m.ActorCall) -> None:
         actor = self.actors.get(message.actor)
         incoming = Incoming(peer, message, actor)
-        if (message.actor, message.incarnation) in self.moved:
-            peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
-            return
         if actor is None or actor.incarnation != message.incarnation:
+            if (message.actor, message.incarnation) in self.moved:
+                peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
+                return
             # Fencing: a call for another life of the actor must not run.
             error = ActorUnavailableError(
                 f"actor {message.actor} (incarnation {message.incarnation}) is not here"
