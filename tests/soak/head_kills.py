@@ -2,9 +2,9 @@
 
     python -m tests.soak.head_kills --kills 50
 
-A cluster of two nodes, with a named detached actor, others that are made and ended all the time, a placement group, tasks, and a loop
-that calls an actor every millisecond. After each kill the head is asked until it answers; then all that it had acknowledged must be there.
-The last line sums up.
+A cluster of two nodes, with a named detached actor, others that are made and ended all the time, a placement group, objects that the cluster
+owns, tasks, and a loop that calls an actor every millisecond. After each kill the head is asked until it answers; then all that it had
+acknowledged must be there. The last line sums up.
 """
 
 from __future__ import annotations
@@ -58,6 +58,18 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+@af.remote(num_cpus=0.1)
+async def put_and_go(number: int) -> list[af.ObjectRef[list[int]]]:
+    """An object that the cluster owns; every fifth is so large that nodes keep it, the others are with the head."""
+    return [await af.put([number] * (100_000 if number % 5 == 0 else 1), durable=True)]
+
+
+@af.remote(num_cpus=0.1)
+async def first_of_all(refs: list[af.ObjectRef[list[int]]]) -> list[int]:
+    """Read in a process that asks the head for each."""
+    return [value[0] for value in await af.get(refs)]
+
+
 @dataclass
 class Seen:
     """What came of it."""
@@ -103,12 +115,14 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
     kept = Kept.options(name="kept").remote()
     group = af.placement_group([{"CPU": 1}] * 2, strategy="SPREAD", name="group")
     await group.ready()
+    objects: list[af.ObjectRef[list[int]]] = []
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(call_on(steady, seen, over))
         tasks.create_task(churn(over, seen))
         try:
             for number in range(1, kills + 1):
                 seen.expect("what is kept", await kept.put(number), number)
+                objects += await put_and_go(number)
                 await asyncio.to_thread(cluster.kill_head)
                 begun = time.monotonic()
                 rows = await af.state.list_actors()
@@ -118,6 +132,7 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
                 seen.expect("groups", [row["state"] for row in await af.state.list_placement_groups()], ["created"])
                 seen.expect("jobs", [row["state"] for row in await af.state.list_jobs()], ["running"])
                 seen.expect("nodes", [row["state"] for row in await af.state.list_nodes()], ["alive", "alive"])
+                seen.expect("objects of the cluster", await first_of_all(objects), list(range(1, number + 1)))
                 await af.kill(kept, no_restart=False)
                 seen.expect("what was kept", await kept.put(0), number)
                 if sys.stderr.isatty():
@@ -125,6 +140,7 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
                 await asyncio.sleep(BETWEEN_S)
         finally:
             over.set()
+    seen.expect("objects that were there to be freed", await af.free(objects), kills)
     await group.remove()
     await af.kill(await af.get_actor("steady"))
 
