@@ -82,7 +82,11 @@ def test_17_what_is_put_durably_outlives_its_putter(sim_seed: int) -> None:
         inner, small = await refs[1]
         assert [total(await inner), await small] == [total(value(99)), SMALL]
         assert [total(await ref) for ref in refs[2:]] == [total(value(1)), total(value(2))]
+        rows = [row for row in await af.state.list_objects() if row["owner"] == "cluster"]
+        assert sorted(len(row["place"].split(", ")) for row in rows) == [1, 1, 2, 2, 2]
+        assert {row["place"] for row in rows if row["size_bytes"] < 1000} == {"head"}
         count = await af.free([*refs, inner])
+        await asyncio.sleep(0.1)  # The nodes hear of it as the driver does.
         with pytest.raises(af.ObjectFreedError, match="was freed, by a program"):
             await refs[2]
         return there, count

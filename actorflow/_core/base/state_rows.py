@@ -97,9 +97,10 @@ class TaskRow(TypedDict):
 
 
 class ObjectRow(TypedDict):
-    """One object, as its owner knows it.
+    """One object, as its owner knows it; the head, of what the cluster owns (`owner` is "cluster").
 
-    `place`: inline, or the node whose arena holds it. `call_site`: where it was made.
+    `place`: inline, or the node whose arena holds it; of what the cluster owns all nodes that keep it, or head. `call_site`: where it was
+    made.
     """
 
     object_id: str

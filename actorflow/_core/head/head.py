@@ -178,6 +178,7 @@ class Head:
 
             self._durable = DurableRoom(self._ports, self._directory, self._nodes, self._jobs, self._in_use)
             self._actors.on_gone = self._durable.somebody_went
+            self._state.durables = self._durable
             if self._ledger is not None:
                 self._ledger.durables = self._durable
                 self._durable.touch = self._ledger.touch

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from actorflow._core.base.ids import CLUSTER
 from actorflow._core.base.resources import to_number
-from actorflow._core.base.state_rows import ActorRow, JobRow, NodeRow, Resources
+from actorflow._core.base.state_rows import ActorRow, JobRow, NodeRow, ObjectRow, Resources
 from actorflow._core.policy.actor_record import Actor
 from actorflow._core.policy.actors import ActorTable
+from actorflow._core.policy.durable_objects import DurableObjects
 from actorflow._core.policy.graveyard import DeadActor, tell_story
 from actorflow._core.policy.jobs import Job, JobTable
 from actorflow._core.policy.membership import Membership, Node
@@ -36,6 +38,22 @@ def actor_rows(actors: ActorTable, actor_id: str, clock_offset: float) -> Iterat
         yield _living_row(actor, clock_offset)
     for dead in actors.dead():
         yield _dead_row(dead, clock_offset)
+
+
+def object_rows(table: DurableObjects) -> Iterator[ObjectRow]:
+    """What the cluster owns."""
+    for found in table.all():
+        yield ObjectRow(
+            object_id=f"{CLUSTER}-{found.index}",
+            owner=CLUSTER,
+            job_id=found.job_id,
+            state="ready" if found.putter is None else "pending",
+            size_bytes=found.size,
+            place=", ".join(found.homes) or "head",
+            local_refs=0,
+            borrowers=0,
+            call_site="",
+        )
 
 
 def numbers(units: Mapping[str, int]) -> Resources:

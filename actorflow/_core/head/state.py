@@ -15,7 +15,7 @@ from actorflow._core.base.state_rows import HEAD_KINDS, NODE_KINDS
 from actorflow._core.head.actors import Actors
 from actorflow._core.head.jobs import Jobs
 from actorflow._core.head.nodes import Nodes, node_id_of
-from actorflow._core.head.rows import actor_rows, job_rows, node_rows
+from actorflow._core.head.rows import actor_rows, job_rows, node_rows, object_rows
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.protocol.messages import StateQuery, StateReply
@@ -26,6 +26,7 @@ NODE_SHARE = 0.8
 HEAD_SHARE = 0.9
 
 if TYPE_CHECKING:
+    from actorflow._core.head.durable import DurableRoom
     from actorflow._core.head.groups import Groups
 
 _encode = msgspec.json.Encoder().encode
@@ -62,6 +63,8 @@ class StateDesk:
         self._next_token = 1
         self.groups: Groups | None = None
         """The placement groups, when there are some. Set by the head."""
+        self.durables: DurableRoom | None = None
+        """The objects that the cluster owns, when there are some. Set by the head."""
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -128,6 +131,8 @@ class StateDesk:
         token, self._next_token = self._next_token, self._next_token + 1
         gathering = Gathering(peer, message, dict.fromkeys(self._nodes.membership.living()))
         self._gatherings[token] = gathering
+        if message.kind == "objects" and self.durables is not None:
+            gathering.rows += [msgspec.Raw(_encode(row)) for row in islice(object_rows(self.durables.table), max(0, message.limit) + 1)]
         if not gathering.waiting:
             self._answer(token)
             return
