@@ -76,7 +76,8 @@ async def put(value: T, *, durable: bool = False, ttl: float | None = None) -> O
 async def free(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]]) -> int:
     """Free objects that the cluster owns (`af.put(value, durable=True)`), for everybody. Returns how many of them there still were.
 
-    Whoever reads one a moment later gets ObjectFreedError, but for a small value that it has read before. All others are freed when their last reference is gone, without a word.
+    Whoever reads one a moment later gets ObjectFreedError, but for a small value that it has read before. All others are freed when their
+    last reference is gone, without a word.
     """
     from actorflow._core.worker.durable import is_durable
 
