@@ -3,8 +3,8 @@
     python -m tests.soak.head_kills --kills 50
 
 A cluster of two nodes, with a named detached actor, others that are made and ended all the time, a placement group, objects that the
-cluster owns, tasks, and a loop that calls an actor every millisecond. After each kill the head is asked until it answers; then all that it had
-acknowledged must be there. The last line sums up.
+cluster owns, tasks, and a loop that calls an actor every millisecond. After each kill the head is asked until it answers; then all that it
+had acknowledged must be there. The last line sums up.
 """
 
 from __future__ import annotations
