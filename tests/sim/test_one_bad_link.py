@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import actorflow as af
+from actorflow._core.io.lasting_peers import LastingPeer
 from actorflow._core.policy.liveness import INDIRECT_MAX_S, LEASE_S, LOOK_S, SILENCE_S
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster, SimDriver
@@ -86,19 +87,22 @@ class Cut:
         """Between the head and the machine of the far node: with resets, as far as the connections that are there, or silently."""
         fabric, machine, head = self.world.fabric, self.far.host.machine, self.head_host.name
         if resets:
-            broken = [
-                end for both in fabric.connections() for end in both if end.host.name == head and end.peer.host.machine == machine
-            ]
-            assert broken
-            for end in broken:
-                fabric.reset(end)
-            self.world.run_until(lambda: all(end.closed and end.peer.closed for end in broken), 5.0)
+            assert self.between(head, machine)
+            while broken := self.between(head, machine):  # Also what was made again before the cut.
+                for end in broken:
+                    fabric.reset(end)
+                self.world.run_until(lambda: all(end.closed and end.peer.closed for end in broken), 5.0)
         if one_way == "to the head":
             fabric.cut_one_way([machine], [head])
         elif one_way == "from the head":
             fabric.cut_one_way([head], [machine])
         else:
             fabric.partition([head], [machine])
+
+    def between(self, head: str, machine: str) -> list[Any]:
+        """The head's ends of what connects it with the machine."""
+        ends = [end for both in self.world.fabric.connections() for end in both if not end.closed]
+        return [end for end in ends if end.host.name == head and end.peer.host.machine == machine]
 
     def ends(self, driver: SimDriver, timeout_s: float = 100.0) -> Any:
         self.world.run_until(lambda: driver.ended, timeout_s)
@@ -120,7 +124,7 @@ async def ask(keeper: Any, seconds: float, found: list[tuple[int, int]]) -> None
         await asyncio.sleep(ASK_S)
 
 
-def lives_through(cut: Cut, begin: Any) -> None:
+def lives_through(cut: Cut, *, resets: bool = False, one_way: str = "") -> None:
     """The link is cut in the middle of calls: they go on, the actor has all that it was told, and afterwards all is as before."""
     world = cut.world
     found: list[tuple[int, int]] = []
@@ -137,11 +141,14 @@ def lives_through(cut: Cut, begin: Any) -> None:
 
     driver = cut.driver(main)
     cut.wait_for_acts()
-    begin()
+    cut.cut(resets=resets, one_way=one_way)
     world.run_for(CUT_S)
     assert cut.far.host.alive, "it is not given up"
     assert cut.apart()
     assert "heard only through other nodes: node " in cut.reason()
+    link = cut.far.node._head._peer  # type: ignore[union-attr]
+    assert isinstance(link, LastingPeer)
+    assert link._up is not resets
     world.fabric.heal()
     found = cut.ends(driver)
     assert found == [(1, number + 1) for number in range(len(found))], "one life, which has all that it was told"
@@ -157,27 +164,68 @@ def lives_through(cut: Cut, begin: Any) -> None:
 def test_a_node_lives_when_its_link_with_the_head_is_cut_silently(sim_seed: int) -> None:
     with World(sim_seed) as world:
         cut = Cut(world)
-        lives_through(cut, cut.cut)
+        lives_through(cut)
 
 
 def test_a_node_lives_when_its_link_with_the_head_is_cut_with_resets(sim_seed: int) -> None:
     """LP-4: both sides go on mending."""
     with World(sim_seed) as world:
         cut = Cut(world, others=2)
-        lives_through(cut, lambda: cut.cut(resets=True))
+        lives_through(cut, resets=True)
 
 
 def test_it_lives_when_the_head_has_a_process_of_its_own(sim_seed: int) -> None:
     with World(sim_seed) as world:
         cut = Cut(world, durable=True)
-        lives_through(cut, lambda: cut.cut(resets=sim_seed % 2 == 1))
+        lives_through(cut, resets=sim_seed % 2 == 1)
 
 
 def test_a_cut_in_one_direction(sim_seed: int) -> None:
     """Beats that do not arrive, or answers that do not."""
     with World(sim_seed) as world:
         cut = Cut(world)
-        lives_through(cut, lambda: cut.cut(one_way=("to the head", "from the head")[sim_seed % 2]))
+        lives_through(cut, resets=sim_seed % 3 == 0, one_way=("to the head", "from the head")[sim_seed % 2])
+
+
+class Boss(af.Actor, resources={"far": 1}, num_cpus=0):
+    """Has an actor of its own, on any other node."""
+
+    @af.method
+    async def begin(self) -> None:
+        me = af.get_runtime_context().node_id
+        self.child = await Where.options(label_selector={"actorflow.io/node-id": f"!{me}"}).remote()
+
+    @af.method
+    async def child_is_at(self) -> str:
+        return await self.child.node()
+
+
+def test_what_processes_on_that_node_own_elsewhere_lives_too(sim_seed: int) -> None:
+    """They have lines with the head of their own, which are as bad; none of them is taken for gone."""
+    found: list[str] = []
+
+    async def main() -> str:
+        boss = await Boss.remote()
+        await boss.begin()
+        until = asyncio.get_running_loop().time() + CUT_S + 15.0
+        while asyncio.get_running_loop().time() < until:
+            async with asyncio.timeout(3.0):
+                found.append(await boss.child_is_at())
+            await asyncio.sleep(1.0)
+        [child] = [row for row in await af.state.list_actors() if row["class_name"] == "Where"]
+        return str(child["state"])
+
+    with World(sim_seed) as world:
+        cut = Cut(world, others=2, durable=sim_seed % 2 == 1)
+        driver = cut.driver(main)
+        world.run_until(lambda: len(found) > 2, 30.0)
+        cut.cut(resets=True)
+        world.run_for(CUT_S)
+        world.fabric.heal()
+        assert cut.ends(driver) == "alive"
+        assert len(set(found)) == 1
+        assert found[0] != cut.node_id(cut.far)
+        finish(cut.cluster, driver)
 
 
 def test_another_node_passes_beats_on_when_the_one_that_did_dies(sim_seed: int) -> None:
