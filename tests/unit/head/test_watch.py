@@ -165,3 +165,29 @@ def test_lp_4_neither_the_node_nor_who_is_on_it_is_taken_for_gone_meanwhile(clus
     beats(cluster, SILENCE_S + 2 * LOOK_S, first, second)
     assert [head.alive_by_another_way(peer) for peer in (node, other, there)] == [False, False, False]
     assert driver.lost, "it is as far away as its node"
+
+
+def test_a_node_that_is_lost_and_joins_anew_is_as_any_other(cluster: Cluster) -> None:
+    first, second, third = three(cluster)
+    beats(cluster, 1.0, first, second, of=third, by=second)
+    beats(cluster, SILENCE_S + 1.0, first, second)
+    assert row(cluster)[0] == "lost"
+    again = cluster.party("node", "node-3", job_id="", host="node-3 again")
+    again.send(NodeInfo("node-3", "unix:/node-3", {"CPU": 8 * UNIT, "disk": UNIT}, {}))
+    cluster.run()
+    assert row(cluster) == ("alive", "")
+    cluster.driver().send(CreateActor(spec("actor-a", "driver-1", resources={"disk": UNIT})))
+    cluster.run()
+    assert len(again.take(PlaceActor)) == 1
+
+
+def test_hm_1_answers_to_beats_that_were_passed_on_go_past_what_waits_for_the_disk() -> None:
+    with Cluster(durable=True) as cluster:
+        first, second, third = three(cluster)
+        cluster.disk.sync_errors_planned = 10_000
+        cluster.driver().send(CreateActor(spec("actor-a", "driver-1", resources={"CPU": UNIT})))
+        assert beats(cluster, 3.0, first, second, of=third, by=second) == [0, 1, 2]
+        assert [node.take(PlaceActor) for node in (first, second)] == [[], []]
+        cluster.disk.sync_errors_planned = 0
+        cluster.run(3.0)
+        assert len(first.take(PlaceActor) + second.take(PlaceActor)) == 1
