@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from actorflow._core.head import view
+from actorflow._core.io import lasting_peers
 from actorflow._core.node import store as node_store
 from actorflow._core.worker import caller, cancels, copies, producer, streams, tasks
 from tests.sim.planted.mutant import Mutant
@@ -91,7 +93,26 @@ def _errors_for_free(original: Any) -> Any:
     return try_again
 
 
+def _mended_once(original: Any) -> Any:
+    def go_on_mending(self: Any) -> bool:
+        return False
+
+    return go_on_mending
+
+
+def _as_ever(original: Any) -> Any:
+    def apart(self: Any, node_id: str) -> None:
+        pass
+
+    return apart
+
+
 MUTANTS = [
+    Mutant(
+        "mended once", "LP-4: the time to mend is over though the other side is known to live",
+        lasting_peers.LastingPeer, "_go_on_mending", _mended_once, "one_bad_link",
+    ),
+    Mutant("placed out of reach", "HV-3: actors go to a node that nobody can tell", view.View, "apart", _as_ever, "one_bad_link"),
     Mutant(
         "lease nobody wants", "a lease that came too late is kept",
         tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted, "a call is cancelled",
