@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
+from typing import Protocol
 
 from actorflow._core.base.ids import ProcessId
 
@@ -50,6 +50,13 @@ INDIRECT_MAX_S = 60.0
 """How long a node may be heard only through others."""
 QUIET_S = 3 * BEAT_S
 """After so long without a beat that was passed on, a beat of the node itself says that its link works again."""
+
+
+class Dice(Protocol):
+    """The part of `random.Random` that is used here."""
+
+    def sample(self, population: Sequence[ProcessId], k: int, /) -> list[ProcessId]:
+        """So many of them, in the order in which they were drawn."""
 
 
 @dataclass(slots=True)
@@ -216,7 +223,7 @@ class Detour:
         self._brought.clear()
         return False
 
-    def choose(self, alive: Sequence[ProcessId], rng: Random) -> list[ProcessId]:
+    def choose(self, alive: Sequence[ProcessId], rng: Dice) -> list[ProcessId]:
         """Whom to ask with the next beat: those that were of use before, and others by chance, each once before one is asked again."""
         there = dict.fromkeys(alive)
         chosen = [node_id for node_id in self._brought if node_id in there][: self._relays_max]
