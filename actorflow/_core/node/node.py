@@ -373,7 +373,7 @@ class Node:
 
     def _relay_beat(self, peer: Peer, message: RelayBeat) -> None:
         """Another node is not answered by the head."""
-        if self._tenancy is None or not self._tenancy.on_detour:  # LV-6
+        if self._tenancy is not None and not self._tenancy.on_detour:  # LV-6
             self._head.send_if_there(BeatOf(peer.process_id, message.number))
 
     def _beat_heard_of(self, peer: Peer, message: BeatHeardOf) -> None:

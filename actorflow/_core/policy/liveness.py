@@ -21,8 +21,8 @@ One bad link between a node and the head is no death: a node that is not answere
           does not watch the node (any more) neither counts nor answers it, so LV-1 holds whichever way beats and answers go.
     LV-5  A node is heard only through others for INDIRECT_MAX_S at most. What is passed on after that is neither counted nor answered; so
           the node's lease ends, and it is given up SILENCE_S after the last beat that counted.
-    LV-6  A node that is not answered itself passes nothing on, so what is passed on is fresh; an answer that another node brings counts
-          only if that node was asked.
+    LV-6  A node that is not answered itself passes nothing on, so what is passed on is fresh; nor does the first one, which is where the
+          head is. An answer that another node brings counts only if that node was asked.
 """
 
 from __future__ import annotations

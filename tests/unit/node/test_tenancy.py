@@ -106,9 +106,8 @@ def test_lv_6_an_answer_of_one_that_was_not_asked_is_none(world: World) -> None:
     assert cluster.gone == [GIVEN_UP]
 
 
-@pytest.mark.parametrize("has_lease", [True, False])
-def test_beats_of_others_are_passed_on_and_their_answers_back(world: World, has_lease: bool) -> None:
-    cluster = Leased(world, has_lease=has_lease)
+def test_beats_of_others_are_passed_on_and_their_answers_back(world: World) -> None:
+    cluster = Leased(world)
     other = Speaker(world.host("other"), "node", "other")
     other.join()
     cluster.until(lambda: other.peer is not None and other.peer.role == "node")
@@ -136,6 +135,18 @@ def test_lv_6_who_is_not_answered_passes_nothing_on(world: World) -> None:
     other.send(RelayBeat(18))
     world.run_for(0.5)
     assert cluster.head.got(BeatOf) == [BeatOf("other", 18)]
+
+
+def test_lv_6_the_first_node_passes_nothing_on(world: World) -> None:
+    """Who cannot reach the head cannot reach it either, or only the connection with the head is bad: as in a cluster of two nodes."""
+    cluster = Leased(world, has_lease=False)
+    other = Speaker(world.host("other"), "node", "other")
+    other.join()
+    cluster.until(lambda: other.peer is not None and other.peer.role == "node")
+    other.send(RelayBeat(17))
+    world.run_for(0.5)
+    assert cluster.head.got(BeatOf) == []
+    assert not other.lost
 
 
 def test_lp_4_the_head_is_known_to_live_as_long_as_the_lease_lasts(world: World) -> None:
