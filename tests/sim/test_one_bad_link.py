@@ -318,6 +318,9 @@ def test_nothing_new_is_placed_there_and_what_only_it_could_hold_waits_for_it(si
         while not places:
             await asyncio.sleep(0.1)
         places.clear()
+        [row] = [row for row in await af.state.list_nodes() if row["node_id"] == cut.node_id(cut.far)]
+        assert row["state"] == "alive"
+        assert row["reason"].startswith("heard only through other nodes: node ")
         for _ in range(4):
             places.append(await (await Where.remote()).node())
         waits = Keeper.remote()

@@ -91,10 +91,12 @@ class Tenancy:
 
     def _ask_others(self, number: int, now: float) -> None:
         # Without a link that is up or being mended nobody is asked: the head is another one by now, or takes this node for a new one.
-        wanted = self._context.head.linked and self._detour.wanted(now)
-        if wanted != self._by_detour:
-            self._by_detour = wanted
-            what = "does not answer: other nodes are asked to pass on what this one says" if wanted else "answers again"
-            log.warning("the head %s", what)
+        linked = self._context.head.linked
+        wanted = linked and self._detour.wanted(now)
+        if wanted and not self._by_detour:
+            log.warning("the head does not answer: other nodes are asked to pass on what this one says")
+        elif self._by_detour and linked and not wanted:
+            log.warning("the head answers again")
+        self._by_detour = wanted
         for node_id in self._detour.choose(self._others(), self._context.ports.rng) if wanted else ():
             self._ask(node_id, RelayBeat(number))
