@@ -126,10 +126,11 @@ head-test: $(STAMP)
 chaos: $(if $(filter ray,$(SYSTEM)),$(PEERS_STAMP),$(STAMP))
 	@$(if $(filter ray,$(SYSTEM)),$(PEERS)/bin/python,$(PY)) -m actorflow.testing.chaos --system $(SYSTEM) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-# Cuts both ways, then in one direction at a time.
+# Cuts both ways, then in one direction at a time, then between a node and the head alone.
 partition-test: $(STAMP)
 	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS)
 	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS) --one-way
+	@$(PY) -m tests.soak.partition --seconds 30 --rounds $(ROUNDS) --from-head
 
 # The quick ones, each with its promise in its name, are in `make test`; docs/internals/failures.md has them all.
 promise-test: $(STAMP)

@@ -27,6 +27,8 @@ class Fabric:
         self._links: dict[tuple[int, int], tuple[Host, Host, Link]] = {}
         self._connections: dict[int, tuple[SimStream, SimStream]] = {}
         self._partitions: list[tuple[list[str], list[str]]] = []
+        self._one_way: list[tuple[list[str], list[str]]] = []
+        """From the first to the second nothing passes, while the way back is open."""
         self._numbers = 0
 
     # -- addresses
@@ -122,6 +124,16 @@ class Fabric:
         first, second = _names(one), _names(other)
         self.world.note("network", f"partition between {', '.join(first)} and {', '.join(second)}")
         self._partitions.append((first, second))
+        self._cut()
+
+    def cut_one_way(self, sources: Group, sinks: Group) -> None:
+        """Cut the links from some to others, and leave those back: bytes wait one way, and connects time out both ways. Until `heal`."""
+        first, second = _names(sources), _names(sinks)
+        self.world.note("network", f"nothing passes from {', '.join(first)} to {', '.join(second)}")
+        self._one_way.append((first, second))
+        self._cut()
+
+    def _cut(self) -> None:
         for source, sink, link in self._links.values():
             link.cut = self._is_cut(source, sink)
 
@@ -129,6 +141,7 @@ class Fabric:
         """End all partitions and delays; what waited is delivered."""
         self.world.note("network", "healed")
         self._partitions.clear()
+        self._one_way.clear()
         for _, _, link in self._links.values():
             link.cut = False
             link.extra_s = 0.0
@@ -140,7 +153,7 @@ class Fabric:
         return any(
             (_within(source, one) and _within(sink, other)) or (_within(source, other) and _within(sink, one))
             for one, other in self._partitions
-        )
+        ) or any(_within(source, one) and _within(sink, other) for one, other in self._one_way)
 
 
 def _names(group: Group) -> list[str]:

@@ -283,12 +283,12 @@ class SimNetwork:
 
     async def _reach(self, target: Host, address: str) -> None:
         """Wait as long as a first packet takes, or for as long as the link is cut, within the bound."""
-        link = self.fabric.link(self.host, target)
+        link, back = self.fabric.link(self.host, target), self.fabric.link(target, self.host)
         world = self.host.world
         timeout_s = link.profile.connect_timeout_s
         give_up_at = world.now + timeout_s
         await self._sleep(link.latency_s())
-        while link.cut:
+        while link.cut or back.cut:
             if world.now >= give_up_at:
                 raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", address)
             await self._sleep(min(0.2, give_up_at - world.now))

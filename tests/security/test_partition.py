@@ -41,6 +41,20 @@ def test_a_node_that_is_cut_off_in_the_middle_of_work(short_path: Path, monkeypa
     assert min(verdict.gaps_s) > (SILENCE_S - LEASE_S) / 2
 
 
+@needs_hosts
+@pytest.mark.timeout(180)
+def test_a_node_that_is_cut_off_from_the_head_alone_goes_on(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other node passes on its beats (LV-4): nobody is given up, and every call ends in its value, soon."""
+    monkeypatch.setattr("tests.soak.partition.WARM_S", 1.5)
+    with partition(short_path, seconds=CUT_S) as running:
+        verdict = running.round(Round("other", "head"))
+    assert verdict.problems() == []
+    assert verdict.lives == 4
+    assert not verdict.errors
+    assert sum(verdict.results.values()) > 300
+    assert max(verdict.longest_s) < 2 * BUSY_S
+
+
 def told(**fields: Any) -> dict[str, Any]:
     """A call as the driver tells of it: good, unless `fields` say otherwise."""
     return {"call": "r1-cut-once-0", "kind": "cut-once", "number": 0, "began": 9.0, "ended": 9.1, "value": 0, "life": 1} | fields
@@ -128,4 +142,5 @@ def test_a_driver_or_a_node_that_does_not_come_back_is_seen() -> None:
 
 def test_rounds_take_drivers_and_ways_in_turn() -> None:
     assert plan(3, one_way=False) == [Round("head", "both"), Round("other", "both"), Round("cut", "both")]
+    assert plan(2, from_head=True) == [Round("other", "head")] * 2
     assert set(plan(6, one_way=True)) == {Round(driver, way) for driver in ("head", "other", "cut") for way in ("out", "in")}

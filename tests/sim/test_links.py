@@ -250,3 +250,113 @@ def test_lr_2_a_link_that_is_reset_after_every_handshake_is_no_hot_loop(sim_seed
         assert world.now - broken_at < 0.2, "LR-1"
         assert not two.client.lost
         assert not two.server.lost
+
+
+class KnowingSide(Side):
+    """Knows by another way whether the other side lives (LP-4)."""
+
+    knows = True
+
+    def alive_by_another_way(self, peer: Peer) -> bool:
+        return self.knows
+
+
+def know(two: Two, side: Side, *, knows: bool = True) -> KnowingSide:
+    """From now on `side` is one that knows."""
+    side.__class__ = KnowingSide
+    assert isinstance(side, KnowingSide)
+    side.knows = knows
+    return side
+
+
+def break_and_cut(two: Two) -> None:
+    found = two.world.fabric.connections()
+    for near, _ in found:
+        two.world.fabric.reset(near)
+    two.world.run_until(lambda: all(near.closed and far.closed for near, far in found), 1.0)
+    # One that was made meanwhile is as good as those before.
+    for near, far in two.world.fabric.connections():
+        near.abort()
+        far.abort()
+    two.world.fabric.partition(["client"], ["server"])
+
+
+def say(two: Two, side: Side, peer: Peer | None, numbers: range) -> None:
+    assert peer is not None
+    for number in numbers:
+        side.act(lambda number=number: peer.send(Cancel(number, 0)))  # type: ignore[misc]
+
+
+def test_lp_4_a_link_is_mended_as_long_as_both_sides_know_that_the_other_lives(sim_seed: int) -> None:
+    with World(sim_seed) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        two.server._answers = False
+        know(two, two.client)
+        know(two, two.server)
+        break_and_cut(two)
+        away_s = 25.0 + sim_seed
+        for step in range(5):  # Some before each time that what waits is put by.
+            say(two, two.client, two.peer, range(20 + step * 10, 30 + step * 10))
+            say(two, two.server, two.server.ready[0], range(20 + step * 10, 30 + step * 10))
+            world.run_for(away_s / 5)
+        assert not two.client.lost
+        assert not two.server.lost
+        world.fabric.heal()
+        world.run_for(3.0)
+        assert two.server.got == list(range(70)), "LP-1"
+        assert two.client.got == list(range(70))
+        assert not two.client.lost
+        assert not two.server.lost
+        assert len(two.server.ready) == len(two.client.ready) == 1
+
+
+def test_lp_4_it_ends_with_the_period_in_which_nobody_knows_any_more(sim_seed: int) -> None:
+    with World(sim_seed) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        client, server = know(two, two.client), know(two, two.server)
+        break_and_cut(two)
+        world.run_for(2.5 * MEND_S)
+        assert not client.lost
+        assert not server.lost
+        client.knows = server.knows = False
+        world.run_until(lambda: bool(client.lost), MEND_S + 2.5)
+        assert "not back within 18 s" in client.lost[0][1]
+        world.run_until(lambda: bool(server.lost), 45.0)
+
+
+def test_lp_4_what_waits_meanwhile_is_bounded(sim_seed: int) -> None:
+    """Each time that the mending begins anew it is put by with what did not arrive; if that is too much the link cannot go on (RS-2)."""
+    with World(sim_seed) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        know(two, two.client)
+        know(two, two.server)
+        break_and_cut(two)
+        peer = two.peer
+        assert isinstance(peer, LastingPeer)
+        peer._ledger._bytes_max = 100
+        say(two, two.client, peer, range(20, 60))
+        assert peer.queued() == 40
+        world.run_for(MEND_S + 2.5)
+        assert peer.queued() == 0
+        assert peer._ledger.kept_bytes <= 100
+        world.fabric.heal()
+        world.run_for(3.0)
+        [(_, said)] = two.client.lost
+        assert "too much was under way" in said
+
+
+def test_lp_4_nobody_at_the_door_is_no_end_for_who_knows_better() -> None:
+    """Something between the two may refuse connections in the name of a process that lives."""
+    with World(1) as world:
+        two = Two(world, count=20)
+        world.run_until(lambda: len(two.client.got) == 20, 30.0)
+        server = know(two, two.server)
+        world.kill(two.client.host)
+        world.run_for(3.0 * WAIT_S)
+        assert not server.lost
+        server.knows = False
+        world.run_for(WAIT_S + 0.5)
+        assert len(server.lost) == 1

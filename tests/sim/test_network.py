@@ -255,6 +255,27 @@ def test_a_partition_holds_bytes_until_it_is_healed(pair: Pair, world: World) ->
     assert pair.client_handler.lost == ["closed by the peer"]
 
 
+def test_a_cut_in_one_direction_leaves_the_other(pair: Pair, world: World) -> None:
+    world.fabric.cut_one_way(["server"], ["client"])
+    pair.server.write(b"not there")
+    pair.client.write(b"there")
+    world.run_for(100)
+    assert (pair.client_handler.data, pair.server_handler.data) == (b"", b"there")
+    world.fabric.heal()
+    world.run_for(1)
+    assert pair.client_handler.data == b"not there"
+
+
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_a_connection_needs_both_directions(way: str) -> None:
+    with World(1) as world:
+        near, far = world.host("near", machine="m1"), world.host("far", machine="m2")
+        world.run_until(far.run(far.network.listen("tcp:far:1", lambda stream: Recorder())))
+        world.fabric.cut_one_way(["m1" if way == "there" else "m2"], ["m2" if way == "there" else "m1"])
+        with pytest.raises(TimeoutError, match="no answer within 5 s"):
+            world.run_until(near.run(near.network.connect("tcp:far:1", Recorder())))
+
+
 def test_a_partition_between_machines_holds_for_hosts_to_come() -> None:
     with World(1) as world:
         near, far = world.host("near", machine="m1"), world.host("far", machine="m2")

@@ -1,6 +1,6 @@
 """The partition test: a node of three is cut off for a while in the middle of work, on hosts with networks of their own.
 
-    python -m tests.soak.partition --seconds 30 --rounds 3 [--one-way | --partial]
+    python -m tests.soak.partition --seconds 30 --rounds 3 [--one-way | --partial | --from-head]
 
 Three hosts (network namespaces) have a node each, with TLS between them; a fourth one has a register (tests/soak/register.py) that all of
 them reach all the time. In each round a driver makes calls of tasks and of actors, with and without retries, while one node is cut off. The
@@ -9,6 +9,7 @@ value; a call without retries has run at most once; no life of an actor has acte
 new one. The driver is on the host with the head, on the other one that is not cut off, and on the one that is, in turn: there its calls may
 end in `ClusterConnectionError`, and it must be able to join again. `--one-way`: packets are dropped in one direction only, in turn.
 `--partial`: only between two nodes without the head, so nobody is given up; one has the driver, and actors and workers on the other.
+`--from-head`: only between a node and the head's host, so another node passes on its beats and nobody is given up, for a minute.
 
 It needs root, iproute2 and nftables. The exit code is 1 when anything is wrong.
 """
@@ -46,16 +47,21 @@ CPUS = 2
 
 class Round(NamedTuple):
     """`driver`: on the host of the head, on the `other` one that stays, or on the `cut` one. `way`: which packets are dropped; `some`:
-    all between the two nodes without the head."""
+    all between the two nodes without the head; `head`: all between the node and the head's host."""
 
     driver: str
     way: str
 
+    @property
+    def stays(self) -> bool:
+        """Nobody is given up."""
+        return self.way in ("some", "head")
 
-def plan(rounds: int, *, one_way: bool = False, partial: bool = False) -> list[Round]:
+
+def plan(rounds: int, *, one_way: bool = False, partial: bool = False, from_head: bool = False) -> list[Round]:
     """What is done in each round."""
-    if partial:
-        return [Round("other", "some")] * rounds
+    if partial or from_head:
+        return [Round("other", "some" if partial else "head")] * rounds
     ways = ("out", "in") if one_way else ("both",)
     drivers = itertools.cycle(("head", "other", "cut"))
     return [Round(next(drivers), ways[number % len(ways)]) for number in range(rounds)]
@@ -146,7 +152,7 @@ class Partition:
         time.sleep(max(0.0, cut_at + self._seconds - time.monotonic()))
         self._lan.heal()
         healed_at = time.monotonic()
-        if what.way != "some":
+        if not what.stays:
             watcher.until(lambda lines: any(row[1] and row[2] == "alive" and row[0] not in old for row in lines[-1]["nodes"]), BACK_S)
         if driver_cut:
             worker.until(lambda lines: any("back" in line for line in lines), BACK_S)
@@ -156,7 +162,7 @@ class Partition:
         names = [f"{name}-{place}-{mode}" for place in ("cut", "whole") for mode in ("once", "again")] if driver_cut else []
         watcher.tell(" ".join(["end", *names]))
         problems.append(watcher.end(END_S))
-        cut = Cut(cut_at, healed_at, driver_cut, from_head=what.way != "some", detached=len(names))
+        cut = Cut(cut_at, healed_at, driver_cut, from_head=not what.stays, detached=len(names))
         verdict = judge(worker.lines(), watcher.lines(), self.writes()[before:], cut)
         verdict.wrong += filter(None, problems)
         return verdict
@@ -169,7 +175,8 @@ class Partition:
         """Cut the node off from the others; the register is none of them. Returns when it began."""
         now = time.monotonic()
         for host in self.hosts:
-            if host is not victim and not (way == "some" and host is self.hosts[0]):
+            spared = {"some": host is self.hosts[0], "head": host is not self.hosts[0]}.get(way, False)
+            if host is not victim and not spared:
                 if way != "in":
                     self._lan.cut(victim.lan, host.lan)
                 if way != "out":
@@ -237,13 +244,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one-way", action="store_true", help="drop packets in one direction only, in turn")
     parser.add_argument("--partial", action="store_true", help="cut it off from the node that has the driver, not from the head")
+    parser.add_argument("--from-head", action="store_true", help="cut it off from the head's host, and not from the other node")
     options = parser.parse_args(argv)
     if why := problem():
         print(f"cannot be run here: {why}")
         return 1
     total = Verdict()
     with tempfile.TemporaryDirectory(prefix="afs-") as directory, partition(Path(directory), seconds=options.seconds) as running:
-        for number, what in enumerate(plan(options.rounds, one_way=options.one_way, partial=options.partial), start=1):
+        rounds = plan(options.rounds, one_way=options.one_way, partial=options.partial, from_head=options.from_head)
+        for number, what in enumerate(rounds, start=1):
             verdict = running.round(what)
             total.add(verdict)
             problems = verdict.problems()

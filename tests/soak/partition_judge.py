@@ -17,8 +17,8 @@ UNHEARD_OF = frozenset({"InternalError", "SerializationError", "DeserializationE
 class Cut(NamedTuple):
     """What was done: when the cables were cut and mended, and whether the driver was on the host that was cut off.
 
-    `from_head`: the node is cut off from the head too, and so given up; otherwise everything has to stay where it is. `detached`: so many
-    actors must be alive in the end, though the driver that made them has lost its cluster.
+    `from_head`: the node is cut off from the head and all others, and so given up; otherwise everything has to stay where it is.
+    `detached`: so many actors must be alive in the end, though the driver that made them has lost its cluster.
     """
 
     cut_at: float

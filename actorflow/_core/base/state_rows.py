@@ -22,7 +22,10 @@ Resources = dict[str, float]
 
 
 class NodeRow(TypedDict):
-    """One node. `reason`: why it was lost. `resources` are its totals; what is free is in ResourceRow."""
+    """One node. `reason`: why it was lost or is to leave, or that it is heard only through others.
+
+    `resources` are its totals; what is free is in ResourceRow.
+    """
 
     node_id: str
     state: Literal["alive", "draining", "lost"]

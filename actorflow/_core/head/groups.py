@@ -106,6 +106,8 @@ class Groups:
         for node in nodes.membership.nodes():
             if node.lost_at is None:
                 self.node_joined(node)
+                if node.apart:
+                    self.node_drains(node.node_id)
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -232,6 +234,11 @@ class Groups:
     def node_drains(self, node_id: ProcessId) -> None:
         """A node is to leave: its bundles stay until then, and no more come."""
         self.table.node_drains(node_id)
+
+    def node_in_reach(self, node_id: ProcessId) -> None:
+        """A node is heard again, after a while in which no bundle went there."""
+        self.table.node_in_reach(node_id)
+        self._perform([])
 
     def node_lost(self, node_id: ProcessId, reason: str) -> None:
         """A node is gone with all that was on it."""

@@ -30,6 +30,7 @@ from actorflow._core.protocol.messages import (
     AnyMessage,
     AskPass,
     Beat,
+    BeatOf,
     CreateActor,
     Draining,
     DrainNode,
@@ -114,6 +115,7 @@ class Head:
             Draining: (NODE, lambda peer, message: self._draining().draining(peer, message)),
             NodeLoad: (NODE, lambda peer, message: self._view.load(node_id_of(peer), message)),
             Beat: (NODE, self._beat),
+            BeatOf: (NODE, self._beat_of),
             ActorReady: (NODE, actors.ready),
             ActorFailed: (NODE, actors.failed),
             ActorLost: (NODE, actors.lost),
@@ -380,10 +382,38 @@ class Head:
         if self._watch is None:
             from actorflow._core.head.watch import NodeWatch
 
-            self._watch = NodeWatch(self._ports, self._node_silent)
+            self._watch = NodeWatch(self._ports, self)
         self._watch.beat(node_id_of(peer), peer, message)
 
-    def _node_silent(self, node_id: ProcessId, reason: str) -> None:
+    def _beat_of(self, peer: Peer, message: BeatOf) -> None:
+        if self._watch is not None:
+            self._watch.beat_of(peer, message)
+
+    def alive_by_another_way(self, peer: Peer) -> bool:
+        """See KnowsBetter: others hear that node, so neither it nor who is on it is gone. The watch says when it is."""
+        node_id = node_id_of(peer) if peer.role == "node" else peer.node_id
+        return self._watch is not None and self._watch.knows_apart(node_id)
+
+    def node_apart(self, node_id: ProcessId, reason: str) -> None:
+        """See watch.Told: what is there goes on, and nothing new goes there."""
+        log.warning("node %s is %s", node_id, reason)
+        self._nodes.membership.apart(node_id, reason)
+        self._view.apart(node_id)
+        if self._opened is not None:
+            self._opened.node_drains(node_id)
+
+    def node_in_reach(self, node_id: ProcessId) -> None:
+        """See watch.Told: it is a node as the others are."""
+        log.warning("node %s is heard by itself again", node_id)
+        self._nodes.membership.in_reach(node_id)
+        self._view.in_reach(node_id)
+        node = self._nodes.membership.find(node_id)
+        if self._opened is not None and node is not None and not node.drains:
+            self._opened.node_in_reach(node_id)
+        self._actors.node_joined(node_id)
+
+    def node_silent(self, node_id: ProcessId, reason: str) -> None:
+        """See watch.Told: it is lost."""
         peer = self._nodes.peer(node_id)
         if peer is not None:
             self._node_given_up(peer, reason)

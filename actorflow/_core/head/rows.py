@@ -70,7 +70,7 @@ def _node_row(node: Node, clock_offset: float) -> NodeRow:
         "labels": node.labels,
         "joined_at": node.joined_at + clock_offset,
         "lost_at": node.lost_at + clock_offset if node.lost_at is not None else None,
-        "reason": node.reason or node.drains,
+        "reason": node.reason or node.drains or node.apart,
     }
 
 

@@ -4,6 +4,8 @@ A cluster of one node says nothing here. The policy is `policy/scheduling.py`.
 
     HV-1  A node that joins hears of all others, and they of it; from then on it hears what changes, some ten milliseconds later.
     HV-2  What is told of a node is its newest word: older ones are dropped.
+    HV-3  Nothing is placed on a node that is heard only through others; what no other could hold waits for it. The nodes are not told: they
+          reach it as ever, and work goes on between them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from actorflow._core.policy.membership import Node, NotPicked, Picked
 from actorflow._core.policy.membership import Request as TotalsRequest
 from actorflow._core.policy.node_records import NodeReport
 from actorflow._core.policy.placement_wish import work_class
-from actorflow._core.policy.scheduling import Scheduler
+from actorflow._core.policy.scheduling import Scheduler, could_hold
 from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request
 from actorflow._core.protocol.messages import NodeEntry, NodeInfo, NodeLoad, NodesChanged
 
@@ -44,6 +46,8 @@ class View:
         self._gone: dict[ProcessId, None] = {}
         self._new: dict[ProcessId, None] = {}
         """Nodes that have been told nothing yet."""
+        self._apart: dict[ProcessId, None] = {}
+        """Those that are heard only through others."""
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
@@ -88,8 +92,23 @@ class View:
             entry.draining = True
             self._enter(entry)
 
+    def apart(self, node_id: ProcessId) -> None:
+        """A node is heard only through others (HV-3)."""
+        entry = self._entries.get(node_id)
+        if entry is not None:
+            self._apart[node_id] = None
+            self._enter(entry)
+
+    def in_reach(self, node_id: ProcessId) -> None:
+        """It is heard by itself again."""
+        entry = self._entries.get(node_id)
+        if entry is not None and node_id in self._apart:
+            del self._apart[node_id]
+            self._enter(entry)
+
     def lost(self, node_id: ProcessId) -> None:
         """A node is gone."""
+        self._apart.pop(node_id, None)
         if self._entries.pop(node_id, None) is not None:
             del self._said[node_id]
             self._view.remove(node_id)
@@ -101,7 +120,8 @@ class View:
     def _enter(self, entry: NodeEntry) -> None:
         self._version += 1
         entry.version = self._version
-        report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining)
+        apart = entry.node_id in self._apart
+        report = NodeReport(entry.node_id, entry.version, entry.total, entry.available, entry.labels, entry.draining, apart)
         self._view.update(report, self._ports.monotonic())
         self._changed[entry.node_id] = None
         self._tell_later()
@@ -133,12 +153,24 @@ class View:
         now = self._ports.monotonic()
         decision = self._choose(resources, placement, now)
         if isinstance(decision, Infeasible):
+            waits_for = self._only_apart(resources, placement)
+            if waits_for:
+                return NotPicked(f"only node {waits_for} could hold it, which is heard only through other nodes", infeasible=False)
             return NotPicked(decision.reason, infeasible=True)
         assert isinstance(decision, Chosen | Queued)
         if decision.node_id is None:
             return NotPicked("the cluster has no node at the moment", infeasible=False)
         self._view.debit(decision.node_id, resources, now)
         return Picked(decision.node_id)
+
+    def _only_apart(self, resources: dict[str, int], placement: str) -> ProcessId:
+        """A node that could hold it and will be in reach again, most likely; empty if there is none."""
+        work = work_class(resources, placement)
+        for node_id in self._apart:
+            node = self._view.get(node_id)
+            if node is not None and not node.report.draining and could_hold(work, node):
+                return node_id
+        return ""
 
     def take_room(self, resources: dict[str, int], placement: str) -> bool:
         """True when a node has room for it now, as far as is known; that room is then taken for a moment."""

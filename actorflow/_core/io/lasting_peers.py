@@ -5,18 +5,21 @@ who connected connects again, and each side sends once more what the other did n
 the time. What it costs is in `protocol/links.py`: a count, and the frames of the last moments.
 
     LP-1  Messages arrive once each, in the order of `send`, over all connections of a link, or the peer is lost (PE-1).
-    LP-2  A link whose process is gone ends at once: nobody listens there any more. One that cannot be made again ends after MEND_S.
+    LP-2  A link whose process is gone ends at once: nobody listens there any more. One that cannot be made again ends after MEND_S, but
+          for LP-4.
     LP-3  A link goes on only with the process that it was made with, and that has proven so again.
+    LP-4  When the time to mend is over and the handler knows by another way that the other side lives, it begins anew; and so long a side
+          that was connected to does not take it for gone. What waits to be sent is put by each time, within what a link keeps (RS-2).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from actorflow._core.base.errors import ActorflowError
-from actorflow._core.io.peers import Peer, PeerHandler
+from actorflow._core.io.peers import KnowsBetter, Peer, PeerHandler
 from actorflow._core.io.ports import Ports, Stream, Unwelcome
 from actorflow._core.policy.link_resets import LinkResets
 from actorflow._core.protocol.codec import BATCH_MESSAGES_MAX, encode
@@ -144,23 +147,27 @@ class LastingPeer(Peer):
                 self._out.clear()
             elif (self._out or self._own is not None) and self._up:
                 assert self._stream is not None
-                if self._free is None:
-                    out, self._out = self._out, []
-                else:
-                    out = self._take_free()
-                if self._own is not None:
-                    out.insert(0, self._own)
-                    self._own = None
-                for at in range(0, len(out), BATCH_MESSAGES_MAX):
-                    batch = out[at : at + BATCH_MESSAGES_MAX]
-                    try:
-                        frames = [encode(batch)]
-                    except Exception:
-                        frames = self._encode_each(batch)
-                    for data in frames:
-                        if self._link:
-                            self._ledger.add(data)
-                        self._stream.write(data)
+                for data in self._take_frames():
+                    if self._link:
+                        self._ledger.add(data)
+                    self._stream.write(data)
+
+    def _take_frames(self) -> Iterator[bytes]:
+        """All that may leave now. Under the lock."""
+        if self._free is None:
+            out, self._out = self._out, []
+        else:
+            out = self._take_free()
+        if self._own is not None:
+            out.insert(0, self._own)
+            self._own = None
+        for at in range(0, len(out), BATCH_MESSAGES_MAX):
+            batch = out[at : at + BATCH_MESSAGES_MAX]
+            try:
+                frames = [encode(batch)]
+            except Exception:
+                frames = self._encode_each(batch)
+            yield from frames
 
     def _confirmed(self, received: int) -> None:
         with self._ports.lock:
@@ -230,6 +237,20 @@ class LastingPeer(Peer):
             mend = self._wait() if self._acceptor else self._connect_again()
             self._mending = self._ports.loop.create_task(mend, name=f"mend the connection with {self.process_id}")
 
+    def _known_alive(self) -> bool:
+        return isinstance(self._handler, KnowsBetter) and self._handler.alive_by_another_way(self)
+
+    def _go_on_mending(self) -> bool:
+        """The time to mend is over. True when there is more of it (LP-4)."""
+        if self._lost or not self._known_alive():
+            return False
+        log.debug("the connection with %r is still broken, and the other side lives", self)
+        with self._ports.lock:
+            if self._link:
+                for data in self._take_frames():  # They go as what was sent and did not arrive, so they are bounded like that.
+                    self._ledger.add(data)
+        return True
+
     def _detach(self) -> int:
         """No connection counts from now on. Returns how many frames have arrived."""
         with self._ports.lock:
@@ -257,10 +278,15 @@ class LastingPeer(Peer):
     async def _connect_again(self) -> None:
         loop, resets = self._ports.loop, self._resets
         assert resets is not None, "who was connected to waits"
-        give_up_at = loop.time() + MEND_S
+        begun = loop.time()
+        give_up_at = begun + MEND_S
         problem = ""
         tries = 0
-        while loop.time() < give_up_at:
+        while True:
+            if loop.time() >= give_up_at:
+                if not self._go_on_mending():
+                    break
+                give_up_at = loop.time() + MEND_S
             await asyncio.sleep(max(PAUSES_S[min(tries, len(PAUSES_S) - 1)], resets.pause_s()))
             tries += 1
             leg = self.stream_handler()
@@ -283,14 +309,28 @@ class LastingPeer(Peer):
             if leg.stream is not None:
                 leg.stream.abort()
         self._mending = None
-        self._fail(f"{self._why}, and not back within {MEND_S:g} s{problem}" if loop.time() >= give_up_at else self._why)
+        late = loop.time() >= give_up_at
+        self._fail(f"{self._why}, and not back within {_periods(loop.time() - begun, MEND_S):g} s{problem}" if late else self._why)
 
     # -- the side that was connected to
 
     async def _wait(self) -> None:
-        loop, network = self._ports.loop, self._ports.network
-        until = loop.time() + WAIT_S
-        gone = False
+        loop = self._ports.loop
+        begun = loop.time()
+        while True:
+            until = loop.time() + WAIT_S
+            gone = await self._seems_gone()
+            if gone and not self._known_alive():
+                break
+            await asyncio.sleep(until - loop.time())
+            if not self._go_on_mending():
+                break
+        self._mending = None
+        self._fail(self._why if gone else f"{self._why}, and not back within {_periods(loop.time() - begun, WAIT_S):g} s")
+
+    async def _seems_gone(self) -> bool:
+        """Nobody listens at the other side's address."""
+        network = self._ports.network
         # A process that dies closes one descriptor after the other: its connections may break while it still seems to listen.
         for pause_s in PROBES_S if self.address and network.lasts(self.address) else ():
             await asyncio.sleep(pause_s)
@@ -301,17 +341,13 @@ class LastingPeer(Peer):
                 log.debug("%r is there, and does not let us in: %s", self, error)
                 break
             except GONE:
-                gone = True  # LP-2
-                break
+                return True  # LP-2
             except (OSError, ActorflowError) as error:  # Whatever it is, this wait has an end.
                 log.debug("%r does not answer at the moment: %s", self, error)
             else:
                 stream.abort()
                 break
-        if not gone:
-            await asyncio.sleep(until - loop.time())
-        self._mending = None
-        self._fail(self._why if gone else f"{self._why}, and not back within {WAIT_S:g} s")
+        return False
 
     def _judge(self, hello: Hello) -> tuple[int, str]:
         """A fresh connection goes on with a link: how much of it has arrived here, or why it cannot."""
@@ -419,6 +455,11 @@ class LastingPeer(Peer):
             self._up = False
             self._ledger.clear()
         super()._fail(reason)
+
+
+def _periods(waited_s: float, period_s: float) -> float:
+    """How long was waited, in whole periods."""
+    return max(1, int(waited_s / period_s)) * period_s
 
 
 class Probe:

@@ -47,6 +47,14 @@ class TakesBack(Protocol):
         """`message` was not sent, and never will be; those beside it were. On the ports' loop, some time after its flush."""
 
 
+@runtime_checkable
+class KnowsBetter(Protocol):
+    """A PeerHandler that may know of a peer whose connection cannot be made again that it lives (LP-4). Others do not."""
+
+    def alive_by_another_way(self, peer: Peer) -> bool:
+        """True when the other side is known to live. On the ports' loop."""
+
+
 class Peer:
     """One connection to one process. Sending is allowed before it is up: messages wait, in order.
 

@@ -20,10 +20,10 @@ from actorflow._core.base.ids import ProcessId
 from actorflow._core.io.peers import Peer
 from actorflow._core.node.context import NodeContext
 from actorflow._core.policy.cluster_view import ClusterView
-from actorflow._core.policy.node_records import NodeRecord, NodeReport
+from actorflow._core.policy.node_records import NodeReport
 from actorflow._core.policy.placement_wish import work_class
-from actorflow._core.policy.scheduling import Scheduler
-from actorflow._core.policy.work_class import Chosen, Infeasible, NodeAffinity, Queued, Request, Strategy, WorkClass
+from actorflow._core.policy.scheduling import Scheduler, could_hold
+from actorflow._core.policy.work_class import Chosen, Infeasible, Queued, Request, Strategy, WorkClass
 from actorflow._core.protocol.messages import NodeLoad, NodesChanged
 
 REPORT_S = 0.02
@@ -64,6 +64,10 @@ class Elsewhere:
     def alone(self) -> bool:
         """True while no other node is known."""
         return not self._addresses
+
+    def others(self) -> list[ProcessId]:
+        """The other nodes."""
+        return list(self._addresses)
 
     def address_of(self, node_id: ProcessId) -> str:
         """Where another node listens; empty for one that is not known (any more)."""
@@ -174,11 +178,3 @@ class Elsewhere:
                 self._classes.clear()
             work = self._classes[key] = work_class(resources, placement)
         return work
-
-
-def could_hold(work: WorkClass, node: NodeRecord) -> bool:
-    """True when an idle node of these totals and labels could run it."""
-    if isinstance(work.strategy, NodeAffinity) and work.strategy.node_id != node.node_id and not work.strategy.soft:
-        return False
-    fits = all(units <= node.total.get(name, 0) for name, units in work.demand)
-    return fits and any(selector.holds(node.labels) for selector in work.selectors)

@@ -52,6 +52,11 @@ class HeadLink:
         self._peers = peers
         self._peer = peers.connect(self._address)
 
+    @property
+    def linked(self) -> bool:
+        """The handshake was made and the link has not ended since, though its connection may be broken at the moment."""
+        return self._peer is not None and not self._peer.lost and bool(self._peer.role)
+
     def is_head(self, peer: Peer) -> bool:
         """True for the present connection."""
         return peer is self._peer
@@ -98,7 +103,7 @@ class HeadLink:
 
     def send_if_there(self, message: AnyMessage) -> None:
         """Tell the head what is of no use later."""
-        if self._peer is not None and not self._peer.lost and self._peer.role:
+        if self._peer is not None and self.linked:
             self._peer.send(message)
 
     def flush(self) -> None:

@@ -39,6 +39,8 @@ from actorflow._core.protocol.messages import (
     Allocate,
     AnyMessage,
     BeatHeard,
+    BeatHeardOf,
+    BeatOf,
     Blocked,
     CancelLease,
     Carved,
@@ -65,6 +67,7 @@ from actorflow._core.protocol.messages import (
     PlaceActor,
     Pull,
     ReadParts,
+    RelayBeat,
     RequestLease,
     ReturnLease,
     Shutdown,
@@ -92,6 +95,7 @@ TICK_S = 0.1
 Handler = Callable[[Peer, Any], None]
 
 HEAD = frozenset({"head"})
+NODE = frozenset({"node"})
 DRIVER = frozenset({"driver"})
 WORKER = frozenset({"worker"})
 PROCESS = DRIVER | WORKER
@@ -193,7 +197,9 @@ class Node:
             StateReply: (PROCESS, self._state.reply),
             Shutdown: (DRIVER, self._shutdown),
             NodesChanged: (HEAD, self._nodes_changed),
-            BeatHeard: (HEAD, self._beat_heard),
+            BeatHeard: (HEAD | NODE, self._beat_heard),
+            RelayBeat: (NODE, self._relay_beat),
+            BeatHeardOf: (HEAD, self._beat_heard_of),
             Drain: (HEAD, lambda peer, message: self._draining().drain(peer, message)),
             AdoptObject: (HEAD, lambda peer, message: self._keeping().adopt(peer, message)),
             CopyObject: (HEAD, lambda peer, message: self._keeping().copy(peer, message)),
@@ -279,7 +285,8 @@ class Node:
         if self.config.has_lease:
             from actorflow._core.node.tenancy import Tenancy
 
-            self._tenancy = Tenancy(self._context, self._give_up, self._processes.let_live)
+            others = self._elsewhere.others
+            self._tenancy = Tenancy(self._context, self._give_up, self._processes.let_live, others, self._ask_node)
             self._tenancy.start()
         if self._memory is not None:
             self._memory.start()
@@ -375,7 +382,19 @@ class Node:
 
     def _beat_heard(self, peer: Peer, message: BeatHeard) -> None:
         if self._tenancy is not None:
-            self._tenancy.answered(message)
+            self._tenancy.answered(peer, message)
+
+    def _ask_node(self, node_id: str, message: RelayBeat) -> None:
+        self._move_objects().links.send(node_id, message)
+
+    def _relay_beat(self, peer: Peer, message: RelayBeat) -> None:
+        """Another node is not answered by the head."""
+        if self._tenancy is not None and not self._tenancy.on_detour:  # LV-6
+            self._head.send_if_there(BeatOf(peer.process_id, message.number))
+
+    def _beat_heard_of(self, peer: Peer, message: BeatHeardOf) -> None:
+        if self._transfers is not None:
+            self._transfers.links.say(message.node_id, BeatHeard(message.number))
 
     def _give_up(self, reason: str) -> None:
         """Nobody here may act any more."""
@@ -471,6 +490,10 @@ class Node:
         if peer.process_id == self.config.owner:
             self._driver_gone(f"its driver {peer.process_id} is gone: {reason}")
         self._pump()
+
+    def alive_by_another_way(self, peer: Peer) -> bool:
+        """See KnowsBetter: while the lease lasts the head has heard this node, whatever their connection is like."""
+        return self._head.is_head(peer) and self._tenancy is not None and self._tenancy.lasts
 
     # -- ProcessEvents
 

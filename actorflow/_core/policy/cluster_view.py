@@ -70,7 +70,8 @@ class ClusterView:
             return False
         while node.debits and (not node.debits[0].open or node.debits[0].at <= now - self.settle_s):
             _close(node, node.debits.popleft())
-        if report.total != known.total or report.labels != known.labels or report.draining != known.draining:
+        moods = report.draining, report.apart
+        if report.total != known.total or report.labels != known.labels or moods != (known.draining, known.apart):
             self.index.drop(node)
             node.read(report)
             self.index.put(node)

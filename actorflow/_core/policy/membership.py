@@ -36,6 +36,8 @@ class Node:
     reason: str = ""
     drains: str = ""
     """Why it is to leave; empty when it is not."""
+    apart: str = ""
+    """In words, that it is heard only through others; empty when it is not so."""
 
 
 @dataclass(slots=True)
@@ -108,6 +110,15 @@ class Membership:
     def drains(self, node_id: ProcessId, reason: str) -> None:
         """A living node is to leave."""
         self._living[node_id].drains = reason or "it was asked to"
+
+    def apart(self, node_id: ProcessId, reason: str) -> None:
+        """A living node is heard only through others."""
+        if node_id in self._living:
+            self._living[node_id].apart = reason
+
+    def in_reach(self, node_id: ProcessId) -> None:
+        """And now it is heard by itself again."""
+        self.apart(node_id, "")
 
     def restore(self, node: Node) -> None:
         """A node that lived when the head's earlier life ended, and may come back."""

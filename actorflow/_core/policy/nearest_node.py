@@ -54,7 +54,7 @@ def _what_is_wrong(work: WorkClass, node: NodeRecord, selector: Selector) -> str
     has = [*_shortages(work, node), *_labels(node, selector)]
     parts = [f"has {', '.join(has[:-1])}{' and ' if len(has) > 1 else ''}{has[-1]}"] if has else []
     if node.draining:
-        parts.append("is being drained")
+        parts.append("is being drained" if node.report.draining else "is heard only through other nodes at the moment")
     return "which " + " and ".join(parts)
 
 

@@ -26,6 +26,8 @@ class NodeReport:
     labels: Mapping[str, str] = field(default_factory=dict)
     draining: bool = False
     """It finishes what it has, and takes nothing new."""
+    apart: bool = False
+    """It cannot be told anything at the moment."""
 
 
 class Debit:
@@ -63,7 +65,7 @@ class NodeRecord:
     @property
     def draining(self) -> bool:
         """It takes nothing new."""
-        return self.report.draining
+        return self.report.draining or self.report.apart
 
     def read(self, report: NodeReport) -> None:
         """Take over a report as a whole."""

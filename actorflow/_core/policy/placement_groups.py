@@ -347,6 +347,11 @@ class PlacementGroups:
         """No bundle goes to this node any more."""
         self._nodes.close(node_id)
 
+    def node_in_reach(self, node_id: ProcessId) -> None:
+        """They may go there again."""
+        self._nodes.open(node_id)
+        self._planner.touch()
+
     def node_holds(self, node_id: ProcessId, held: Iterable[HeldBundles], now: float) -> list[Decision]:
         """A node that has joined already says what it has: as in `node_joined`, with nothing lost by it."""
         if self._nodes.get(node_id) is None:

@@ -59,7 +59,7 @@ class Nodes:
         self._nodes: dict[ProcessId, NodeRoom] = {}
         self._places: list[Place] | None = None
         self._closed: set[ProcessId] = set()
-        """Those that are to leave: nothing more goes there."""
+        """Those that are to leave, or are out of reach: nothing more goes there."""
         self.epoch = 0
         """Goes up when a node comes, goes, or has other totals or labels: what never fitted may fit now."""
 
@@ -97,6 +97,12 @@ class Nodes:
     def close(self, node_id: ProcessId) -> None:
         """A node is to leave; what it has stays as long as it does. One that comes back later is another."""
         self._closed.add(node_id)
+        self._places = None
+        self.epoch += 1
+
+    def open(self, node_id: ProcessId) -> None:
+        """A node that was closed is to have more again."""
+        self._closed.discard(node_id)
         self._places = None
         self.epoch += 1
 

@@ -28,6 +28,7 @@ from actorflow._core.policy.cluster_view import ClusterView
 from actorflow._core.policy.locality import LOCALITY_BYTES_MIN
 from actorflow._core.policy.nearest_node import explain_infeasible, explain_node
 from actorflow._core.policy.node_index import PACKED_BELOW, Column, first_slot, least_used, nth_slot
+from actorflow._core.policy.node_records import NodeRecord
 from actorflow._core.policy.work_class import (
     Chosen,
     Decision,
@@ -203,6 +204,14 @@ class Scheduler:
             return Queued(request.local, reason)
         _, found = least_used(candidates.columns, mask, 0, max(1, count // DRAWN_SHARE))
         return Queued(index.ids[nth_slot(found, rng.randrange(found.bit_count()))], reason)
+
+
+def could_hold(work: WorkClass, node: NodeRecord) -> bool:
+    """True when an idle node of these totals and labels could run it."""
+    if isinstance(work.strategy, NodeAffinity) and work.strategy.node_id != node.node_id and not work.strategy.soft:
+        return False
+    fits = all(units <= node.total.get(name, 0) for name, units in work.demand)
+    return fits and any(selector.holds(node.labels) for selector in work.selectors)
 
 
 def _turn(candidates: _Candidates, among: int, rng: Dice) -> int:

@@ -492,6 +492,10 @@ class Core:
                         entry, self.failed(OwnerDiedError(f"the owner of the object, process {entry.owner}, is gone ({reason})"))
                     )
 
+    def alive_by_another_way(self, peer: Peer) -> bool:
+        """See KnowsBetter: a node without a head ends, and has not."""
+        return peer is self._head and not self.node.lost
+
     def unsendable(self, peer: Peer, message: m.AnyMessage, error: Exception) -> None:
         """See TakesBack: whoever waits for an answer to it has one here."""
         from actorflow._core.worker.unsendable import take_back  # Hardly ever needed.

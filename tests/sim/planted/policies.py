@@ -184,6 +184,26 @@ def _never_over(original: Any) -> Any:
     return answered
 
 
+def _through_for_good(original: Any) -> Any:
+    def heard_through(self: Any, node_id: str, now: float) -> Any:
+        if node_id in self._through:
+            self._through[node_id].since = now
+        return original(self, node_id, now)
+
+    return heard_through
+
+
+def _through_and_out(original: Any) -> Any:
+    def heard_through(self: Any, node_id: str, now: float) -> Any:
+        counts = original(self, node_id, now)
+        if not counts and node_id in self._through:
+            self._heard[node_id] = now - self._silence_s
+            self._heard.move_to_end(node_id, last=False)
+        return counts
+
+    return heard_through
+
+
 def _one_chunk_short(original: Any) -> Any:
     def received(self: Any, source: str, name: Any, attempt: int, index: int, length: int, now: float) -> Any:
         pull = self._present(source, name, attempt)
@@ -321,6 +341,14 @@ MUTANTS = [
     ),
     Mutant("node too early", "LV-1: a node is given up before its lease is over", liveness.Watch, "look", _too_early, "partitions"),
     Mutant("node too late", "LV-1: a lease is twice as long", liveness.Lease, "answered", _never_over, "partitions"),
+    Mutant(
+        "through for good", "LV-5: others speak for a node for ever",
+        liveness.Watch, "heard_through", _through_for_good, "one_bad_link",
+    ),
+    Mutant(
+        "through and out", "LV-1: a node is lost in the moment in which others may not speak for it any more",
+        liveness.Watch, "heard_through", _through_and_out, "one_bad_link",
+    ),
     Mutant("pull short", "an object is complete one chunk before its last", pulls.PullBook, "received", _one_chunk_short, "transfers"),
     Mutant("pull lane", "PU-1: what has ended counts as under way", pulls.PullBook, "_remove", _keeps_its_lane, "transfers"),
     Mutant(

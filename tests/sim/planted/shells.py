@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actorflow._core.head import durable as head_durable
+from actorflow._core.head import view
+from actorflow._core.io import lasting_peers
 from actorflow._core.node import store as node_store
 from actorflow._core.protocol import messages
 from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks
@@ -129,6 +131,20 @@ def _not_written_down(original: Any) -> Any:
     return obey
 
 
+def _mended_once(original: Any) -> Any:
+    def go_on_mending(self: Any) -> bool:
+        return False
+
+    return go_on_mending
+
+
+def _as_ever(original: Any) -> Any:
+    def apart(self: Any, node_id: str) -> None:
+        pass
+
+    return apart
+
+
 MUTANTS = [
     Mutant(
         "gone before its answers", "MV-3: the last word of an actor that moves comes before the answers of what runs",
@@ -146,6 +162,11 @@ MUTANTS = [
         "not written down", "HM-1: what the head knows of an object of the cluster's is not in its journal",
         head_durable.DurableRoom, "_obey", _not_written_down, "the_head_dies_and_what_was_put",
     ),
+    Mutant(
+        "mended once", "LP-4: the time to mend is over though the other side is known to live",
+        lasting_peers.LastingPeer, "_go_on_mending", _mended_once, "one_bad_link",
+    ),
+    Mutant("placed out of reach", "HV-3: actors go to a node that nobody can tell", view.View, "apart", _as_ever, "one_bad_link"),
     Mutant(
         "lease nobody wants", "a lease that came too late is kept",
         tasks.TaskSubmitter, "on_granted", _granted_and_not_wanted, "a call is cancelled",

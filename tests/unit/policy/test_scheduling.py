@@ -19,7 +19,7 @@ from actorflow._core.policy.cluster_view import DEBIT_S, SETTLE_S, ClusterView
 from actorflow._core.policy.label_selectors import ACCELERATOR_LABEL, NODE_ID_LABEL, parse_selector, parse_selectors
 from actorflow._core.policy.node_index import LEVELS, PACKED_BELOW
 from actorflow._core.policy.node_records import Debit, NodeReport
-from actorflow._core.policy.scheduling import DRAWN_SHARE, LOCALITY_BYTES_MIN, Scheduler
+from actorflow._core.policy.scheduling import DRAWN_SHARE, LOCALITY_BYTES_MIN, Scheduler, could_hold
 from actorflow._core.policy.work_class import (
     Chosen,
     Decision,
@@ -51,10 +51,11 @@ class Cluster:
         free: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
         draining: bool = False,
+        apart: bool = False,
     ) -> None:
         self.version += 1
         amounts, rest = units(total), units({**total, **(free or {})})
-        self.view.update(NodeReport(node_id, self.version, amounts, rest, labels or {}, draining), 0.0)
+        self.view.update(NodeReport(node_id, self.version, amounts, rest, labels or {}, draining, apart), 0.0)
 
     def choose(self, work: WorkClass, **more: object) -> Decision:
         request = Request(work)
@@ -354,6 +355,23 @@ def test_nodes_that_sent_it_on_are_not_chosen_again() -> None:
     assert cluster.choose(cpus(1), local="n0", excluded=["n0", "n1"]) == Chosen("n2")
     waits = cluster.choose(cpus(1), local="n0", excluded=["n0", "n1", "n2"])
     assert waits == Queued("n0", "of the 3 nodes that could hold it none has room now")
+
+
+def test_a_node_out_of_reach_gets_nothing_until_it_is_back() -> None:
+    cluster = of_cpus(4, 2)
+    cluster.node("n0", {"CPU": 4}, apart=True)
+    assert cluster.send(cpus(1)) == "n1"
+    pinned = cluster.choose(cpus(4, strategy=NodeAffinity("n0")))
+    assert isinstance(pinned, Infeasible)
+    assert pinned.reason.endswith("which is heard only through other nodes at the moment")
+    n0, n1 = cluster.view.nodes()
+    assert could_hold(cpus(4), n0)
+    assert not could_hold(cpus(4), n1)
+    assert not could_hold(cpus(1, strategy=NodeAffinity("n0")), n1)
+    assert could_hold(cpus(1, strategy=NodeAffinity("n0", soft=True)), n1)
+    assert not could_hold(cpus(1, {"zone": "a"}), n0)
+    cluster.node("n0", {"CPU": 4})
+    assert cluster.send(cpus(4)) == "n0"
 
 
 def test_a_draining_node_gets_nothing_new() -> None:

@@ -39,7 +39,18 @@ from actorflow._core.protocol.messages.call import (
     Reply,
     TaskCall,
 )
-from actorflow._core.protocol.messages.cluster import Beat, BeatHeard, GroupWord, NodeEntry, NodeGone, NodeLoad, NodesChanged
+from actorflow._core.protocol.messages.cluster import (
+    Beat,
+    BeatHeard,
+    BeatHeardOf,
+    BeatOf,
+    GroupWord,
+    NodeEntry,
+    NodeGone,
+    NodeLoad,
+    NodesChanged,
+    RelayBeat,
+)
 from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NodeLeaves, NotTaken
 from actorflow._core.protocol.messages.durable import (
     AdoptObject,
@@ -121,7 +132,7 @@ from actorflow._core.protocol.messages.visit import AskPass, PassGiven, TurnedOu
 
 AnyMessage = (
     Hello | Welcome | Received | Goodbye | Shutdown | Leave | Needed | NodeInfo | NodeLoad | NodesChanged | Beat | BeatHeard | NodeGone
-    | GroupWord
+    | RelayBeat | BeatOf | BeatHeardOf | GroupWord
     | TaskCall | ActorCall | Reply | Cancel | Define | GaveBack | NotListening | Release
     | StreamItem | StreamEnd | StreamCredit | StreamClose
     | RequestLease | CancelLease | LeaseGranted | LeaseRefused | LeaseRedirect | LeaseLost | ReturnLease | ReclaimLease
@@ -162,6 +173,8 @@ __all__ = [
     "AskPass",
     "Beat",
     "BeatHeard",
+    "BeatHeardOf",
+    "BeatOf",
     "Blocked",
     "BorrowAck",
     "CallContext",
@@ -249,6 +262,7 @@ __all__ = [
     "ReclaimLease",
     "RefGroup",
     "RefuseChunks",
+    "RelayBeat",
     "Release",
     "Reply",
     "RequestChunks",

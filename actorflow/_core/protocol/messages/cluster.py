@@ -48,8 +48,28 @@ class Beat(Message, tag=93):
 
 
 class BeatHeard(Message, tag=94):
-    """head -> node: you live, as far as I am concerned."""
+    """head -> node: you live, as far as I am concerned. Also node -> node, from one that has passed on that beat (RelayBeat)."""
 
+    number: int
+
+
+class RelayBeat(Message, tag=160):
+    """node -> node: the head does not answer me, so pass on this beat of mine. Answered by BeatHeard, if the head answers."""
+
+    number: int
+
+
+class BeatOf(Message, tag=161):
+    """node -> head: that node lives, and has sent this beat. Answered by BeatHeardOf, unless the head has given that node up."""
+
+    node_id: str
+    number: int
+
+
+class BeatHeardOf(Message, tag=162):
+    """head -> node: tell that node that it lives, as far as I am concerned."""
+
+    node_id: str
     number: int
 
 
