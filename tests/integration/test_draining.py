@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,47 @@ async def test_a_node_drains_by_the_command_and_nobody_s_call_fails() -> None:
             assert [len(value) * value[0] for value in await af.get(refs)] == [number * 1_000_000 for number in range(1, 5)]
             assert [row["restarts"] for row in await af.state.list_actors()] == [0]
             assert until(lambda: not os.path.exists(nodes[1].path), 10.0)
+
+
+async def test_the_command_may_look_through_the_node_that_leaves() -> None:
+    """As on its own host. It is no driver that the node would wait for."""
+    with two_nodes() as nodes:
+        async with af.init(address=nodes[1].tcp):
+            other = here()
+        begun = time.monotonic()
+        code, output = await command("drain", other, "--deadline", "60", "--address", nodes[1].tcp)
+        assert code == 0, output
+        assert f"node {other} has left" in output
+        assert time.monotonic() - begun < 20.0
+        assert until(lambda: not os.path.exists(nodes[1].path), 10.0)
+
+
+class Pays(af.Actor, num_cpus=0, max_restarts=1):
+    @af.method
+    async def pay(self, path: Path) -> None:
+        with path.open("a") as file:
+            file.write(f"{here()}\n")
+        await asyncio.sleep(100.0)
+
+    @af.method
+    async def node(self) -> str:
+        return here()
+
+
+async def test_what_the_deadline_cuts_off_does_not_run_again(tmp_path: Path) -> None:
+    """It has no max_task_retries: it is an error, as after a crash (MV-3)."""
+    paid = tmp_path / "paid"
+    with two_nodes() as nodes:
+        async with af.init(address=nodes[0].tcp):
+            other = await where.options(resources={"there": 1}).remote(0.0)
+            actor = await Pays.options(scheduling_strategy=af.NodeAffinity(other, soft=True)).remote()
+            call = actor.pay.remote(paid)
+            assert until(paid.exists, 10.0)
+            await af.drain_node(other, deadline=1.0)
+            with pytest.raises(af.ActorUnavailableError):
+                await call
+            assert await actor.node() == here()
+            assert paid.read_text() == f"{other}\n"
 
 
 async def test_sigterm_drains_a_node_that_has_joined() -> None:
