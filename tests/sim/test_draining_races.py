@@ -570,3 +570,29 @@ def test_ac_8_supervised_actors_spend_none_of_their_restarts(sim_seed: int, stra
         moves = 1 if end == "a move" else 0
         assert driver.result() == [(first, moves)] * 3 + [(first, 0)]
         finish(cluster, driver)
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+def test_ac_8_a_supervised_actor_without_room_elsewhere_costs_its_supervision_nothing(sim_seed: int, strategy: Any) -> None:
+    """It stays to the deadline, and waits for a node: nobody has failed."""
+
+    async def main() -> list[tuple[str, int]]:
+        there = Member.options(resources={"second": 1}).remote()
+        here = Member.options(resources={"first": 1}).remote()
+        async with af.supervise(there, here, strategy=strategy, max_restarts=0, within=1_000.0):
+            await there.found()
+            await af.drain_node(node_id(second), deadline=2.0)
+            await asyncio.sleep(10.0)
+            told.set()
+            return [await actor.found() for actor in (there, here)]
+
+    told = asyncio.Event()
+    with World(sim_seed) as world:
+        cluster, second = two_nodes(world, resources={"first": 1})
+        driver = cluster.driver(main)
+        world.run_until(told.is_set, 60.0)
+        third = cluster.add_node(num_cpus=1, resources={"second": 1})
+        ended(world, driver)
+        first = cluster.node.node_id  # type: ignore[union-attr]
+        assert driver.result() == [(node_id(third), 0), (first, 0)]
+        finish(cluster, driver)

@@ -446,7 +446,7 @@ class ActorTable:
             died = ActorDied("crashed", actor.why_no_restart(cause))
         if died is not None:
             return self._die(actor, Event.LOST_FOR_GOOD, died, now)
-        asked = actor.bouncing
+        asked = actor.bouncing or not spent  # Nobody's failure, so not its supervision's either.
         delay_s = self._restart(actor, cause, spent, now)
         decisions: list[Decision] = [
             Publish(actor.watchers, actor.as_state()),
