@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,16 @@ from actorflow._core.boot.which_node import node_at, which_node
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionDir]:
+def home() -> Iterator[str]:
+    """With a short name: that of a socket has to fit behind it."""
+    with tempfile.TemporaryDirectory(prefix="afw-") as path:
+        yield path
+
+
+@pytest.fixture
+def node(home: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionDir]:
     """A node that listens on 127.0.0.1:7001, as its session directory says, and has joined 10.0.0.1:6380."""
-    monkeypatch.setenv("ACTORFLOW_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("ACTORFLOW_TMPDIR", home)
     for name in ("ACTORFLOW_TOKEN", "ACTORFLOW_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     session = create_session_dir("aa")
@@ -62,8 +70,8 @@ def test_wn_2_a_name_that_does_not_resolve_is_said_as_that(node: SessionDir, mon
         which_node("nohost:6380")
 
 
-def test_wn_2_where_nothing_was_found_it_says_where_it_looked(node: SessionDir, tmp_path: Path) -> None:
-    looked = rf"127\.0\.0\.1:7001; looked in {tmp_path}, as ACTORFLOW_TMPDIR says\)"
+def test_wn_2_where_nothing_was_found_it_says_where_it_looked(node: SessionDir, home: str) -> None:
+    looked = rf"127\.0\.0\.1:7001; looked in {home}, as ACTORFLOW_TMPDIR says\)"
     with pytest.raises(af.ClusterConnectionError, match=rf"listens at 127\.0\.0\.1:1 on this host \(there are: {looked}"):
         which_node("127.0.0.1:1")
     node.remove()
