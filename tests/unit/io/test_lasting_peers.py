@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import socket
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from actorflow._core.io import lasting_peers
 from actorflow._core.io.peers import Peer, Peers
-from actorflow._core.io.ports import Listener, Network, Ports, Stream, StreamHandler
+from actorflow._core.io.ports import Listener, Network, Ports, Stream, StreamHandler, Unwelcome
 from actorflow._core.io.socket_stream import HangupWatch, SocketStream
 from actorflow._core.protocol.codec import encode
 from actorflow._core.protocol.framing import HEADER_BYTES
@@ -152,6 +153,11 @@ class Door:
 
     accept: Callable[[Stream], StreamHandler]
 
+    def __init__(self) -> None:
+        self.says: list[Exception] = []
+        """What becomes of the next who try to connect, in order; the last one stays."""
+        self.tries = 0
+
     def lasts(self, address: str) -> bool:
         return True
 
@@ -160,7 +166,10 @@ class Door:
         return Listening()
 
     async def connect(self, address: str, handler: StreamHandler) -> Stream:
-        raise TimeoutError("no answer")
+        self.tries += 1
+        if not self.says:
+            raise TimeoutError("no answer")
+        raise self.says.pop(0) if len(self.says) > 1 else self.says[0]
 
 
 class Listening:
@@ -251,3 +260,33 @@ async def test_lp2_one_who_comes_back_and_speaks_nonsense_leaves_the_time_to_men
     assert server.ready == [peer]
     server.peers.close(abort=True)
     assert streams[2].ended
+
+
+@pytest.mark.parametrize(
+    ("says", "tries", "gone"),
+    [
+        ([ConnectionResetError("reset"), ConnectionRefusedError("refused")], 2, True),
+        ([ConnectionResetError("reset")], len(lasting_peers.PROBES_S), False),
+        ([Unwelcome("you are not let in")], 1, False),
+    ],
+    ids=["it dies while it is looked for", "it answers neither yes nor no", "it is there"],
+)
+async def test_lp2_whether_a_process_is_gone_is_looked_at_until_that_is_known(
+    says: list[Exception], tries: int, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed closes one descriptor after the other: its connections may break before its door is shut."""
+    wait_s = sum(lasting_peers.PROBES_S) + (60.0 if gone else 0.3)
+    monkeypatch.setattr(lasting_peers, "WAIT_S", wait_s)
+    server = Server()
+    server.door.says = list(says)
+    await server.peers.listen("tcp:server:1/server")
+    client = dataclasses.replace(CLIENT, address="tcp:client:1/client")
+    connection = server.door.accept(Accepted())
+    connection.data_received(encode([client.hello("link", -1)]))
+    [peer] = server.ready
+    connection.connection_lost("reset by the peer")
+    async with asyncio.timeout(10):
+        await server.news.wait()
+    assert server.lost == [(peer, "reset by the peer" if gone else f"reset by the peer, and not back within {wait_s:g} s")]
+    assert server.door.tries == tries
+    server.peers.close(abort=True)
