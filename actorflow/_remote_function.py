@@ -87,6 +87,8 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
             self._check(*args, **kwargs)
         except TypeError as error:
             raise wrong_call(error, self._defined) from None
+        if self._options.lifetime is not None:
+            return _await_detached(self, args, kwargs)  # type: ignore[return-value]
         return current().call(self._target, args, kwargs, self._options)  # type: ignore[return-value]
 
     if not TYPE_CHECKING:  # checkers take the overloads of Submit
@@ -96,6 +98,13 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
                 self._check(*args, **kwargs)
             except TypeError as error:
                 raise wrong_call(error, self._defined) from None
+            if self._options.lifetime is not None:
+                raise OptionError.explain(
+                    which=f'{self._target.name}.remote() with lifetime="detached"',
+                    what="cannot say when the cluster has taken the call over",
+                    next_step=f"write `ref = await {self._target.name}.submit(...)`, which returns then",
+                    option="lifetime",
+                )
             return current().submit(self._target, args, kwargs, self._options)
 
         def submit(self, /, *args, **kwargs):
@@ -103,6 +112,8 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
                 self._check(*args, **kwargs)
             except TypeError as error:
                 raise wrong_call(error, self._defined) from None
+            if self._options.lifetime is not None:
+                return _submit_detached(self, args, kwargs)
             return self._submit_when_room(args, kwargs)
 
     async def _submit_when_room(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -141,6 +152,18 @@ class RemoteFunction(Submit[P, X], Generic[P, C, X]):
         RemoteFunction.__init__(self, *state)
 
 
+async def _submit_detached(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ObjectRef[Any]:
+    from actorflow._detached import submit
+
+    return await submit(function, args, kwargs)
+
+
+async def _await_detached(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    from actorflow._detached import run
+
+    return await run(function, args, kwargs)
+
+
 def _empty(cls: type[RemoteFunction[..., Any, Any]]) -> RemoteFunction[..., Any, Any]:
     return object.__new__(cls)
 
@@ -176,6 +199,13 @@ def check_task_options(
 ) -> TaskOptions:
     """Check options against each other and against the kind of function. Raises OptionError."""
     options = task_options(base, where, given)
+    if target is not None and options.lifetime is not None and streams(target.kind):
+        raise OptionError.explain(
+            which=f'{where}: lifetime="detached"',
+            what="is not for a generator: nobody may be there to take what it yields",
+            next_step="return a list, or write to a detached actor",
+            option="lifetime",
+        )
     if target is not None and options.num_returns != 1 and streams(target.kind):
         raise OptionError.explain(
             which=f"{where}: num_returns={options.num_returns}",

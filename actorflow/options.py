@@ -85,6 +85,7 @@ class TaskKeywords(_PlacedKeywords, total=False):
     retry_exceptions: RetryExceptions
     max_calls: int | None
     timeout: float | None
+    lifetime: Literal["detached"] | None
 
 
 class ActorKeywords(_PlacedKeywords, total=False):
@@ -235,6 +236,8 @@ class TaskOptions(_Placed):
     """
     timeout: float | None = None
     """Seconds from submission to the result, retries included; then the call is cancelled."""
+    lifetime: str | None = None
+    """"detached": the call outlives this program, and the cluster owns its result: `ref = await f.submit(...)`."""
 
     calls_max: int = field(init=False, repr=False, default=0)
     """`max_calls` with its default filled in."""
@@ -245,7 +248,18 @@ class TaskOptions(_Placed):
 
     def __post_init__(self) -> None:
         _Placed.__post_init__(self)
+        if self.lifetime is not None:
+            self._check_detached()
         self._compute()
+
+    def _check_detached(self) -> None:
+        for option, value, why, instead in (
+            ("num_returns", self.num_returns if self.num_returns != 1 else None, "the cluster owns one result", "leave it out"),
+            ("timeout", self.timeout, "nobody may be there to see it", "leave it out, and use ref.cancel() when it takes too long"),
+            ("max_calls", self.max_calls, "each such call has a process of its own", "leave it out"),
+        ):
+            if value is not None:
+                raise _clash(f"{option}={value}", f'does not go with lifetime="detached": {why}', instead, option)
 
     def _compute(self) -> None:
         calls_max = self.max_calls if self.max_calls is not None else int(GPU in self.resources)
@@ -354,6 +368,7 @@ TASK_CHECKS: Checks = {
     "retry_exceptions": check.retry_exceptions,
     "max_calls": check.optional(check.count(0, "0 means any number")),
     "timeout": check.seconds,
+    "lifetime": check.one_of("detached", None),
 }
 ACTOR_CHECKS: Checks = {
     **_PLACED_CHECKS,

@@ -25,6 +25,7 @@ from actorflow._core.policy.jobs import EndJob
 from actorflow._core.policy.membership import Gone, NotPicked, Picked
 from actorflow._core.policy.placement_wish import GROUP
 from actorflow._core.protocol.messages import (
+    ActorDied,
     ActorFailed,
     ActorLost,
     ActorOutOfScope,
@@ -74,9 +75,9 @@ class Actors:
         self.in_group: Callable[[ActorSpec, int], Picked | NotPicked | Gone | None] | None = None
         """Where an actor in a placement group goes; None: it waits (head/groups.py). Set by the head."""
         self.on_dead: Callable[[ActorId], None] | None = None
-        self.on_gone: Callable[[], None] | None = None
-        """Told that some actor is dead."""
         """Told of each actor that is gone for good; set when there are placement groups."""
+        self.on_gone: Callable[[Forget], None] | None = None
+        """As well; set when there are objects that the cluster owns."""
         self.supervisions: Supervisions | None = None
         """The room of those that are supervised; None until there are some. Set by the head."""
         self.table = ActorTable(
@@ -100,24 +101,38 @@ class Actors:
 
     def create(self, peer: Peer, message: CreateActor) -> None:
         """An actor, please."""
-        spec = message.spec
+        if why := self._of_another_job(peer, message.spec):
+            peer.send(CreateActorReply(message.spec.actor_id, error=why))
+        else:
+            self._perform(self._create(peer, message.spec, get_if_exists=message.get_if_exists))
+
+    def _of_another_job(self, peer: Peer, spec: ActorSpec) -> str:
         own_job = job_of(peer)
-        if own_job not in ("", spec.job_id):
-            why = f"a process of job {own_job} creates actors of that job only, and this one was to be of job {spec.job_id}"
-            log.error("%r was refused an actor: %s", peer, why)
-            peer.send(CreateActorReply(spec.actor_id, error=why))
-            return
+        if own_job in ("", spec.job_id):
+            return ""
+        why = f"a process of job {own_job} creates actors of that job only, and this one was to be of job {spec.job_id}"
+        log.error("%r was refused an actor: %s", peer, why)
+        return why
+
+    def _create(self, peer: Peer, spec: ActorSpec, *, get_if_exists: bool) -> list[Decision]:
         spec.namespace = spec.namespace or _namespace(peer)
         self._classes.share(spec)
-        self._perform(
-            self.table.create(
-                spec,
-                peer.process_id,
-                get_if_exists=message.get_if_exists,
-                job_over=self._jobs.table.is_over(spec.job_id),
-                now=self._ports.monotonic(),
-            )
-        )
+        over, now = self._jobs.table.is_over(spec.job_id), self._ports.monotonic()
+        return self.table.create(spec, peer.process_id, get_if_exists=get_if_exists, job_over=over, now=now)
+
+    def start_detached(self, peer: Peer, spec: ActorSpec) -> str:
+        """One that makes an object of the cluster's (head/durable.py). Why not, or empty."""
+        if why := self._of_another_job(peer, spec):
+            return why
+        decisions = self._create(peer, spec, get_if_exists=False)
+        refused = next((decision.reply.error for decision in decisions if isinstance(decision, Answer)), "")
+        self._perform([decision for decision in decisions if not isinstance(decision, Answer)])
+        return refused
+
+    def end_detached(self, actor_id: ActorId, *, kept: bool) -> None:
+        """It has made it (`kept`), or nobody wants it any more."""
+        died = ActorDied("exited", "its call is over") if kept else ActorDied("killed", "nobody wants the result of its call any more")
+        self._perform(self.table.end(actor_id, died, graceful=kept, now=self._ports.monotonic()))
 
     def watch(self, peer: Peer, message: WatchActor) -> None:
         """Tell the state, now and at each change."""
@@ -353,7 +368,7 @@ class Actors:
         if self.on_dead is not None:
             self.on_dead(decision.actor_id)
         if self.on_gone is not None:
-            self.on_gone()
+            self.on_gone(decision)
         return self.supervisions.dead(decision) if self.supervisions is not None else []
 
     def _set_alarm(self) -> None:

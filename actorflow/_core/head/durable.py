@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from actorflow._core.base.ids import ProcessId
 from actorflow._core.head.directory import Directory
 from actorflow._core.head.jobs import Jobs, job_of
 from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
-from actorflow._core.policy.durable_objects import Adopt, Answer, Copy, Drop, Durable, DurableObjects, Step, Write
+from actorflow._core.policy.actor_decisions import Forget
+from actorflow._core.policy.durable_objects import Adopt, Answer, Copy, Drop, Durable, DurableObjects, EndMaker, Settled, Step, Write
 from actorflow._core.protocol.messages import (
+    ActorDied,
     AdoptObject,
+    CancelDetached,
     CopyObject,
     DropObjects,
     DurablePut,
@@ -26,7 +31,11 @@ from actorflow._core.protocol.messages import (
     Locate,
     Located,
     PutDurable,
+    StartDetached,
 )
+
+if TYPE_CHECKING:
+    from actorflow._core.head.actors import Actors
 
 log = logging.getLogger("actorflow")
 
@@ -37,13 +46,18 @@ LOOK_S = 0.5
 class DurableRoom:
     """See the module."""
 
-    def __init__(self, ports: Ports, directory: Directory, nodes: Nodes, jobs: Jobs, in_use: Callable[[str], bool]) -> None:
+    def __init__(
+        self, ports: Ports, directory: Directory, nodes: Nodes, jobs: Jobs, actors: Actors, in_use: Callable[[str], bool]
+    ) -> None:
         """`in_use`: whether a namespace has anybody left who could have a reference."""
         self._ports = ports
         self._in_use = in_use
         self._directory = directory
         self._nodes = nodes
         self._jobs = jobs
+        self._actors = actors
+        self._waiting: dict[int, dict[ProcessId, ProcessId]] = {}
+        """Who is to be told when what was promised is there, each with its node (DO-5)."""
         self.table = DurableObjects()
         """To be read by others, written here."""
         self.touch: Touch = nothing
@@ -65,21 +79,54 @@ class DurableRoom:
     def put(self, peer: Peer, message: PutDurable) -> None:
         """Somebody wants an object kept."""
         outcome = message.outcome
+        if message.promised:
+            self._obey(self.table.make(message.index, outcome, (peer.process_id, message.token)))
+            return
         if isinstance(outcome, Failed):
             peer.send(DurablePut(message.token, error="an error is no value"))
             return
         now = self._ports.monotonic()
         ends_at = now + message.lasts_s if message.lasts_s > 0 else None
         putter, job_id = (peer.process_id, message.token), job_of(peer)
-        job = self._jobs.table.find(job_id)
-        namespace = job.namespace if job is not None else peer.namespace
-        self._obey(self.table.put(Durable(message.index, namespace, job_id, outcome, now, ends_at, putter=putter)))
+        self._obey(self.table.put(Durable(message.index, self._namespace(peer), job_id, outcome, now, ends_at, putter=putter)))
         self._arm()
 
+    def _namespace(self, peer: Peer) -> str:
+        job = self._jobs.table.find(job_of(peer))
+        return job.namespace if job is not None else peer.namespace
+
     def fetch(self, peer: Peer, message: FetchDurable) -> None:
-        """Somebody wants to have one."""
-        outcome, error = self.table.outcome(message.index, peer.node_id, message.tried)
-        peer.send(FetchedDurable(message.index, outcome, error))
+        """Somebody wants to have one. What is promised is waited for."""
+        if self.table.is_open(message.index):
+            self._waiting.setdefault(message.index, {})[peer.process_id] = peer.node_id
+            return
+        peer.send(self._fetched(message.index, peer.node_id, message.tried))
+
+    def _fetched(self, index: int, near: str, tried: Sequence[tuple[str, int]] = ()) -> FetchedDurable:
+        found = self.table.find(index)
+        outcome, error = self.table.outcome(index, near, tried)
+        if outcome is None and found is not None and found.died is not None:
+            return FetchedDurable(index, died=found.died, name=found.name)
+        return FetchedDurable(index, outcome, error)
+
+    def start(self, peer: Peer, message: StartDetached) -> None:
+        """A detached call: an actor is to make what the cluster is to own."""
+        spec, index = message.spec, message.index
+        error = ""
+        if self.table.find(index) is None:
+            if problem := self.table.no_room():
+                peer.send(DurablePut(message.token, error=problem, full=True))
+                return
+            promised = Durable(index, self._namespace(peer), spec.job_id, None, self._ports.monotonic(), maker=spec.actor_id)
+            promised.name, promised.work = spec.class_name, message.work
+            self._obey(self.table.promise(promised))
+            if error := self._actors.start_detached(peer, spec):
+                self._obey(self.table.free([index])[1])
+        peer.send(DurablePut(message.token, error=error))
+
+    def cancel(self, peer: Peer, message: CancelDetached) -> None:
+        """Nobody wants what it makes."""
+        self._obey(self.table.cancel(message.index, ActorDied("cancelled", f"it was cancelled by {peer.role} {peer.process_id}")))
 
     def free(self, peer: Peer, message: FreeDurable) -> None:
         """Somebody frees some."""
@@ -121,6 +168,16 @@ class DurableRoom:
         peer.send(Located(message.home, message.extent, message.node, [message.home] if homes else [], freed=not homes))
 
     # -- time, and namespaces
+
+    def actor_gone(self, end: Forget) -> None:
+        """An actor is gone for good."""
+        self._obey(self.table.maker_gone(end.actor_id, end.died))
+        self.somebody_went()
+
+    def process_gone(self, process_id: ProcessId) -> None:
+        """It waits for nothing any more."""
+        for waiting in self._waiting.values():
+            waiting.pop(process_id, None)
 
     def somebody_went(self) -> None:
         """A job is over, or an actor: it is looked soon whether that was the last one of a namespace."""
@@ -167,8 +224,13 @@ class DurableRoom:
                 self._nodes.send(step.node, AdoptObject(step.index, step.extent, step.writer))
             elif isinstance(step, Copy):
                 self._nodes.send(step.node, CopyObject(step.index, step.size, step.home, step.extent))
+            elif isinstance(step, Settled):
+                for process_id, node_id in self._waiting.pop(step.index, {}).items():
+                    self._directory.send(process_id, self._fetched(step.index, node_id))
+            elif isinstance(step, EndMaker):
+                self._actors.end_detached(step.actor_id, kept=step.kept)
             elif isinstance(step, Answer):
-                self._directory.send(step.process, DurablePut(step.token, step.copies, step.error, step.full))
+                self._directory.send(step.process, DurablePut(step.token, step.copies, step.error, step.full, step.over))
             else:
                 self._drop(step)
 

@@ -31,6 +31,7 @@ from actorflow._core.protocol.messages import (
     AskPass,
     Beat,
     BeatOf,
+    CancelDetached,
     CreateActor,
     Draining,
     DrainNode,
@@ -47,6 +48,7 @@ from actorflow._core.protocol.messages import (
     NodeLoad,
     PutDurable,
     SaveCheckpoint,
+    StartDetached,
     StateQuery,
     StateReply,
     Supervise,
@@ -135,6 +137,8 @@ class Head:
             PutDurable: (PROCESS, lambda peer, message: self._durables().put(peer, message)),
             FetchDurable: (PROCESS, lambda peer, message: self._durables().fetch(peer, message)),
             FreeDurable: (PROCESS, lambda peer, message: self._durables().free(peer, message)),
+            StartDetached: (PROCESS, lambda peer, message: self._durables().start(peer, message)),
+            CancelDetached: (PROCESS, lambda peer, message: self._durables().cancel(peer, message)),
             KeptHere: (NODE, lambda peer, message: self._durables().kept_here(peer, message)),
             Locate: (NODE, lambda peer, message: self._durables().locate(peer, message)),
         }
@@ -178,8 +182,8 @@ class Head:
         if self._durable is None:
             from actorflow._core.head.durable import DurableRoom
 
-            self._durable = DurableRoom(self._ports, self._directory, self._nodes, self._jobs, self._in_use)
-            self._actors.on_gone = self._durable.somebody_went
+            self._durable = DurableRoom(self._ports, self._directory, self._nodes, self._jobs, self._actors, self._in_use)
+            self._actors.on_gone = self._durable.actor_gone
             self._state.durables = self._durable
             if self._ledger is not None:
                 self._ledger.durables = self._durable
@@ -283,6 +287,8 @@ class Head:
             self._actors.supervisions.owner_lost(process_id, reason)
         if self._opened is not None:
             self._opened.process_lost(process_id)
+        if self._durable is not None:
+            self._durable.process_gone(process_id)
 
     # -- memory
 

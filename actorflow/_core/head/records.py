@@ -27,7 +27,7 @@ from actorflow._core.policy.jobs import Job, JobState
 from actorflow._core.policy.membership import Node
 from actorflow._core.policy.placement_record import Group, GroupSpec, Placed, RemovedGroup
 from actorflow._core.policy.supervision import Strategy, Supervision
-from actorflow._core.protocol.messages import ActorDied, ActorSpec, Inline, Stored, SupervisionOver
+from actorflow._core.protocol.messages import ActorDied, ActorSpec, Outcome, SupervisionOver
 
 
 class ClassRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -90,11 +90,16 @@ class DurableRecord(msgspec.Struct, array_like=True, frozen=True):
 
     namespace: str
     job_id: str
-    outcome: Inline | Stored
+    outcome: Outcome | None
     created_at: float
     ends_at: float | None
     homes: dict[str, int]
     adopted: bool
+    maker: str = ""
+    name: str = ""
+    work: int = 0
+    died: ActorDied | None = None
+    kept_as: int = 0
 
 
 class SupervisionRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -156,7 +161,8 @@ def durable_record(found: Durable, offset: float) -> DurableRecord:
     """An object that the cluster owns."""
     ends_at = found.ends_at + offset if found.ends_at is not None else None
     return DurableRecord(
-        found.namespace, found.job_id, found.outcome, found.created_at + offset, ends_at, dict(found.homes), found.adopted
+        found.namespace, found.job_id, found.outcome, found.created_at + offset, ends_at, dict(found.homes), found.adopted,
+        found.maker, found.name, found.work, found.died, found.kept_as,
     )  # fmt: skip
 
 
@@ -164,7 +170,11 @@ def durable_from(index: int, record: DurableRecord, offset: float) -> Durable:
     """The object."""
     ends_at = record.ends_at - offset if record.ends_at is not None else None
     created_at = record.created_at - offset
-    return Durable(index, record.namespace, record.job_id, record.outcome, created_at, ends_at, dict(record.homes), record.adopted)
+    found = Durable(index, record.namespace, record.job_id, record.outcome, created_at, ends_at)
+    found.homes, found.adopted = dict(record.homes), record.adopted
+    found.maker, found.name, found.work, found.died = record.maker, record.name, record.work, record.died
+    found.kept_as = record.kept_as
+    return found
 
 
 def bare(spec: ActorSpec) -> bytes:

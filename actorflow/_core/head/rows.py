@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from actorflow._core.base.ids import CLUSTER
 from actorflow._core.base.resources import to_number
 from actorflow._core.base.state_rows import ActorRow, JobRow, NodeRow, ObjectRow, Resources
 from actorflow._core.policy.actor_record import Actor
 from actorflow._core.policy.actors import ActorTable
-from actorflow._core.policy.durable_objects import DurableObjects
+from actorflow._core.policy.durable_objects import Durable, DurableObjects
 from actorflow._core.policy.graveyard import DeadActor, tell_story
 from actorflow._core.policy.jobs import Job, JobTable
 from actorflow._core.policy.membership import Membership, Node
+from actorflow._core.protocol.messages import Failed
 
 
 def node_rows(membership: Membership, clock_offset: float) -> Iterator[NodeRow]:
@@ -47,13 +49,19 @@ def object_rows(table: DurableObjects) -> Iterator[ObjectRow]:
             object_id=f"{CLUSTER}-{found.index}",
             owner=CLUSTER,
             job_id=found.job_id,
-            state="ready" if found.putter is None else "pending",
+            state=_object_state(found),
             size_bytes=found.size,
             place=", ".join(found.homes) or "head",
             local_refs=0,
             borrowers=0,
             call_site="",
         )
+
+
+def _object_state(found: Durable) -> Literal["pending", "ready", "failed"]:
+    if found.died is not None or isinstance(found.outcome, Failed):
+        return "failed"
+    return "pending" if found.maker or found.putter is not None else "ready"
 
 
 def numbers(units: Mapping[str, int]) -> Resources:

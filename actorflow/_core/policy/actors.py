@@ -306,6 +306,11 @@ class ActorTable:
             return self._end(actor, Event.KILLED, died, graceful, now)
         return self.bounce(actor_id, f"killed by {by}, to be restarted", now, graceful=graceful)
 
+    def end(self, actor_id: ActorId, died: ActorDied, *, graceful: bool, now: float) -> list[Decision]:
+        """End the actor, for this reason. Idempotent."""
+        actor = self._actors.get(actor_id)
+        return self._end(actor, Event.KILLED, died, graceful, now) if actor is not None else []
+
     def supervise(self, actor_id: ActorId, supervised: bool) -> None:
         """Its restarts are the business of its supervision, or are not any more."""
         actor = self._actors.get(actor_id)

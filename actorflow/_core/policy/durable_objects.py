@@ -1,10 +1,12 @@
 """Objects that the cluster owns: which there are, which nodes keep them, and who is to have another one. Pure.
 
     WRITTEN --- its node has it ---> KEPT --- enough nodes have it ---> its putter is told
-       |                              |
-       | the writer is gone           | no node has it any more
-       v                              v
-     refused                        LOST     freed from each of them: by a program, at its time, with its namespace
+     ^ |                              |
+     | | the writer is gone           | no node has it any more
+     | v                              v
+     | refused                      LOST     freed from each of them: by a program, at its time, with its namespace
+     |
+    PROMISED --- its maker is gone, or it was cancelled ---> BROKEN      an actor is to make it: the result of a detached call
 
     DO-1  A putter is told that its object is kept when COPIES nodes have it, or as many as there are. What the head knows itself, as the
           value is small, has no nodes.
@@ -12,6 +14,8 @@
     DO-3  When a node is lost, or is to leave, another one fetches what it kept, as long as one has it. A node that is to leave keeps its
           objects until then.
     DO-4  Nothing is refused or lost without a reason that its readers get.
+    DO-5  What is promised has an end: its maker lives until it is kept, and what was refused or lost before that is promised again. When
+          the maker is gone the promise is broken. Readers are answered when it is kept, broken or freed, and not before.
 """
 
 from __future__ import annotations
@@ -22,9 +26,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from actorflow._core.base.ids import CLUSTER, ProcessId
+from actorflow._core.base.ids import CLUSTER, ActorId, ProcessId
 from actorflow._core.base.resources import format_bytes
-from actorflow._core.protocol.messages import Inline, Outcome, Stored
+from actorflow._core.protocol.messages import ActorDied, Inline, Outcome, Stored
 
 COPIES = 2
 """So many nodes keep an object, where there are so many: one may be lost."""
@@ -80,6 +84,8 @@ class Answer:
     copies: int
     error: str = ""
     full: bool = False
+    over: bool = False
+    """Nobody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,22 @@ class Write:
     index: ObjectIndex
 
 
-Step = Adopt | Copy | Drop | Answer | Write
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was promised is there, or never will be: tell those who wait for it."""
+
+    index: ObjectIndex
+
+
+@dataclass(frozen=True, slots=True)
+class EndMaker:
+    """Nobody waits for what this actor makes any more. `kept`: it has made it."""
+
+    actor_id: ActorId
+    kept: bool
+
+
+Step = Adopt | Copy | Drop | Answer | Write | Settled | EndMaker
 
 
 @dataclass(slots=True)
@@ -99,9 +120,20 @@ class Durable:
     index: ObjectIndex
     namespace: str
     job_id: str
-    outcome: Inline | Stored
+    outcome: Outcome | None
+    """None: it is promised, or the promise is broken. An error: that of the call that was to make it."""
     created_at: float
     ends_at: float | None = None
+    maker: ActorId = ""
+    """The actor that is to make it, until it is kept."""
+    name: str = ""
+    """What its maker calls, for people."""
+    work: ObjectIndex = 0
+    """The object with the arguments of that call, which is freed when that is over."""
+    died: ActorDied | None = None
+    """Why its maker could not make it."""
+    kept_as: ObjectIndex = 0
+    """Its number with nodes: its own, and another one each time that it is made anew. So no node takes the one for the other."""
     homes: dict[ProcessId, int] = field(default_factory=dict)
     """The nodes that keep it, and its extent there."""
     adopted: bool = False
@@ -119,7 +151,7 @@ class Durable:
         return size_of(self.outcome)
 
 
-def size_of(outcome: Outcome) -> int:
+def size_of(outcome: Outcome | None) -> int:
     """Bytes of a value."""
     if isinstance(outcome, Stored):
         return outcome.size
@@ -129,7 +161,9 @@ def size_of(outcome: Outcome) -> int:
 class DurableObjects:
     """All of them. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_nodes", "_objects", "_objects_max", "_short")
+    __slots__ = (
+        "_anew", "_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max", "_short",
+    )  # fmt: skip
 
     def __init__(self, *, objects_max: int = OBJECTS_MAX, inline_bytes_max: int = INLINE_BYTES_MAX) -> None:
         self._objects: dict[ObjectIndex, Durable] = {}
@@ -145,6 +179,10 @@ class DurableObjects:
         """Objects that too few nodes keep, and nobody fetches."""
         self._ends: list[tuple[float, ObjectIndex]] = []
         """A heap: when which object ends, also of those that are gone."""
+        self._anew: dict[ObjectIndex, ObjectIndex] = {}
+        """What has been made anew, by its number with nodes."""
+        self._makers: dict[ActorId, ObjectIndex] = {}
+        """Who is to make what (DO-5)."""
         self._lost: OrderedDict[ObjectIndex, str] = OrderedDict()
         """Those that are gone without having been freed, and why."""
 
@@ -157,31 +195,124 @@ class DurableObjects:
         if known is not None:
             known.putter = new.putter
             if not known.adopted and isinstance(known.outcome, Stored):
-                return [Adopt(known.outcome.node, known.index, known.outcome.extent, known.outcome.owner)]
+                return [Adopt(known.outcome.node, known.kept_as, known.outcome.extent, known.outcome.owner)]
             return self._settled(known)
-        if problem := self._no_room(new):
+        if problem := self.no_room() or self._no_room_inside(new.outcome):
             return [Answer(*new.putter, 0, problem, full=True)]
         if new.index in self._lost:
             return [Answer(*new.putter, 0, self._lost[new.index])]
-        if isinstance(new.outcome, Stored) and new.outcome.node not in self._nodes:
-            return [Answer(*new.putter, 0, f"node {new.outcome.node}, where it was written, is gone")]
+        if problem := self._not_there(new.outcome):
+            return [Answer(*new.putter, 0, problem)]
         self._enter(new)
-        if isinstance(new.outcome, Stored):
-            return [Write(new.index), Adopt(new.outcome.node, new.index, new.outcome.extent, new.outcome.owner)]
-        new.adopted = True
-        return [Write(new.index), *self._settled(new)]
+        return self._written(new)
+
+    def _not_there(self, outcome: Outcome | None) -> str:
+        if isinstance(outcome, Stored) and outcome.node not in self._nodes:
+            return f"node {outcome.node}, where it was written, is gone"
+        return ""
+
+    def _written(self, found: Durable) -> list[Step]:
+        """It has a value."""
+        if isinstance(found.outcome, Stored):
+            return [Write(found.index), Adopt(found.outcome.node, found.kept_as, found.outcome.extent, found.outcome.owner)]
+        found.adopted = True
+        return [Write(found.index), *self._settled(found)]
+
+    # -- promises (DO-5)
+
+    def promise(self, new: Durable) -> list[Step]:
+        """An actor is to make it. Said again, it is as it was. There must be room."""
+        assert new.maker, "somebody has to make it"
+        assert new.outcome is None, "it is not there yet"
+        if new.index in self._objects:
+            return []
+        self._enter(new)
+        return [Write(new.index)]
+
+    def is_open(self, index: ObjectIndex) -> bool:
+        """It is promised, and neither kept nor broken: whoever wants it waits."""
+        found = self._objects.get(index)
+        return found is not None and bool(found.maker)
+
+    def make(self, index: ObjectIndex, outcome: Outcome, putter: tuple[ProcessId, int]) -> list[Step]:
+        """Its maker has it: a value, or the error of its call. Said again, it is as it was; another life of the maker may say another."""
+        found = self._objects.get(index)
+        if found is None:
+            return [Answer(*putter, 0, "nobody is to have it any more: it was freed", over=True)]
+        if found.outcome is None and found.died is not None:
+            return [Answer(*putter, 0, f"nobody waits for it any more: {found.died.reason}", over=True)]
+        if found.adopted or found.outcome == outcome:
+            found.putter = putter
+            return self._settled(found) if found.adopted else self._written(found)
+        if problem := self._no_room_inside(outcome):
+            return [Answer(*putter, 0, problem, full=True)]
+        if problem := self._not_there(outcome):
+            return [Answer(*putter, 0, problem)]
+        steps = self._unmake(found, "another life of its maker has made it once more") if found.outcome is not None else []
+        found.putter, found.outcome = putter, outcome
+        if isinstance(outcome, Inline):
+            self._bytes += found.size
+        return [*steps, *self._written(found)]
+
+    def _unmake(self, found: Durable, why: str) -> list[Step]:
+        """What its maker has made is gone before it was kept: it is to be made again, or the promise is broken."""
+        steps: list[Step] = [Write(found.index)]
+        if isinstance(found.outcome, Stored):
+            steps.append(self._drop_all(found))
+        self._let_go(found)
+        found.outcome, found.adopted, found.homes = None, False, {}
+        found.kept_as += 1
+        self._anew[found.kept_as] = found.index
+        if found.putter is not None:
+            steps.append(Answer(*found.putter, 0, why))
+            found.putter = None
+        return [*steps, *self._over(found)] if found.died is not None else steps
+
+    def maker_gone(self, actor_id: ActorId, died: ActorDied) -> list[Step]:
+        """The actor will make nothing any more. What it has given already may still be kept."""
+        index = self._makers.get(actor_id)
+        if index is None:
+            return []
+        found = self._objects[index]
+        found.died = died
+        return [Write(index), *(self._over(found) if found.outcome is None else [])]
+
+    def cancel(self, index: ObjectIndex, died: ActorDied) -> list[Step]:
+        """Nobody wants it any more; whoever waits is told so."""
+        found = self._objects.get(index)
+        if found is None or found.outcome is not None or found.died is not None:
+            return []
+        found.died = died
+        return [Write(index), *self._over(found)]
+
+    def _over(self, found: Durable) -> list[Step]:
+        """The promise is kept, broken or freed: its maker ends, and its readers go on."""
+        maker, found.maker = found.maker, ""
+        del self._makers[maker]
+        work, found.work = found.work, 0
+        steps: list[Step] = [Write(found.index), Settled(found.index), EndMaker(maker, found.outcome is not None)]
+        return [*steps, *self.free([work])[1]] if work else steps
 
     def _enter(self, new: Durable) -> None:
         self._objects[new.index] = new
+        new.kept_as = new.kept_as or new.index
+        if new.kept_as != new.index:
+            self._anew[new.kept_as] = new.index
         if isinstance(new.outcome, Inline):
             self._bytes += new.size
+        if new.maker:
+            self._makers[new.maker] = new.index
         if new.ends_at is not None:
             heapq.heappush(self._ends, (new.ends_at, new.index))
 
-    def _no_room(self, new: Durable) -> str:
+    def no_room(self) -> str:
+        """Why there is no room for one more object; empty when there is."""
         if len(self._objects) >= self._objects_max:
             return f"the cluster owns {len(self._objects)} objects already, and no more can be known: free some with af.free"
-        if isinstance(new.outcome, Inline) and self._bytes + new.size > self._inline_max:
+        return ""
+
+    def _no_room_inside(self, outcome: Outcome | None) -> str:
+        if isinstance(outcome, Inline) and self._bytes + size_of(outcome) > self._inline_max:
             return (
                 f"the cluster owns {format_bytes(self._bytes)} of small values already, and {format_bytes(self._inline_max)} is all that "
                 "its head keeps: free some with af.free, or put many of them as one"
@@ -212,8 +343,8 @@ class DurableObjects:
         if found is None:
             return None, self._lost.get(index, "")
         outcome = found.outcome
-        if isinstance(outcome, Inline):
-            return outcome, ""
+        if not isinstance(outcome, Stored):
+            return outcome, ""  # None: the promise is broken, and `died` says why.
         homes = dict(found.homes or {outcome.node: outcome.extent})  # Not adopted yet: only its putter knows it.
         for node, extent in tried:
             if homes.get(node) == extent:
@@ -234,7 +365,7 @@ class DurableObjects:
             found.unfit.pop(node, None)
             outcome = found.outcome
             if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
-                steps.append(Adopt(node, found.index, outcome.extent, outcome.owner))
+                steps.append(Adopt(node, found.kept_as, outcome.extent, outcome.owner))
             elif found.copying == node:
                 steps.append(self._copy(found))
         return [*steps, *self._mend()]
@@ -268,9 +399,14 @@ class DurableObjects:
                 steps += self._home_gone(found, node, f"node {node} is lost: {reason}")
         return [*steps, *self._mend()]
 
+    def _kept_as(self, index: ObjectIndex) -> Durable | None:
+        """The object that nodes know by this number."""
+        found = self._objects.get(self._anew.get(index, index))
+        return found if found is not None and found.kept_as == index else None
+
     def kept(self, node: ProcessId, index: ObjectIndex, extent: int) -> list[Step]:
         """A node has it."""
-        found = self._objects.get(index)
+        found = self._kept_as(index)
         if found is None:
             return [Drop(node, index, ((node, extent),))]  # DO-2: it was freed meanwhile.
         if found.copying == node:
@@ -284,11 +420,11 @@ class DurableObjects:
         found.homes[node] = extent
         found.adopted = found.adopted or is_writers
         self._nodes[node] += 1
-        return [Write(index), *self._settled(found), *self._mend()]
+        return [Write(found.index), *self._settled(found), *self._mend()]
 
     def failed(self, node: ProcessId, index: ObjectIndex, why: str) -> list[Step]:
         """A node has not got it, and will not."""
-        found = self._objects.get(index)
+        found = self._kept_as(index)
         if found is None:
             return []
         outcome = found.outcome
@@ -311,13 +447,13 @@ class DurableObjects:
         for index, extent in kept.items():
             steps += self.kept(node, index, extent)
         for found in list(self._objects.values()):
-            if node in found.homes and kept.get(found.index) != found.homes[node]:
+            if node in found.homes and kept.get(found.kept_as) != found.homes[node]:
                 steps += self._home_gone(found, node, f"node {node} does not have it any more")
-            elif found.copying == node and found.index not in kept:
+            elif found.copying == node and found.kept_as not in kept:
                 self._copy_ends(found)
                 steps += self._settled(found)
             elif not found.adopted and isinstance(found.outcome, Stored) and found.outcome.node == node:
-                steps.append(Adopt(node, found.index, found.outcome.extent, found.outcome.owner))
+                steps.append(Adopt(node, found.kept_as, found.outcome.extent, found.outcome.owner))
         return [*steps, *self._mend()]
 
     # -- time, and the end of namespaces
@@ -371,8 +507,8 @@ class DurableObjects:
 
     def _settled(self, found: Durable) -> list[Step]:
         """See to it that enough nodes have it, and tell the putter when that is so (DO-1)."""
-        if isinstance(found.outcome, Inline):
-            return self._answer(found)
+        if not isinstance(found.outcome, Stored):
+            return self._answer(found) if found.adopted else []
         if not found.homes:
             return []
         steps: list[Step] = []
@@ -399,7 +535,7 @@ class DurableObjects:
 
     def _copy(self, found: Durable) -> Copy:
         home = next((home for home in found.homes if home not in self._leaving), next(iter(found.homes)))
-        return Copy(found.copying, found.index, found.size, home, found.homes[home])
+        return Copy(found.copying, found.kept_as, found.size, home, found.homes[home])
 
     def _another(self, found: Durable) -> ProcessId:
         """The node that keeps least, of those that could have it."""
@@ -412,12 +548,14 @@ class DurableObjects:
         for node in [node for node in found.homes if node in self._leaving]:
             name = (node, found.homes.pop(node))
             self._nodes[node] -= 1
-            steps.append(Drop(node, found.index, (name,)))
+            steps.append(Drop(node, found.kept_as, (name,)))
         return [Write(found.index), *steps] if steps else []
 
     def _answer(self, found: Durable) -> list[Step]:
+        """It is kept (DO-1)."""
         putter, found.putter = found.putter, None
-        return [Answer(*putter, len(found.homes))] if putter is not None else []
+        steps: list[Step] = [Answer(*putter, len(found.homes))] if putter is not None else []
+        return [*steps, *self._over(found)] if found.maker else steps
 
     def _copy_ends(self, found: Durable) -> None:
         if found.copying in self._nodes:
@@ -434,16 +572,11 @@ class DurableObjects:
 
     def _end(self, found: Durable, why: str) -> list[Step]:
         """It is freed, or lost, for the reason `why` (DO-4)."""
+        if found.maker and why:
+            return self._unmake(found, why)
         index = found.index
         del self._objects[index]
-        self._short.pop(index, None)
-        if isinstance(found.outcome, Inline):
-            self._bytes -= found.size
-        if found.copying:
-            self._copy_ends(found)
-        for node in found.homes:
-            if node in self._nodes:
-                self._nodes[node] -= 1
+        self._let_go(found)
         if why:
             self._lost[index] = why
             if len(self._lost) > LOST_MAX:
@@ -452,9 +585,25 @@ class DurableObjects:
         if found.putter is not None:
             steps.append(Answer(*found.putter, 0, why or "it was freed before it was kept"))
         if isinstance(found.outcome, Stored):
-            names = {*found.homes.items(), (found.outcome.node, found.outcome.extent)}
-            steps.append(Drop("", index, tuple(sorted(names))))
-        return steps
+            steps.append(self._drop_all(found))
+        return [*steps, *self._over(found)] if found.maker else steps
+
+    def _let_go(self, found: Durable) -> None:
+        """Nothing of it counts any more."""
+        self._anew.pop(found.kept_as, None)
+        self._short.pop(found.index, None)
+        if isinstance(found.outcome, Inline):
+            self._bytes -= found.size
+        if found.copying:
+            self._copy_ends(found)
+        for node in found.homes:
+            if node in self._nodes:
+                self._nodes[node] -= 1
+
+    @staticmethod
+    def _drop_all(found: Durable) -> Drop:
+        assert isinstance(found.outcome, Stored), "only what is stored has places"
+        return Drop("", found.kept_as, tuple(sorted({*found.homes.items(), (found.outcome.node, found.outcome.extent)})))
 
     def _mend(self) -> list[Step]:
         """There may be room now for those that too few nodes keep."""
@@ -471,6 +620,10 @@ class DurableObjects:
         for found in self._objects.values():
             assert not found.homes or isinstance(found.outcome, Stored), "DO-1: a small value has no nodes"
             assert (found.index in self._copying) == bool(found.copying), "DO-3: who fetches is counted"
+            assert found.outcome is not None or found.maker or found.died is not None, "DO-5: a promise has somebody who is to keep it"
+            assert self._kept_as(found.kept_as) is found, "DO-5: what was made anew is found"
+            assert not found.maker or self._makers[found.maker] == found.index, "DO-5: makers are known"
+            assert found.died is None or found.outcome is not None or not found.maker, "DO-5: a broken promise is over"
             if isinstance(found.outcome, Stored) and found.adopted:
                 assert found.homes, "DO-4: what nobody has is lost"
                 assert found.copying or self._enough(found) or found.index in self._short, "DO-3: it is seen to"
@@ -479,5 +632,6 @@ class DurableObjects:
             for node in (*found.homes, found.copying):
                 if node in counts:
                     counts[node] += 1
+        assert len(self._makers) == sum(bool(found.maker) for found in self._objects.values()), "DO-5: makers are counted"
         assert counts == self._nodes, "DO-3: what each node keeps is counted"
         assert self._bytes == sum(found.size for found in self._objects.values() if isinstance(found.outcome, Inline)), "DO-1: bytes"

@@ -57,8 +57,11 @@ class Cancels:
         core = self._core
         with core.lock:
             if type(entry) is not Owned:
-                if entry.outcome is not None or entry.owner == CLUSTER:  # type: ignore[union-attr]
+                if entry.outcome is not None:
                     return False
+                if entry.owner == CLUSTER:  # type: ignore[union-attr]
+                    core.head.send(m.CancelDetached(entry.index))
+                    return True
                 # Its owner does it, for all who wait: whoever has a reference may say so.
                 peer = core.peer(entry.owner, entry.address)  # type: ignore[union-attr]
                 peer.send(m.CancelObject(entry.index, force, recursive))

@@ -24,9 +24,7 @@ _CONSTRUCTOR = MethodTarget("__init__", "sync", None)
 def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> ActorClient:
     """See Runtime.create_actor. Raises SerializationError for a class or arguments that cannot travel."""
     core.check_open()
-    if not target.class_id:
-        target.pickle = values.dumps_code(target.cls, f"class {target.name}")
-        target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
+    give_class_id(target)
     call = Call(_CONSTRUCTOR, options, 0)  # only its arguments and its declared context are used
     call.values = declared_values()
     if options.capture_child_tasks or (call.values is not None and CAPTURED in call.values):
@@ -63,6 +61,45 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
         if not call.waiting_for:
             creation.send()
     return client
+
+
+def spec_of(core: Core, actor_id: str, target: ActorTarget, options: Any, call: Call) -> m.ActorSpec:
+    """What the head is to know of an actor: all arguments of its constructor are settled. Under the lock."""
+    me = core.identity
+    return m.ActorSpec(
+        actor_id=actor_id,
+        job_id=me.job_id,
+        owner=me.process_id,
+        owner_address=me.address,
+        class_id=target.class_id,
+        class_name=target.name,
+        class_pickle=target.pickle,
+        methods=target.interface,
+        args=call.args,
+        buffers=call.buffers,
+        deps=[entry.outcome for entry in call.deps] if call.deps else None,  # type: ignore[misc]  # all are settled
+        refs=core.references.groups(call.refs) if call.refs else None,
+        resources=options.resources,
+        priority=options.priority,
+        env=options.env,
+        placement=options.placement,
+        name=options.name or "",
+        namespace=options.namespace or me.namespace,
+        detached=options.lifetime == "detached",
+        shared=options.process == "shared",
+        max_restarts=options.max_restarts,
+        max_concurrency=options.max_concurrency or 0,
+        groups=dict(target.groups),
+        checkpoint_every=options.checkpoint_every,
+        values=call.values,
+    )
+
+
+def give_class_id(target: ActorTarget) -> None:
+    """Pickle its class, unless it has been. Raises SerializationError."""
+    if not target.class_id:
+        target.pickle = values.dumps_code(target.cls, f"class {target.name}")
+        target.class_id = hashlib.sha256(target.pickle).hexdigest()[:24]
 
 
 class Creation:
@@ -118,35 +155,8 @@ class Creation:
             if type(entry.outcome) is m.Failed:
                 core.actors.fail(client, core.error_of(entry.outcome))
                 return
-        me = core.identity
-        spec = m.ActorSpec(
-            actor_id=client.actor_id,
-            job_id=me.job_id,
-            owner=me.process_id,
-            owner_address=me.address,
-            class_id=self.target.class_id,
-            class_name=self.target.name,
-            class_pickle=self.target.pickle,
-            methods=self.target.interface,
-            args=call.args,
-            buffers=call.buffers,
-            deps=[entry.outcome for entry in call.deps] if call.deps else None,  # type: ignore[misc]  # all are settled
-            refs=core.references.groups(call.refs) if call.refs else None,
-            stored=self.stored[0] if self.stored else None,
-            resources=options.resources,
-            priority=options.priority,
-            env=options.env,
-            placement=options.placement,
-            name=options.name or "",
-            namespace=options.namespace or me.namespace,
-            detached=options.lifetime == "detached",
-            shared=options.process == "shared",
-            max_restarts=options.max_restarts,
-            max_concurrency=options.max_concurrency or 0,
-            groups=dict(self.target.groups),
-            checkpoint_every=options.checkpoint_every,
-            values=call.values,
-        )
+        spec = spec_of(core, client.actor_id, self.target, options, call)
+        spec.stored = self.stored[0] if self.stored else None
         core.head_line.push("create", spec.actor_id, m.CreateActor(spec, options.get_if_exists))
 
 

@@ -53,12 +53,25 @@ class DurableCalls:
         Raises SerializationError, ObjectStoreFullError, ObjectLostError, and what the error of a failed call inside is.
         """
         self._core.check_open()
+        return await self.put_pickled(values.dumps(value), lasts_s)
+
+    async def put_pickled(self, pickled: Pickled, lasts_s: float = 0.0) -> ObjectRef[Any]:
+        """As `put`, of what has been pickled."""
+        return await self._put(pickled, [ref._entry for ref in pickled.refs or ()], lasts_s, {}, 0)
+
+    async def make(self, promised: int, value: Any) -> None:
+        """This is the object that a detached call has promised. Raises as `put`; ObjectFreedError when nobody waits for it any more."""
         pickled = values.dumps(value)
-        known: dict[Entry, ObjectRef[Any]] = {}
-        return await self._put(pickled, [ref._entry for ref in pickled.refs or ()], lasts_s, known, 0)
+        await self._put(pickled, [ref._entry for ref in pickled.refs or ()], 0.0, {}, 0, promised)
 
     async def _put(
-        self, pickled: Pickled, entries: Sequence[Entry], lasts_s: float, known: dict[Entry, ObjectRef[Any]], depth: int
+        self,
+        pickled: Pickled,
+        entries: Sequence[Entry],
+        lasts_s: float,
+        known: dict[Entry, ObjectRef[Any]],
+        depth: int,
+        promised: int = 0,
     ) -> ObjectRef[Any]:
         core = self._core
         if pickled.size() <= values.INLINE_BYTES_MAX:
@@ -68,14 +81,14 @@ class DurableCalls:
         inner = [(await self._durable(entry, lasts_s, known, depth))._entry for entry in entries]
         with core.lock:
             groups = core.references.groups(inner) if inner else None
-            index = core.ports.rng.getrandbits(INDEX_BITS) + 1
+            index = promised or new_index(core)
         outcome: m.Inline | m.Stored
         if pickled.size() <= values.INLINE_BYTES_MAX:
             outcome = m.Inline(pickled.data, pickled.buffers, groups)  # type: ignore[arg-type]  # they are bytes by now
         else:
             outcome = await core.store.put(Pickled(pickled.data, pickled.buffers, None))
             outcome.refs = groups
-        await self._have_kept(index, outcome, lasts_s)
+        await self._have_kept(m.PutDurable(0, index, outcome, lasts_s, promised > 0))
         with core.lock:
             entry = core.references.borrowed.get(CLUSTER, "", index)
             if entry.outcome is None:
@@ -86,10 +99,17 @@ class DurableCalls:
                     other.pins += 1
             return core.references.handle(entry)
 
-    async def _have_kept(self, index: int, outcome: m.Inline | m.Stored, lasts_s: float) -> None:
-        core = self._core
+    async def _have_kept(self, put: m.PutDurable) -> None:
+        core, outcome = self._core, put.outcome
+
+        def numbered(token: int) -> m.PutDurable:
+            put.token = token
+            return put
+
         try:
-            answer: m.DurablePut = await core.directory.ask(lambda token: m.PutDurable(token, index, outcome, lasts_s))
+            answer: m.DurablePut = await core.directory.ask(numbered)
+            if answer.error and answer.over:
+                raise ObjectFreedError(answer.error)
             if answer.error and answer.full:
                 raise ObjectStoreFullError(f"af.put(durable=True): {answer.error}")
             if answer.error:
@@ -98,14 +118,18 @@ class DurableCalls:
             with core.lock:
                 if core.closed is None:
                     # Should the head have it by now, it lets go of it; should the node not have heard of that, it frees it for us.
-                    core.head_line.ask("question", f"free {index}", m.FreeDurable(0, [index]))
-                    core.head_line.answered("question", f"free {index}")
+                    if not put.promised:
+                        self.free_soon([put.index])
                     if isinstance(outcome, m.Stored):
                         core.node.send(m.FreeExtent(outcome.extent))
             raise
         if isinstance(outcome, m.Stored) and answer.copies < 2 and not self._told_alone:
             self._told_alone = True
             log.warning("af.put(durable=True): the cluster has one node: what it owns survives processes, and not this machine")
+
+    def free_soon(self, indices: list[int]) -> None:
+        """Nobody has a reference to these, should there be any. Under the lock."""
+        self._core.head.send(m.FreeDurable(0, indices))
 
     async def _durable(self, entry: Entry, lasts_s: float, known: dict[Entry, ObjectRef[Any]], depth: int) -> ObjectRef[Any]:
         """The object of the cluster's that has the same value (DP-1)."""
@@ -169,7 +193,11 @@ class DurableCalls:
             self._tried.pop(index, None)
             return
         outcome: m.Outcome
-        if message.outcome is None:
+        if message.died is not None:
+            from actorflow._core.worker.detached import broken
+
+            outcome = message.died.error or core.failed(broken(message.name, message.died))
+        elif message.outcome is None:
             self._tried.pop(index, None)
             freed = ObjectFreedError("an object that the cluster owned was freed, by a program, at its time, or with its namespace")
             outcome = core.failed(ObjectLostError(message.error) if message.error else freed)
@@ -189,6 +217,11 @@ class DurableCalls:
         """Free them, for everybody. Returns how many there were."""
         answer: m.DurablesFreed = await self._core.directory.ask(lambda token: m.FreeDurable(token, indices))
         return answer.count
+
+
+def new_index(core: Core) -> int:
+    """A number for an object of the cluster's."""
+    return core.ports.rng.getrandbits(INDEX_BITS) + 1
 
 
 def is_durable(entry: Entry) -> bool:

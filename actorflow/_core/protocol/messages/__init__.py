@@ -54,6 +54,7 @@ from actorflow._core.protocol.messages.cluster import (
 from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NodeLeaves, NotTaken
 from actorflow._core.protocol.messages.durable import (
     AdoptObject,
+    CancelDetached,
     CopyObject,
     DropObjects,
     DurablePut,
@@ -63,6 +64,7 @@ from actorflow._core.protocol.messages.durable import (
     FreeDurable,
     KeptHere,
     PutDurable,
+    StartDetached,
 )
 from actorflow._core.protocol.messages.enrolment import ClusterKeys, Enrol, Enrolled
 from actorflow._core.protocol.messages.lease import (
@@ -151,7 +153,7 @@ AnyMessage = (
     | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
     | DrainNode | DrainReply | Drain | Draining | NodeLeaves | NotTaken
     | PutDurable | DurablePut | FetchDurable | FetchedDurable | FreeDurable | DurablesFreed
-    | AdoptObject | CopyObject | KeptHere | DropObjects
+    | AdoptObject | CopyObject | KeptHere | DropObjects | StartDetached | CancelDetached
 )  # fmt: skip
 """Every message that may stand on a connection. Tags are unique over all of them (a test checks it)."""
 
@@ -179,6 +181,7 @@ __all__ = [
     "BorrowAck",
     "CallContext",
     "Cancel",
+    "CancelDetached",
     "CancelLease",
     "CancelObject",
     "Carved",
@@ -272,6 +275,7 @@ __all__ = [
     "SaveCheckpoint",
     "Shutdown",
     "Spillable",
+    "StartDetached",
     "StateQuery",
     "StateReply",
     "StillServing",

@@ -1,5 +1,6 @@
 """Objects that the cluster owns: docs/internals/durable-objects.md has the way of these words."""
 
+from actorflow._core.protocol.messages.actor import ActorDied, ActorSpec
 from actorflow._core.protocol.messages.base import Message
 from actorflow._core.protocol.messages.object import Outcome
 
@@ -7,21 +8,27 @@ from actorflow._core.protocol.messages.object import Outcome
 class PutDurable(Message, tag=170):
     """process -> head: this object is the cluster's from now on; what is in a store I have written, and own until you have it. Answered by
     DurablePut. `index`: drawn by the sender. Idempotent. `lasts_s`: it is freed after that time; 0: not for that.
+    `promised`: it is what a detached call makes (StartDetached), and may be the error of that call.
     """
 
     token: int
     index: int
     outcome: Outcome
     lasts_s: float = 0.0
+    promised: bool = False
 
 
 class DurablePut(Message, tag=171):
-    """head -> process: it is kept on so many nodes (0: with what the head knows itself), or why not; `full`: for want of room."""
+    """head -> process: it is kept on so many nodes (0: with what the head knows itself), or why not; `full`: for want of room.
+
+    `over`: it was promised, and nobody waits for it any more.
+    """
 
     token: int
     copies: int = 0
     error: str = ""
     full: bool = False
+    over: bool = False
 
 
 class FetchDurable(Message, tag=172):
@@ -35,11 +42,16 @@ class FetchDurable(Message, tag=172):
 
 
 class FetchedDurable(Message, tag=173):
-    """head -> process: the outcome; None when there is no such object (any more), or all that had it is lost (`error`)."""
+    """head -> process: the outcome; None when there is no such object (any more), or all that had it is lost (`error`).
+
+    `died`: it was promised, and the actor that was to make it, by calling `name`, has ended.
+    """
 
     index: int
     outcome: Outcome | None = None
     error: str = ""
+    died: ActorDied | None = None
+    name: str = ""
 
 
 class FreeDurable(Message, tag=174):
@@ -93,3 +105,21 @@ class DropObjects(Message, tag=179):
 
     indices: list[int]
     names: list[tuple[str, int]]
+
+
+class StartDetached(Message, tag=181):
+    """process -> head: have this actor make object `index`, which is the cluster's; it ends when that is kept. Answered by DurablePut.
+
+    `work`: the object with the arguments of its call, freed with its end; 0: there is none. Idempotent.
+    """
+
+    token: int
+    index: int
+    spec: ActorSpec
+    work: int = 0
+
+
+class CancelDetached(Message, tag=182):
+    """process -> head: nobody wants what this detached call makes. Idempotent."""
+
+    index: int
