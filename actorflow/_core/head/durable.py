@@ -62,6 +62,10 @@ class DurableRoom:
         """To be read by others, written here."""
         self.touch: Touch = nothing
         """As in Nodes."""
+        self.returning = False
+        """Nodes of the head's earlier life are still to come back. Set by the head."""
+        self._dropped_meanwhile: list[DropObjects] = []
+        """What was freed in the earlier life, and may be on nodes that are not back yet: their copies are known by other nodes' names."""
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         for node_id in nodes.membership.living():
@@ -198,6 +202,11 @@ class DurableRoom:
 
     def go_on(self) -> None:
         """After a return of the head: all are back that come back."""
+        self.returning = False
+        dropped, self._dropped_meanwhile = self._dropped_meanwhile, []
+        for message in dropped:
+            for node_id in self._nodes.membership.living():
+                self._nodes.send(node_id, message)
         self._obey(self.table.go_on())
         self._arm()
 
@@ -236,5 +245,8 @@ class DurableRoom:
 
     def _drop(self, step: Drop) -> None:
         message = DropObjects([step.index], list(step.names))
+        if self.returning and not step.node:
+            self._dropped_meanwhile.append(message)
+            return
         for node_id in [step.node] if step.node else self._nodes.membership.living():
             self._nodes.send(node_id, message)

@@ -188,6 +188,7 @@ class Head:
             if self._ledger is not None:
                 self._ledger.durables = self._durable
                 self._durable.touch = self._ledger.touch
+            self._durable.returning = self._returning is not None and not self._returning.is_over
             if self._drains is not None:
                 self._drains.durables_opened(self._durable)
         return self._durable
@@ -330,6 +331,8 @@ class Head:
             lambda process_id, reason: self._process_lost(process_id, reason, drivers.get(process_id, "")),
             self._settled,
         )
+        if self._durable is not None:
+            self._durable.returning = True
         self._returning.begin()
 
     def _settled(self) -> None:

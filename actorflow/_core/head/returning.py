@@ -47,6 +47,11 @@ class Returning:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def is_over(self) -> bool:
+        """All nodes are back or lost."""
+        return self._is_settled
+
     def awaits_node(self, node_id: ProcessId) -> bool:
         """True until that node has said what it has."""
         return node_id in self._nodes

@@ -408,7 +408,7 @@ class DurableObjects:
         """A node has it."""
         found = self._kept_as(index)
         if found is None:
-            return [Drop(node, index, ((node, extent),))]  # DO-2: it was freed meanwhile.
+            return [Drop("", index, ((node, extent),))]  # DO-2: it was freed meanwhile, and others may have copies of this one.
         if found.copying == node:
             self._copy_ends(found)
         if found.homes.get(node) == extent or node not in self._nodes:

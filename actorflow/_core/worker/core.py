@@ -478,8 +478,10 @@ class Core:
                 del self._by_process[peer.process_id]
             if self.closed is not None:
                 return
-            if peer is getattr(self, "node", None) or peer is self._head:
+            if peer is getattr(self, "node", None):
                 self._cluster_lost(reason)
+            elif peer is self._head:
+                self._part(reason)  # Its node hears of that too, and ends in order.
                 return
             self.tasks.peer_lost(peer)
             self.actors.peer_lost(peer, reason)
@@ -504,6 +506,8 @@ class Core:
             take_back(self, peer, message, error)
 
     def _cluster_lost(self, reason: str) -> None:
+        if self.closed is not None:
+            return
         error = ClusterConnectionError(f"the connection to the cluster is lost: {reason}. Start again with af.init()")
         self.closed = error
         self._fail_everything(error)
@@ -523,7 +527,10 @@ class Core:
             self.store.node_leaves(message.node_id, gone=False)
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
-        reason = message.reason or "it was shut down"
+        self._part(message.reason or "it was shut down")
+
+    def _part(self, reason: str) -> None:
+        """The cluster ends: what runs here is told first."""
         if self.host is not None:
             from actorflow._core.worker.farewell import farewell
 

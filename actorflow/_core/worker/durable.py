@@ -33,6 +33,8 @@ INDEX_BITS = 62
 """Indices are drawn: nobody has to be asked for one, and none comes again in another life of the head."""
 DEPTH_MAX = 100
 """How deep objects may lie in one another that are put together."""
+APART_BYTES_MAX = 64 * 1024 * 1024
+"""Of what lies inside: what is larger is not copied once more in this process, though others may have to wait for it."""
 ASK = "durable"
 
 
@@ -169,6 +171,9 @@ class DurableCalls:
         if isinstance(outcome, m.Inline):
             return Pickled(outcome.data, outcome.buffers, None)
         data, buffers = await self._core.store.read(outcome)
+        if outcome.size <= APART_BYTES_MAX:
+            # What it is read from would be held while it waits for room: several who do so would wait for one another (SEMANTICS 16).
+            return Pickled(bytes(data), [bytes(part) for part in buffers] if buffers is not None else None, None)
         return Pickled(data, buffers, None)  # type: ignore[arg-type]  # a view does as well
 
     # -- reading

@@ -291,7 +291,30 @@ def _tells_the_homes(original: Any) -> Any:
     return end
 
 
+def _unheard(original: Any) -> Any:
+    def maker_gone(self: Any, actor_id: Any, died: Any) -> Any:
+        return []
+
+    return maker_gone
+
+
+def _answers_at_once(original: Any) -> Any:
+    def is_open(self: Any, index: Any) -> bool:
+        found = self.find(index)
+        return found is not None and found.outcome is None and bool(found.maker) and len(self._nodes) > 99
+
+    return is_open
+
+
 MUTANTS = [
+    Mutant(
+        "a promise for ever", "DO-5: the end of the actor that was to make an object is not heard",
+        durable_objects.DurableObjects, "maker_gone", _unheard, "without_retries",
+    ),
+    Mutant(
+        "answered too early", "DO-5: readers of what is promised are answered at once",
+        durable_objects.DurableObjects, "is_open", _answers_at_once, "detached_calls",
+    ),
     Mutant(
         "a move counts", "AC-8: an actor that moves spends a restart", actors.ActorTable, "_lose", _counts_moves, "actor_goes_on_elsewhere"
     ),

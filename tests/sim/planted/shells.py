@@ -8,6 +8,7 @@ from actorflow._core.head import durable as head_durable
 from actorflow._core.head import view
 from actorflow._core.io import lasting_peers
 from actorflow._core.node import store as node_store
+from actorflow._core.policy.durable_objects import EndMaker
 from actorflow._core.protocol import messages
 from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks
 from tests.sim.planted.mutant import Mutant
@@ -145,7 +146,18 @@ def _as_ever(original: Any) -> Any:
     return apart
 
 
+def _makers_live(original: Any) -> Any:
+    def obey(self: Any, steps: Any) -> None:
+        original(self, [step for step in steps if not isinstance(step, EndMaker) or step.kept])
+
+    return obey
+
+
 MUTANTS = [
+    Mutant(
+        "made for nobody", "DO-5: a detached call that was cancelled goes on",
+        head_durable.DurableRoom, "_obey", _makers_live, "cancelled_call_ends",
+    ),
     Mutant(
         "gone before its answers", "MV-3: the last word of an actor that moves comes before the answers of what runs",
         hosted.HostedActor, "leave", _gone_before_its_answers, "actor_goes_on_elsewhere",

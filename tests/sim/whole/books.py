@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.resources import ResourceSet
 from actorflow._core.policy.bundles import Bundles
+from actorflow._core.policy.durable_objects import DurableObjects
 from actorflow._core.policy.leases import LeaseBook
 from actorflow._core.policy.object_store import ExtentBook
 from actorflow._core.policy.placement_groups import PlacementGroups
@@ -21,7 +22,7 @@ from tests.sim.whole.watching import Tell, watching
 if TYPE_CHECKING:
     from actorflow.testing.cluster import SimCluster
 
-BOOKS: tuple[type, ...] = (LeaseBook, WorkerPool, ExtentBook, PullBook, PlacementGroups, SupervisionBook, Bundles)
+BOOKS: tuple[type, ...] = (LeaseBook, WorkerPool, ExtentBook, PullBook, PlacementGroups, SupervisionBook, Bundles, DurableObjects)
 
 
 def check_books(cluster: SimCluster) -> None:
@@ -44,6 +45,8 @@ def check_books(cluster: SimCluster) -> None:
     head: Any = cluster.head
     if cluster.node_host.alive and head is not None and head._opened is not None:
         head._opened.table.check()
+    if cluster.node_host.alive and head is not None and head._durable is not None and not head._durable.returning:
+        head._durable.table.check()
 
 
 class Watchman:

@@ -16,6 +16,8 @@ LATENCIES_MS = (0.3, 0.3, 0.3, 3, 20)
 """Of links: as within a machine, a building, a continent. The slower, the more is under way when something breaks."""
 DURABLE_SHARE = 0.5
 """Of so many plans the head has a process and a journal of its own, and may die."""
+DETACHED_SHARE = 0.3
+"""Of so many drivers there are a few detached calls."""
 DRAIN_SHARE = 0.25
 """Of so many plans with several nodes one or two of these are drained."""
 CHECKED_EVERY = 8
@@ -29,6 +31,7 @@ def draw(seed: int) -> Plan:
     scheme = rng.choice(["unix", "tcp", "tcp"])
     room = Room(len(nodes), int(nodes[0]["cpus"]))
     drivers = tuple(_driver(rng, room, scheme) for _ in range(rng.choice([1, 1, 2, 2, 3])))
+    drivers = _with_detached(drivers, random.Random(f"the detached calls of {seed}"), room)
     owner_dies = rng.random() < 0.03
     faults = _faults(rng, room, scheme, drivers)
     if owner_dies:
@@ -72,6 +75,16 @@ def _faults(rng: random.Random, room: Room, scheme: str, drivers: tuple[Driver, 
     chosen = rng.choices(able, [fault.weight or 0.001 for fault in able], k=rng.choice([0, 1, 2, 4, 6, 8, 12]))
     begins = [step.at for driver in drivers for step in driver.steps]
     return [Step(_moment(rng, begins), fault.name, fault.draw(rng, room)) for fault in chosen]
+
+
+def _with_detached(drivers: tuple[Driver, ...], rng: random.Random, room: Room) -> tuple[Driver, ...]:
+    """As `_drains`."""
+    found = []
+    for driver in drivers:
+        calls = [VERBS["detached"].draw(rng, room) for _ in range(rng.choice([1, 1, 2, 4]) if rng.random() < DETACHED_SHARE else 0)]
+        steps = [*driver.steps, *(Step(round(rng.random() * WORK_S, 3), "detached", args) for args in calls)]
+        found.append(Driver(driver.args, tuple(sorted(steps, key=lambda step: step.at))))
+    return tuple(found)
 
 
 def _drains(rng: random.Random, nodes: int) -> list[Step]:

@@ -327,6 +327,72 @@ async def supervise(program: Program, a: Any, call: int) -> Any:
     return found
 
 
+# -- detached calls
+
+
+def _draw_detached(rng: random.Random, room: Room) -> Args:
+    return {
+        "form": rng.choice(["small", "large", "large", "argument", "once", "error", "cancelled"]),
+        "read": rng.choice(["here", "task", "both"]),
+        "number": rng.randrange(1, 100),
+        "size": rng.choice(SIZES),
+        "ms": rng.choice(MS),
+        "on": _node(rng, room),
+        "to": _node(rng, room),
+    }
+
+
+def _of_detached(a: Any) -> Any:
+    form, number = a["form"], a["number"]
+    if form == "cancelled":
+        return OneOf("cancelled", number * 2)
+    found = {"large": [number, number], "error": "LookupError"}.get(form, number * 2)
+    return [found, found] if a["read"] == "both" and form != "error" else found
+
+
+@verb(
+    0,  # They are drawn apart (draw.py).
+    _draw_detached,
+    _of_detached,
+    # Both nodes that keep a large one may die at one time.
+    lambda a: {"once": LOST, "large": (af.ObjectLostError,), "argument": (af.ObjectLostError,)}.get(a["form"], ()),
+    lambda a: a["form"] == "once",
+)
+async def detached(program: Program, a: Any, call: int) -> Any:
+    """It is made as long as it takes, whoever dies, and the cluster owns it."""
+    form, number, seconds, options = a["form"], a["number"], _seconds(a), program.options(a)
+    given: list[Any] = []
+    if form == "large":
+        ref: Any = await work.detached_blob.options(**options).submit(number, a["size"], seconds)
+    elif form == "once":
+        ref = await work.detached_once.options(**options).submit(call, number, seconds)
+    elif form == "error":
+        ref = await work.detached_error.options(**options).submit(number)
+    elif form == "argument":
+        # It is in another process, which may go when the cluster has it.
+        given = [work.again.options(**program.options({"on": a["to"]})).remote(number), work.make.remote(number, a["size"])]
+        ref = await work.detached_argument.options(**options).submit(given[0], given, seconds)
+    else:
+        ref = await work.detached.options(**options).submit(f"detached {call}", number, seconds)
+    del given
+    try:
+        if form == "cancelled":
+            await asyncio.sleep(seconds / 2)
+            ref.cancel()
+        readers: list[Any] = [work.read_box([ref])] if a["read"] != "task" else []
+        if a["read"] != "here":
+            readers.append(work.read.options(**program.options({"on": a["to"]}))([ref]))
+        found = await asyncio.gather(*readers)
+        return found if a["read"] == "both" and form != "cancelled" else found[0]
+    except af.TaskCancelledError:
+        return "cancelled"
+    except LookupError as error:
+        assert isinstance(error, af.TaskError)
+        return "LookupError"
+    finally:
+        await af.free(ref)
+
+
 # -- large values
 
 

@@ -120,6 +120,52 @@ async def own_durably(byte: int, size: int) -> list[Any]:
     return [await af.put(blob(byte, size), durable=True)]
 
 
+@af.remote(max_retries=-1, num_cpus=0, lifetime="detached")
+async def detached(key: str, number: Any, seconds: float) -> int:
+    with witnessed(key):
+        await asyncio.sleep(seconds)
+    return int(number) * 2
+
+
+@af.remote(max_retries=-1, num_cpus=0, lifetime="detached")
+def detached_blob(byte: int, size: int, seconds: float) -> list[Any]:
+    """The blob, and one inside that its process has put; so the cluster has that too."""
+    if seconds:
+        af.sync(asyncio.sleep(seconds))
+    return [blob(byte, size), af.sync(af.put(blob(byte, size)))]
+
+
+@af.remote(max_retries=-1, num_cpus=0, lifetime="detached")
+async def detached_argument(number: int, box: list[Any], seconds: float) -> int:
+    """What is inside its argument it reads by itself."""
+    await asyncio.sleep(seconds)
+    assert await box[0] == number
+    return number if weight(await box[1]) >= 0 else -1
+
+
+@af.remote(max_retries=0, num_cpus=0, lifetime="detached")
+async def detached_once(call: int, number: int, seconds: float) -> int:
+    executed(call, "task")
+    await asyncio.sleep(seconds)
+    return number * 2
+
+
+@af.remote(max_retries=-1, num_cpus=0, lifetime="detached")
+async def detached_error(number: int) -> int:
+    raise LookupError(f"no {number}")
+
+
+@af.remote(max_retries=-1)
+async def read(box: list[Any]) -> Any:
+    """It waits for what another process has a reference to."""
+    return await read_box(box)
+
+
+async def read_box(box: list[Any]) -> Any:
+    found = await box[0]
+    return [weight(found[0]), weight(await found[1])] if isinstance(found, list) else found
+
+
 @af.remote(max_retries=-1)
 async def look(value: Blob, seconds: float = 0.0) -> int:
     found = weight(value)

@@ -154,7 +154,7 @@ def test_do_2_a_copy_that_comes_too_late_is_dropped() -> None:
     made.put(new())
     made.kept("a", 1, 100)
     made.free([1])
-    assert made.kept("b", 1, 9) == [Drop("b", 1, (("b", 9),))]
+    assert made.kept("b", 1, 9) == [Drop("", 1, (("b", 9),))]
     made.check()
 
 
@@ -262,7 +262,7 @@ def test_a_reader_gets_what_is_near_and_what_it_has_not_tried() -> None:
 def test_a_node_that_connects_again_says_all_that_it_has() -> None:
     made = kept(table("a", "b", "c"))
     assert made.all_here("b", {1: 201}) == []
-    assert made.all_here("b", {1: 201, 5: 7}) == [Drop("b", 5, (("b", 7),))]
+    assert made.all_here("b", {1: 201, 5: 7}) == [Drop("", 5, (("b", 7),))]
     again = Copy("b", 1, 5_000_000, "a", 101)
     assert made.all_here("b", {}) == [Write(1), again]
     made.check()

@@ -142,7 +142,7 @@ def test_do_5_another_life_makes_another_one() -> None:
     assert [step for step in steps if isinstance(step, Answer)] == [Answer(*FIRST, 0, "another life of its maker has made it once more")]
     assert Drop("", 1, (("a", 100),)) in steps
     assert Adopt("b", 2, 7, "worker") in steps
-    assert made.kept("a", 1, 100) == [Drop("a", 1, (("a", 100),))]
+    assert made.kept("a", 1, 100) == [Drop("", 1, (("a", 100),))]
     assert made.failed("b", 1, "it was of the first") == []
     assert made.kept("b", 2, 7) == [Write(1), Copy("a", 2, 5_000_000, "b", 7)]
     made.check()
