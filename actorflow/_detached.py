@@ -37,7 +37,7 @@ async def submit(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...],
 
 
 async def run(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`await f(...)`: the call and its result, of which nobody else has a reference; so it goes when it has been read, or is not waited for."""
+    """`await f(...)`: nobody else has a reference to its result; so that goes when it has been read, or is not waited for."""
     ref = await submit(function, args, kwargs)
     try:
         return await ref

@@ -173,7 +173,7 @@ class DurableCalls:
         data, buffers = await self._core.store.read(outcome)
         if outcome.size <= APART_BYTES_MAX:
             # What it is read from would be held while it waits for room: several who do so would wait for one another (SEMANTICS 16).
-            return Pickled(bytes(data), [bytes(part) for part in buffers] if buffers is not None else None, None)
+            return Pickled(bytes(data), [bytes(part) for part in buffers], None)
         return Pickled(data, buffers, None)  # type: ignore[arg-type]  # a view does as well
 
     # -- reading
