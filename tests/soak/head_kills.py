@@ -3,8 +3,8 @@
     python -m tests.soak.head_kills --kills 50
 
 A cluster of two nodes, with a named detached actor, others that are made and ended all the time, a placement group, objects that the
-cluster owns, tasks, and a loop that calls an actor every millisecond. After each kill the head is asked until it answers; then all that it
-had acknowledged must be there. The last line sums up.
+cluster owns, detached calls, tasks, and a loop that calls an actor every millisecond. After each kill the head is asked until it answers;
+then all that it had acknowledged must be there. The last line sums up.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ async def put_and_go(number: int) -> list[af.ObjectRef[list[int]]]:
     return [await af.put([number] * (100_000 if number % 5 == 0 else 1), durable=True)]
 
 
+@af.remote(num_cpus=0, lifetime="detached", max_retries=0)
+async def double_apart(number: int) -> int:
+    """A detached call, under way when the head is killed. It may not begin twice: it would be lost then."""
+    await asyncio.sleep(1)
+    return 2 * number
+
+
 @af.remote(num_cpus=0.1)
 async def first_of_all(refs: list[af.ObjectRef[list[int]]]) -> list[int]:
     """Read in a process that asks the head for each."""
@@ -116,6 +123,7 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
     group = af.placement_group([{"CPU": 1}] * 2, strategy="SPREAD", name="group")
     await group.ready()
     objects: list[af.ObjectRef[list[int]]] = []
+    made: list[af.ObjectRef[int]] = []
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(call_on(steady, seen, over))
         tasks.create_task(churn(over, seen))
@@ -123,6 +131,7 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
             for number in range(1, kills + 1):
                 seen.expect("what is kept", await kept.put(number), number)
                 objects += await put_and_go(number)
+                made.append(await double_apart.submit(number))
                 await asyncio.to_thread(cluster.kill_head)
                 begun = time.monotonic()
                 rows = await af.state.list_actors()
@@ -140,6 +149,8 @@ async def kill_on(cluster: Cluster, kills: int, seen: Seen) -> None:
                 await asyncio.sleep(BETWEEN_S)
         finally:
             over.set()
+    seen.expect("detached calls", await af.get(made), [2 * number for number in range(1, kills + 1)])
+    seen.expect("results that were there to be freed", await af.free(made), kills)
     seen.expect("objects that were there to be freed", await af.free(objects), kills)
     await group.remove()
     await af.kill(await af.get_actor("steady"))

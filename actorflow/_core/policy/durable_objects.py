@@ -162,7 +162,8 @@ class DurableObjects:
     """All of them. Each method is one event, and returns what has to be done about it, in order."""
 
     __slots__ = (
-        "_anew", "_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max", "_short",
+        "_anew", "_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max",
+        "_short",
     )  # fmt: skip
 
     def __init__(self, *, objects_max: int = OBJECTS_MAX, inline_bytes_max: int = INLINE_BYTES_MAX) -> None:
