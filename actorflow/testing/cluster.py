@@ -420,6 +420,7 @@ class SimCluster:
         executor = SimExecutor(host, host.new_loop("user"))
         core.host = call_host = CallHost(core, executor, functools.partial(self._leave, core, host))
         call_host.events = Events(host.ports.wall_time() - host.ports.monotonic())
+        call_host.tenure.left_s = node.processes.lease_left_s
         self.cores[host] = core
         self.call_hosts[host] = call_host
         _runtime.enter(core)

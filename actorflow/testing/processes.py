@@ -9,6 +9,7 @@ see its socket close.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal as signals
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class SimProcesses:
         self.missing_dirs: set[str] = set()
         """Working directories that are not there."""
         self._failures_planned = 0
+        self._lease_until = math.inf
         self._stopping = False
         self._all_gone: asyncio.Future[None] | None = None
 
@@ -98,7 +100,12 @@ class SimProcesses:
             self.host.world.kill(child.host, signal)
 
     def let_live(self, seconds: float) -> None:
-        """See Processes. A machine here stands still with all that is on it."""
+        """See Processes. A machine here stands still with all that is on it, so nobody but the workers themselves has to look."""
+        self._lease_until = self.host.world.now + seconds
+
+    def lease_left_s(self) -> float:
+        """As io/lease_word.py."""
+        return self._lease_until - self.host.world.now
 
     def memory_bytes(self, worker_id: str) -> int:
         """See ports.Processes."""

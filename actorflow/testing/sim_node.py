@@ -52,6 +52,8 @@ class SimNode:
         self._ready = ready
         self.gave_up = False
         """It has ended because the head did not answer it any more."""
+        self.not_joined = ""
+        """Why it has ended without having joined."""
         self.successor: SimNode | None = None
         """The node that it came back as."""
         self._ended: asyncio.Future[str] = self.host.loop.create_future()
@@ -74,10 +76,9 @@ class SimNode:
         self.node = node = Node(host.ports, config, self.processes, self.arena, self._end, self.spill, self.memory)
         try:
             await node.start()
-        except (OSError, TimeoutError):
-            if not self._ended.done():
-                raise
-            await node.stop("the cluster was over before it had joined")
+        except (OSError, TimeoutError) as error:
+            self.not_joined = "the cluster was over before it had joined" if self._ended.done() else str(error)
+            await node.stop(self.not_joined)
             return
         if self._ready is not None:
             self._ready()

@@ -96,7 +96,7 @@ def run(config: ClusterNodeConfig) -> int:
     """Run the process. Returns the exit code."""
     from actorflow._core.boot.node_process import prepare
 
-    arena, zygote = prepare(config.arena_bytes, WORKERS_TOO)
+    arena, zygote = prepare(config.arena_bytes, WORKERS_TOO, leased=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     session = SessionDir(config.session_dir)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from actorflow._core.boot.node_config import LocalClusterConfig
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.boot.zygote import start_zygote
+from actorflow._core.io import lease_word
 from actorflow._core.io.arena import ArenaServer, MemfdArena
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run(config: LocalClusterConfig) -> int:
     return 0
 
 
-def prepare(arena_bytes: int, more: Sequence[str] = ()) -> tuple[MemfdArena, ZygoteHandle]:
+def prepare(arena_bytes: int, more: Sequence[str] = (), *, leased: bool = False) -> tuple[MemfdArena, ZygoteHandle]:
     """Make the arena, import what is shared, and fork the zygote: before there is a thread or a loop.
 
     Ends the process, with words that its log keeps for whoever has started it, where no arena of this size can be made.
@@ -67,6 +68,8 @@ def prepare(arena_bytes: int, more: Sequence[str] = ()) -> tuple[MemfdArena, Zyg
     os.environ[ARENA_VARIABLE] = f"{arena.fileno()}:{arena.size}"
     for name in (*SHARED_MODULES, *more):
         importlib.import_module(name)
+    if leased:
+        lease_word.make()
     gc.freeze()  # No collection in either process touches, and so copies, the pages that they share.
     return arena, start_zygote(keep_fds=[arena.fileno()])
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.boot import user_forks
-from actorflow._core.io import busy_poll
+from actorflow._core.io import busy_poll, lease_word
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
 from actorflow._core.io.forks import abandon_loop, own
@@ -111,6 +111,8 @@ class Worker:
         core.host = host = Host(core, self.executor, self._exit)
         self.executor.calls = host.calls
         host.events = Events(time.time() - time.monotonic())
+        if (word := lease_word.inherited()) is not None:
+            host.tenure.left_s = word.left_s
         current.set_process(core)
         if core.ports.reads is not None:
             self.executor.submit(partial(core.ports.reads.adopt, self.loop, self.executor.turn))

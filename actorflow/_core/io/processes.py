@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 
+from actorflow._core.io import lease_word
 from actorflow._core.io.memory import resident_bytes
 from actorflow._core.io.ports import ProcessEvents, ProcessExit, WorkerSpec
 from actorflow._core.io.zygote_link import (
@@ -121,9 +122,12 @@ class ZygoteProcesses:
             self._loop.call_soon(self._send_queued)
 
     def let_live(self, seconds: float) -> None:
-        """See Processes: the zygote counts too, on the same clock."""
+        """See Processes: the zygote counts too, on the same clock, and so does each worker before it begins a call (LV-7)."""
+        until = time.monotonic() + seconds
+        if (word := lease_word.inherited()) is not None:
+            word.extend(until)
         if self._started:
-            self._queue.append(LetLive(time.monotonic() + seconds))
+            self._queue.append(LetLive(until))
             self._send_queued()
 
     def memory_bytes(self, worker_id: str) -> int:

@@ -11,6 +11,8 @@
     LV-2  A head that did not run for a while has not listened either: that time is nobody's silence.
     LV-3  Who has never sent a beat is not watched: a node in the process of the head, or one that speaks no heartbeats.
 
+    LV-7  A worker begins no call when its node's lease is over, whoever wakes up first after a standstill.
+
 One bad link between a node and the head is no death: a node that is not answered asks others to pass on its beats.
 
     node                     another node                      head

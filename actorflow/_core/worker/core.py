@@ -514,6 +514,10 @@ class Core:
         if self.on_lost is not None:
             self.on_lost(reason)
 
+    def lease_over(self, reason: str) -> None:
+        """This worker must not act any more. Under the lock."""
+        self._cluster_lost(reason)
+
     def _on_node_gone(self, peer: Peer, message: m.NodeGone) -> None:
         """What was asked of the node, and calls to processes there, end now, and not when TCP finds out."""
         if peer is self.node:

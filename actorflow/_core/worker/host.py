@@ -29,6 +29,7 @@ from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
 from actorflow._core.worker.many_results import deliver_many
 from actorflow._core.worker.producer import produce
+from actorflow._core.worker.tenure import Tenure
 from actorflow._core.worker.tidying import Tidying
 from actorflow._core.worker.waiting_tasks import WaitingTasks
 
@@ -70,6 +71,7 @@ class Host:
         """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
         self._monotonic = core.ports.monotonic
+        self.tenure = Tenure(core)
         self._create_task = executor.loop.create_task
         self._first_steps = FirstSteps(executor.loop, self._carried)
         self._ready: deque[tuple[Mailbox[Incoming], Incoming]] = deque()
@@ -347,8 +349,10 @@ class Host:
         incoming.task = self._create_task(self._run_async(incoming, fn))
 
     def _prepare(self, incoming: Incoming) -> Callable[..., Any] | None:
-        """Find the code of a call that starts now. None: there is none, and the call has been answered."""
-        incoming.started = self._monotonic()
+        """Find the code of a call that starts now. None: there is none, and the call has been answered, or this process ends (LV-7)."""
+        incoming.started = started = self._monotonic()
+        if started >= self.tenure.until and not self.tenure.may_act(started):
+            return None
         try:
             fn, is_async = self._code(incoming)
         except Exception as error:
@@ -464,6 +468,8 @@ class Host:
             # The first call of a method, or a `def` one.
             return self._take_next(mailbox, incoming) if self._begin(incoming) else None
         started = incoming.started = self._monotonic()
+        if started >= self.tenure.until and not self.tenure.may_act(started):
+            return None
         fn = incoming.fn = known[0]
         incoming.is_async = True
         running = incoming.running = RunningCall(peer.process_id, message.seq, message.attempt, known[2], message.actor, None)

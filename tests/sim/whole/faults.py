@@ -9,8 +9,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from actorflow._core.node.head_link import RETRY_FIRST_S
+from actorflow._core.node.tenancy import GIVEN_UP
 from tests.sim.whole.plan import Args, Step
 from tests.sim.whole.verbs import Room
 
@@ -127,11 +130,20 @@ def pause_machine(whole: Whole, a: Any) -> bool:
 
 
 def _pause(whole: Whole, hosts: list[Host], seconds: float) -> bool:
-    still = [host for host in hosts if host.alive and not host.paused]
+    until = whole.world.now + seconds
+
+    def go_on(host: Host) -> None:
+        if whole.still_until.get(host, 0.0) <= whole.world.now:
+            host.unpause()
+
+    still = [host for host in hosts if host.alive]
     for host in still:
-        host.pause()
+        # A machine that stands still does not go on because one of its processes would.
+        whole.still_until[host] = max(until, whole.still_until.get(host, 0.0))
+        if not host.paused:
+            host.pause()
         whole.world.note(host.name, f"is paused for {seconds} s")
-        whole.world.at_time(whole.world.now + seconds, host.unpause)
+        whole.world.at_time(until, partial(go_on, host))
     return bool(still)
 
 
@@ -239,13 +251,14 @@ def reset_host(whole: Whole, a: Any) -> bool:
 
 @fault("lose-head", 3, lambda rng, room: {"node": rng.randrange(room.nodes)})
 def lose_head(whole: Whole, a: Any) -> bool:
-    """A node gives up its connection to the head: to the head it is lost, and joins again. Meanwhile what it runs goes on."""
-    node = whole.node(a["node"])
+    """A node gives up its connection to the head: to the head it is lost. It is refused when it comes again, and begins anew as another."""
+    node = whole.node(a["node"]) if a["node"] else None
     if node is None:
         return False
     core: Any = node.node
     whole.node_gave_head_up = whole.objects_lost = True  # To the other nodes its owners are gone.
     node.host.loop.call_soon_threadsafe(lambda: core._head._peer.close(abort=True))
+    whole.world.at_time(whole.world.now + RETRY_FIRST_S, lambda: node.host.alive and node.end(GIVEN_UP))
     return True
 
 

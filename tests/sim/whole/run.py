@@ -26,6 +26,7 @@ import actorflow as af
 from actorflow.testing import (
     Check,
     History,
+    Host,
     InvariantBroken,
     LinkProfile,
     SimulationError,
@@ -52,6 +53,7 @@ from tests.sim.whole.verbs import VERBS
 
 LIMIT_S = 60.0
 """Between the last of the faults and the end of all programs."""
+AGAIN_S = 1.0
 LEAD_S = 0.5
 """Programs begin so long after their drivers were started: all have joined by then."""
 STEPS_MAX = 60_000
@@ -97,6 +99,8 @@ class Whole:
         """A disk has lost what was there: what nobody can make again may be lost."""
         self.node_gave_head_up = False
         """Then an actor may live twice until the node has joined again (`lose-head`)."""
+        self.still_until: dict[Host, float] = {}
+        """Processes that stand still, or stood, and until when."""
         self.spawns_failed: set[str] = set()
         """Nodes on which a worker did not come up."""
         self.seen = Seen()
@@ -165,7 +169,13 @@ class Whole:
         """A node that is dead has another one in its place."""
         number %= len(self.places)
         if not self.last(number).host.alive and self.cluster.node_host.alive and not self.lenient:
-            self.places[number] = self._add(self.plan.nodes[number])
+            node = self.places[number] = self._add(self.plan.nodes[number])
+            node.host.on_end.append(lambda host: self._once_more(number, node))
+
+    def _once_more(self, number: int, node: SimNode) -> None:
+        """One that could not join is started again, as those are who look after nodes."""
+        if node.not_joined:
+            self.world.at_time(self.world.now + AGAIN_S, lambda: self.replace(number))
 
     # -- the run
 
