@@ -24,6 +24,8 @@ class Register:
     world: World
     lives: int = 0
     acts: dict[int, list[float]] = field(default_factory=dict)
+    calls: dict[int, list[float]] = field(default_factory=dict)
+    """Of these acts, when calls began."""
 
     def born(self) -> int:
         self.lives += 1
@@ -51,6 +53,7 @@ class Beacon(af.Actor, max_restarts=-1, max_task_retries=-1, resources={"far": 1
     @af.method
     async def echo(self, number: int) -> int:
         register.act(self.life)
+        register.calls.setdefault(self.life, []).append(register.world.now)
         return number
 
 
@@ -136,6 +139,8 @@ def test_a_node_that_stands_still_does_not_act_when_it_goes_on(sim_seed: int) ->
         echoes, squares = driver.result()
         assert echoes == list(range(200))
         assert squares == [number * number for number in range(120)]
+        for before, after in zip(sorted(register.calls), sorted(register.calls)[1:], strict=False):
+            assert register.calls[before][-1] < register.acts[after][0], "LV-7: it has begun a call after its standstill"
         finish(cluster, driver)
 
 

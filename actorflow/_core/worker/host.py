@@ -323,8 +323,7 @@ class Host:
 
     def _begin(self, incoming: Incoming) -> bool:
         """Start a call. True when it has ended already, and the next may start; False when it ends later, by itself."""
-        actor = incoming.actor
-        fn = self._prepare(incoming)
+        fn, actor = self._prepare(incoming), incoming.actor
         if fn is None:
             return True
         if incoming.is_async:
@@ -349,7 +348,7 @@ class Host:
         incoming.task = self._create_task(self._run_async(incoming, fn))
 
     def _prepare(self, incoming: Incoming) -> Callable[..., Any] | None:
-        """Find the code of a call that starts now. None: there is none, and the call has been answered, or this process ends (LV-7)."""
+        """Find the code of a call that starts now. None: there is none, and the call has been answered; or this process ends (LV-7)."""
         incoming.started = started = self._monotonic()
         if started >= self.tenure.until and not self.tenure.may_act(started):
             return None

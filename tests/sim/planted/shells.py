@@ -10,7 +10,7 @@ from actorflow._core.io import lasting_peers
 from actorflow._core.node import store as node_store
 from actorflow._core.policy.durable_objects import EndMaker
 from actorflow._core.protocol import messages
-from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks
+from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks, tenure
 from tests.sim.planted.mutant import Mutant
 
 
@@ -153,7 +153,17 @@ def _makers_live(original: Any) -> Any:
     return obey
 
 
+def _acts_on(original: Any) -> Any:
+    def may_act(self: Any, now: float) -> bool:
+        return True
+
+    return may_act
+
+
 MUTANTS = [
+    Mutant(
+        "acts in its sleep", "LV-7: a worker of a machine that stood still begins a call", tenure.Tenure, "may_act", _acts_on, "stands_still",
+    ),
     Mutant(
         "made for nobody", "DO-5: a detached call that was cancelled goes on",
         head_durable.DurableRoom, "_obey", _makers_live, "cancelled_call_ends",

@@ -84,3 +84,25 @@ def test_a_cancel_that_comes_too_late_does_not_hit_the_next_call_of_its_task(run
         assert worker.replies()[4] == "waited"
 
     runner.run(scenario())
+
+
+def test_lv_7_a_worker_whose_lease_is_over_begins_no_call(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        worker = Worker(Waits)
+        ends: list[str] = []
+        left = [5.0]
+        worker.host.tenure.left_s = lambda: left[0]
+        worker.core.on_lost = ends.append
+        worker.receive(worker.call(1, "wait"))
+        await turns()
+        assert len(worker.actor.instance.gates) == 1
+        left[0] = -1.0
+        worker.host.tenure.until = 0.0  # The time of the last look is over.
+        worker.receive(worker.call(2, "wait"), worker.call(3, "nothing"))
+        await turns()
+        assert len(worker.actor.instance.gates) == 1
+        assert worker.replies() == {}
+        assert len(ends) == 1
+        assert "its node was not heard" in ends[0]
+
+    runner.run(scenario())
