@@ -296,8 +296,12 @@ class Whole:
                 for end in call.ends:
                     end.error = end.value = None
             if (durable := cluster.head and cluster.head._durable) is not None:
-                # What attempts and drivers that died have put; the sweeper's namespace is theirs.
+                # What attempts and drivers that died have put, and detached calls of theirs; the sweeper's namespace is theirs.
                 durable.namespace_over("default")
+                makers = [actor for actor in cluster.head._actors.table.living() if actor.spec.detached]  # type: ignore[union-attr]
+                if makers:
+                    world.run_until(lambda: all(actor.ended is not None for actor in makers), LIMIT_S)
+                    durable.namespace_over("default")
             cluster.settle()
         cluster.stop()
         return [Violation("WH-7", f"an error that nobody caught: {text}") for text in self._bugs.found]
