@@ -184,13 +184,20 @@ def main() -> int:
           f"{options.nodes} plain copies at one time")  # fmt: skip
     if options.json:
         Path(options.json).write_text(json.dumps({"rounds": rows, "figures": figures}, indent=1))
+    missed = []
     if options.check:
         for target in TRANSFERS:
             value = figures[target.measure]
             met = value <= target.bound if target.at_most else value >= target.bound
             bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
             print(f"{target.measure} {value:.2f}, {bound}: {'met' if met else 'NOT MET'}")
-    return 0
+            if not met:
+                missed.append(target.measure)
+        if (os.cpu_count() or 1) <= options.nodes and "broadcast_over_pull" in missed:
+            # Every receiver keeps a core busy, and so does the sender: between hosts it is `benchmarks.broadcast` that tells.
+            print(f"a broadcast to {options.nodes} nodes on one machine needs {options.nodes + 1} cores to be measured")
+            missed.remove("broadcast_over_pull")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

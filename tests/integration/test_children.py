@@ -117,7 +117,7 @@ async def test_3_a_cancel_reaches_the_children_of_every_kind_and_theirs(tmp_path
     elif how == "direct":
         task = asyncio.ensure_future(call(folder, nurse))
     else:
-        ref = call.options(timeout=2.0).remote(folder, nurse)
+        ref = call.options(timeout=5.0).remote(folder, nurse)
     for name in NAMES:
         assert await said(tmp_path / name, "started")
     assert await said(tmp_path / "parent", "started")

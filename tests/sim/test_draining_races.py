@@ -13,7 +13,7 @@ from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster
 from actorflow.testing.processes import ProcessProfile
 from actorflow.testing.sim_node import SimNode
-from tests.sim.test_draining import Ledger, ended, node_id, two_nodes
+from tests.sim.test_draining import Ledger, ended, gone, node_id, two_nodes
 from tests.sim.test_nodes import Place, finish, where
 from tests.sim.test_transfers import node_of
 
@@ -25,14 +25,6 @@ def on(node: SimNode) -> af.NodeAffinity:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def gone(*nodes: SimNode, timeout_s: float = 10.0) -> None:
-    """They have left by themselves, long before their deadlines."""
-    names = {node_id(node) for node in nodes}
-    async with asyncio.timeout(timeout_s):
-        while any(row["node_id"] in names and row["state"] != "lost" for row in await af.state.list_nodes()):
-            await asyncio.sleep(0.1)
 
 
 # Who asks, and what waits

@@ -220,7 +220,14 @@ class DurableCalls:
 
     async def free(self, indices: list[int]) -> int:
         """Free them, for everybody. Returns how many there were."""
-        answer: m.DurablesFreed = await self._core.directory.ask(lambda token: m.FreeDurable(token, indices))
+        core = self._core
+        answer: m.DurablesFreed = await core.directory.ask(lambda token: m.FreeDurable(token, indices))
+        with core.lock:
+            for index in indices:
+                # Its node may not have heard of that yet: whoever reads it here from now on asks the head.
+                entry = core.references.borrowed.entries.get((CLUSTER, index))
+                if entry is not None and isinstance(entry.outcome, m.Stored):
+                    core.recovery.lost(entry, (entry.outcome.node, entry.outcome.extent), "it was freed")
         return answer.count
 
 

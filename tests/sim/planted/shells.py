@@ -162,7 +162,8 @@ def _acts_on(original: Any) -> Any:
 
 MUTANTS = [
     Mutant(
-        "acts in its sleep", "LV-7: a worker of a machine that stood still begins a call", tenure.Tenure, "may_act", _acts_on, "stands_still",
+        "acts in its sleep", "LV-7: a worker of a machine that stood still begins a call",
+        tenure.Tenure, "may_act", _acts_on, "stands_still",
     ),
     Mutant(
         "made for nobody", "DO-5: a detached call that was cancelled goes on",
