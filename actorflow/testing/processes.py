@@ -135,6 +135,10 @@ class SimProcesses:
         child = self._children.get(worker_id)
         return child.host if child is not None else None
 
+    def hosts(self) -> list[Host]:
+        """All that were born, also those that have not joined yet."""
+        return [child.host for child in self._children.values() if child.host is not None]
+
     # -- the life of a child
 
     def _give_birth(self, child: _Child) -> None:

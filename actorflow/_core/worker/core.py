@@ -82,8 +82,9 @@ class Later:
         """The time has come."""
         if self._fn is not None and self._core.closed is None:
             with self._core.batch():
-                if self._fn is not None:
-                    self._fn()
+                fn, self._fn = self._fn, None  # A loop may keep a timer that has run for a while, and with it what it was about.
+                if fn is not None:
+                    fn()
 
 
 async def _reading(reads: Reads, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from actorflow._core.node.head_link import RETRY_FIRST_S
 from actorflow._core.node.tenancy import GIVEN_UP
+from actorflow._core.policy.liveness import LEASE_S
 from tests.sim.whole.plan import Args, Step
 from tests.sim.whole.verbs import Room
 
@@ -142,6 +143,8 @@ def _pause(whole: Whole, hosts: list[Host], seconds: float) -> bool:
         whole.still_until[host] = max(until, whole.still_until.get(host, 0.0))
         if not host.paused:
             host.pause()
+        if whole.still_until[host] - whole.world.now >= LEASE_S:
+            whole.slept.add(host)
         whole.world.note(host.name, f"is paused for {seconds} s")
         whole.world.at_time(until, partial(go_on, host))
     return bool(still)
@@ -194,10 +197,7 @@ def drain_node(whole: Whole, a: Any) -> bool:
 
 
 def _on(whole: Whole, node: SimNode) -> list[Host]:
-    core = node.node
-    assert core is not None
-    workers = [host for host, one in whole.cluster.cores.items() if one.node_id == core.node_id and host in whole.cluster.call_hosts]
-    return [node.host, *(host for host in workers if host.alive)]
+    return [node.host, *(host for host in node.processes.hosts() if host.alive)]
 
 
 @fault("cut", 3, lambda rng, room: {"node": 1 + rng.randrange(room.nodes - 1), "seconds": round(0.1 + rng.random() ** 2 * 14, 3)}, "tcp")

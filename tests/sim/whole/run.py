@@ -99,6 +99,8 @@ class Whole:
         """A disk has lost what was there: what nobody can make again may be lost."""
         self.node_gave_head_up = False
         """Then an actor may live twice until the node has joined again (`lose-head`)."""
+        self.slept: set[Host] = set()
+        """Processes that stood still for as long as a lease: they end as if they were killed (LV-7)."""
         self.still_until: dict[Host, float] = {}
         """Processes that stand still, or stood, and until when."""
         self.spawns_failed: set[str] = set()
@@ -274,7 +276,7 @@ class Whole:
         return [
             Violation("WH-6", f"{key} was begun in {host.name} and not ended")
             for key, host in self.register.begun.items()
-            if host.alive or host.signal is None
+            if (host.alive or host.signal is None) and host not in self.slept
         ]
 
     def _rest(self) -> list[Violation]:
@@ -298,10 +300,10 @@ class Whole:
             if (durable := cluster.head and cluster.head._durable) is not None:
                 # What attempts and drivers that died have put, and detached calls of theirs; the sweeper's namespace is theirs.
                 durable.namespace_over("default")
-                makers = [actor for actor in cluster.head._actors.table.living() if actor.spec.detached]  # type: ignore[union-attr]
-                if makers:
-                    world.run_until(lambda: all(actor.ended is not None for actor in makers), LIMIT_S)
-                    durable.namespace_over("default")
+                actors = cluster.head._actors.table  # type: ignore[union-attr]
+                world.run_until(lambda: not any(actor.spec.detached for actor in actors.living()), LIMIT_S)
+                world.run_for(1.0)  # The last words of those who made it are on their way.
+                durable.namespace_over("default")
             cluster.settle()
         cluster.stop()
         return [Violation("WH-7", f"an error that nobody caught: {text}") for text in self._bugs.found]
