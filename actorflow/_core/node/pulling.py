@@ -247,6 +247,10 @@ class Pulling:
         """The owner is gone, or cannot be reached."""
         self._obey(self.book.owner_lost(owner) if gone else self.book.owner_away(owner))
 
+    def home_gone(self, node_id: ProcessId) -> None:
+        """A node has left for good."""
+        self._obey(self.book.home_gone(node_id))
+
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._obey(self.book.tick(now))

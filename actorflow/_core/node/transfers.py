@@ -134,6 +134,8 @@ class Transfers:
         self.owners.node_lost(node_id, gone=gone)
         self.serving.node_lost(node_id)
         self.pulling.node_lost(node_id)
+        if gone:
+            self.pulling.home_gone(node_id)
         self._arm()
 
     # -- for the store (see store.Abroad)

@@ -39,6 +39,7 @@ INLINE_BYTES_MAX = 256 * 1024 * 1024
 """What the head itself keeps, of all small values together."""
 LOST_MAX = 10_000
 """Of those that are lost: how many reasons are remembered, the newest."""
+PAST_MAX = 16
 TRIED_MAX = 32
 """Of those that too few nodes keep: how many are looked at whenever something has changed."""
 
@@ -136,6 +137,8 @@ class Durable:
     """Its number with nodes: its own, and another one each time that it is made anew. So no node takes the one for the other."""
     homes: dict[ProcessId, int] = field(default_factory=dict)
     """The nodes that keep it, and its extent there."""
+    past: list[tuple[ProcessId, int]] = field(default_factory=list)
+    """Where it was before, the last PAST_MAX of them: readers may have copies from there, which are known by that name."""
     adopted: bool = False
     """Its writer's node has taken it over, or it needs none."""
     putter: tuple[ProcessId, int] | None = None
@@ -261,7 +264,7 @@ class DurableObjects:
         if isinstance(found.outcome, Stored):
             steps.append(self._drop_all(found))
         self._let_go(found)
-        found.outcome, found.adopted, found.homes = None, False, {}
+        found.outcome, found.adopted, found.homes, found.past = None, False, {}, []
         found.kept_as += 1
         self._anew[found.kept_as] = found.index
         if found.putter is not None:
@@ -547,8 +550,8 @@ class DurableObjects:
         """DO-3: those that are to leave need not keep it any more."""
         steps: list[Step] = []
         for node in [node for node in found.homes if node in self._leaving]:
-            name = (node, found.homes.pop(node))
-            self._nodes[node] -= 1
+            name = (node, found.homes[node])
+            self._leave(found, node)
             steps.append(Drop(node, found.kept_as, (name,)))
         return [Write(found.index), *steps] if steps else []
 
@@ -564,9 +567,17 @@ class DurableObjects:
         found.copying = ""
         self._copying.pop(found.index, None)
 
-    def _home_gone(self, found: Durable, node: ProcessId, why: str) -> list[Step]:
-        if found.homes.pop(node, None) is not None and node in self._nodes:
+    def _leave(self, found: Durable, node: ProcessId) -> None:
+        """A node does not keep it any more."""
+        extent = found.homes.pop(node, None)
+        if extent is None:
+            return
+        if node in self._nodes:
             self._nodes[node] -= 1
+        found.past = [*found.past, (node, extent)][-PAST_MAX:]
+
+    def _home_gone(self, found: Durable, node: ProcessId, why: str) -> list[Step]:
+        self._leave(found, node)
         if found.homes:
             return [Write(found.index), *self._settled(found)]
         return self._end(found, f"{format_bytes(found.size)} that the cluster owned: {why}, and no other node has it")
@@ -604,7 +615,7 @@ class DurableObjects:
     @staticmethod
     def _drop_all(found: Durable) -> Drop:
         assert isinstance(found.outcome, Stored), "only what is stored has places"
-        return Drop("", found.kept_as, tuple(sorted({*found.homes.items(), (found.outcome.node, found.outcome.extent)})))
+        return Drop("", found.kept_as, tuple(sorted({*found.homes.items(), *found.past, (found.outcome.node, found.outcome.extent)})))
 
     def _mend(self) -> list[Step]:
         """There may be room now for those that too few nodes keep."""

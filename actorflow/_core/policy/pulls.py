@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from zlib import crc32
 
-from actorflow._core.base.ids import ProcessId
+from actorflow._core.base.ids import CLUSTER, ProcessId
 from actorflow._core.base.resources import format_bytes
 from actorflow._core.policy.transfer_records import (
     CHUNK_BYTES,
@@ -375,6 +375,11 @@ class PullBook:
     def owner_away(self, owner: ProcessId) -> list[PullDecision]:
         """The owner cannot be reached, and may be gone: it could not free the copies here, so they go now. What is fetched goes on."""
         return [decision for name in self._copies_of(owner) for decision in self._drop_copy(name)]
+
+    def home_gone(self, home: ProcessId) -> list[PullDecision]:
+        """A node has left for good. Of what the cluster owns nobody is led to copies by its name any more, nor told when they are freed."""
+        names = [name for name, copy in self._copies.items() if name.home == home and copy.owner == CLUSTER]
+        return [decision for name in names for decision in self._drop_copy(name)]
 
     def _copies_of(self, owner: ProcessId) -> list[ObjectName]:
         return [name for name, copy in self._copies.items() if copy.owner == owner]
