@@ -33,7 +33,13 @@ async def submit(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...],
     """Start the call; returns when the head has it. Raises SerializationError, ObjectStoreFullError, and the error of a failed argument."""
     core = cast("Core", _runtime.current())
     work = values.dumps((function, args, kwargs))
-    return await detached.start(core, _target(function._target.name, function._target.kind), actor_options(function._options), work)
+    given = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, ObjectRef)]
+    if given:
+        inside = values.dumps((function, [arg for arg in (*args, *kwargs.values()) if not isinstance(arg, ObjectRef)])).refs or ()
+        seen = {ref._entry for ref in inside}
+        given = [ref for ref in given if ref._entry not in seen]
+    target = _target(function._target.name, function._target.kind)
+    return await detached.start(core, target, actor_options(function._options), work, given)
 
 
 async def run(function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,6 +94,11 @@ class _Call:
         args = tuple([await arg if isinstance(arg, ObjectRef) else arg for arg in args])
         return function, args, {key: await arg if isinstance(arg, ObjectRef) else arg for key, arg in kwargs.items()}
 
+    def _is_cancelled(self) -> bool:
+        """This actor is to end: then nobody waits for it, or its next life makes the call anew."""
+        running, host = running_call.get(), self._core.host
+        return host is not None and any(call.running is running and call.cancelled for call in list(host.calls.values()))
+
     async def _keep(self, value: Any) -> None:
         await detached.keep(self._core, self._index, value)
 
@@ -125,7 +136,10 @@ class Call(_Call):
             function, args, kwargs = wait(self._load())
             value = self._call(function.__wrapped__, function, args, kwargs)
             wait(self._keep(value))
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit too: it ends the call, and whoever waits is to know.
+            if self._is_cancelled():
+                raise
             wait(self._fail(error))
 
     @staticmethod
@@ -148,7 +162,10 @@ class AsyncCall(_Call):
         try:
             function, args, kwargs = await self._load()
             await self._keep(await self._call(function.__wrapped__, function, args, kwargs))
-        except Exception as error:
+        except BaseException as error:
+            # An asyncio.CancelledError of something that the code itself has cancelled is its error like any other.
+            if self._is_cancelled():
+                raise
             await self._fail(error)
 
     @staticmethod

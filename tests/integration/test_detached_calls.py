@@ -119,7 +119,7 @@ async def test_its_arguments_are_the_clusters(cluster: Any) -> None:
     assert await (await add.submit(await af.put(1), number)) == 6, "top-level references are replaced by their values"
     there = await owned()
     assert set(there.values()) == {"ready"}
-    assert len(there.keys() - before) == 7, "the results, the array, the text, the number twice and the one; no call's arguments"
+    assert len(there.keys() - before) == 5, "two results, the array, the text and the number; nothing that only the calls had"
 
 
 async def test_a_failed_argument_is_the_error_of_the_submission(cluster: Any) -> None:

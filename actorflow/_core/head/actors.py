@@ -12,7 +12,7 @@ from actorflow._core.base.ids import ActorId, ProcessId
 from actorflow._core.head.class_cache import ClassCache
 from actorflow._core.head.config import HeadConfig
 from actorflow._core.head.directory import Directory
-from actorflow._core.head.jobs import Jobs, job_of
+from actorflow._core.head.jobs import Jobs, job_of, namespace_of
 from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
@@ -21,6 +21,7 @@ from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, F
 from actorflow._core.policy.actor_record import Actor
 from actorflow._core.policy.actors import ActorTable
 from actorflow._core.policy.checkpoints import Checkpoint, CheckpointStore
+from actorflow._core.policy.graveyard import DeadActor
 from actorflow._core.policy.jobs import EndJob
 from actorflow._core.policy.membership import Gone, NotPicked, Picked
 from actorflow._core.policy.placement_wish import GROUP
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
     from actorflow._core.policy.supervision import Supervision
 
 log = logging.getLogger(__name__)
-
-NAMESPACE_DEFAULT = "default"
-
 
 class Actors:
     """The one writer of the actor table and of the checkpoints."""
@@ -115,7 +113,7 @@ class Actors:
         return why
 
     def _create(self, peer: Peer, spec: ActorSpec, *, get_if_exists: bool) -> list[Decision]:
-        spec.namespace = spec.namespace or _namespace(peer)
+        spec.namespace = spec.namespace or namespace_of(self._jobs, peer)
         self._classes.share(spec)
         over, now = self._jobs.table.is_over(spec.job_id), self._ports.monotonic()
         return self.table.create(spec, peer.process_id, get_if_exists=get_if_exists, job_over=over, now=now)
@@ -124,15 +122,19 @@ class Actors:
         """One that makes an object of the cluster's (head/durable.py). Why not, or empty."""
         if why := self._of_another_job(peer, spec):
             return why
+        if isinstance(known := self.table.find(spec.actor_id), DeadActor):
+            return f"its actor is dead: {known.died.reason}"
         decisions = self._create(peer, spec, get_if_exists=False)
         refused = next((decision.reply.error for decision in decisions if isinstance(decision, Answer)), "")
         self._perform([decision for decision in decisions if not isinstance(decision, Answer)])
         return refused
 
-    def end_detached(self, actor_id: ActorId, *, kept: bool) -> None:
-        """It has made it (`kept`), or nobody wants it any more."""
-        died = ActorDied("exited", "its call is over") if kept else ActorDied("killed", "nobody wants the result of its call any more")
-        self._perform(self.table.end(actor_id, died, graceful=kept, now=self._ports.monotonic()))
+    def end_detached(self, actor_id: ActorId, by: ProcessId) -> None:
+        """Its process `by` has made it, and ends by itself; or nobody waits for what it does any more."""
+        actor = self.table.living().get(actor_id)
+        done = bool(by) and actor is not None and actor.worker_id == by
+        died = ActorDied("exited", "its call is over") if done else ActorDied("killed", "nobody waits for the result of its call any more")
+        self._perform(self.table.end(actor_id, died, graceful=done, now=self._ports.monotonic()))
 
     def watch(self, peer: Peer, message: WatchActor) -> None:
         """Tell the state, now and at each change."""
@@ -140,7 +142,7 @@ class Actors:
 
     def find(self, peer: Peer, message: FindActor) -> None:
         """Who has this name?"""
-        namespace = message.namespace or _namespace(peer)
+        namespace = message.namespace or namespace_of(self._jobs, peer)
         actor = self.table.living().named(namespace, message.name)
         if actor is None:
             names = self.table.living().names
@@ -384,7 +386,3 @@ class Actors:
     def _ring(self) -> None:
         self._alarm = None
         self._perform(self.table.tick(self._ports.monotonic()))
-
-
-def _namespace(peer: Peer) -> str:
-    return peer.namespace or NAMESPACE_DEFAULT

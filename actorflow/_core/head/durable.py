@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actorflow._core.base.ids import ProcessId
 from actorflow._core.head.directory import Directory
-from actorflow._core.head.jobs import Jobs, job_of
+from actorflow._core.head.jobs import Jobs, job_of, namespace_of
 from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
@@ -92,12 +92,8 @@ class DurableRoom:
         now = self._ports.monotonic()
         ends_at = now + message.lasts_s if message.lasts_s > 0 else None
         putter, job_id = (peer.process_id, message.token), job_of(peer)
-        self._obey(self.table.put(Durable(message.index, self._namespace(peer), job_id, outcome, now, ends_at, putter=putter)))
+        self._obey(self.table.put(Durable(message.index, namespace_of(self._jobs, peer), job_id, outcome, now, ends_at, putter=putter)))
         self._arm()
-
-    def _namespace(self, peer: Peer) -> str:
-        job = self._jobs.table.find(job_of(peer))
-        return job.namespace if job is not None else peer.namespace
 
     def fetch(self, peer: Peer, message: FetchDurable) -> None:
         """Somebody wants to have one. What is promised is waited for."""
@@ -121,7 +117,8 @@ class DurableRoom:
             if problem := self.table.no_room():
                 peer.send(DurablePut(message.token, error=problem, full=True))
                 return
-            promised = Durable(index, self._namespace(peer), spec.job_id, None, self._ports.monotonic(), maker=spec.actor_id)
+            spec.namespace = spec.namespace or namespace_of(self._jobs, peer)  # One for both: what keeps the one keeps the other.
+            promised = Durable(index, spec.namespace, spec.job_id, None, self._ports.monotonic(), maker=spec.actor_id)
             promised.name, promised.work = spec.class_name, message.work
             self._obey(self.table.promise(promised))
             if error := self._actors.start_detached(peer, spec):
@@ -130,7 +127,9 @@ class DurableRoom:
 
     def cancel(self, peer: Peer, message: CancelDetached) -> None:
         """Nobody wants what it makes."""
-        self._obey(self.table.cancel(message.index, ActorDied("cancelled", f"it was cancelled by {peer.role} {peer.process_id}")))
+        steps = self.table.cancel(message.index, ActorDied("cancelled", f"it was cancelled by {peer.role} {peer.process_id}"))
+        self._obey(steps)
+        peer.send(DurablesFreed(message.token, int(bool(steps))))
 
     def free(self, peer: Peer, message: FreeDurable) -> None:
         """Somebody frees some."""
@@ -237,7 +236,7 @@ class DurableRoom:
                 for process_id, node_id in self._waiting.pop(step.index, {}).items():
                     self._directory.send(process_id, self._fetched(step.index, node_id))
             elif isinstance(step, EndMaker):
-                self._actors.end_detached(step.actor_id, kept=step.kept)
+                self._actors.end_detached(step.actor_id, step.by)
             elif isinstance(step, Answer):
                 self._directory.send(step.process, DurablePut(step.token, step.copies, step.error, step.full, step.over))
             else:

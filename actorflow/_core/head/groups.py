@@ -21,7 +21,7 @@ from actorflow._core.base.resources import DEVICE_NAMES, ResourceSet
 from actorflow._core.base.state_rows import PlacementGroupRow
 from actorflow._core.head.actors import Actors
 from actorflow._core.head.directory import Directory
-from actorflow._core.head.jobs import Jobs
+from actorflow._core.head.jobs import Jobs, namespace_of
 from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.head.rows import numbers
 from actorflow._core.io.peers import Peer
@@ -53,7 +53,6 @@ from actorflow._core.protocol.messages import group as words
 
 log = logging.getLogger(__name__)
 
-NAMESPACE_DEFAULT = "default"
 
 Handler = Callable[[Peer, Any], None]
 
@@ -166,7 +165,7 @@ class Groups:
             strategy,
             bundles,
             word.name,
-            word.namespace or _namespace(peer),
+            word.namespace or namespace_of(self._jobs, peer),
             word.detached,
             word.creator,
             word.priority,
@@ -185,7 +184,7 @@ class Groups:
         self._perform(self.table.remove(word.group_id, by=by, now=self._ports.monotonic()))
 
     def _find(self, peer: Peer, word: words.FindGroup) -> None:
-        namespace = word.namespace or _namespace(peer)
+        namespace = word.namespace or namespace_of(self._jobs, peer)
         living = self.table.living()
         group = living.named(namespace, word.name)
         if group is None:
@@ -484,7 +483,3 @@ def _row(spec: GroupSpec, state: State, created_at: float, reason: str, story: S
 
 def _gone(group_id: GroupId, removed: RemovedGroup) -> str:
     return f"its placement group {group_id} is no more: {removed.reason}"
-
-
-def _namespace(peer: Peer) -> str:
-    return peer.namespace or NAMESPACE_DEFAULT

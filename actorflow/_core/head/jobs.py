@@ -45,6 +45,15 @@ class Jobs:
         return ends[0] if ends else None
 
 
+NAMESPACE_DEFAULT = "default"
+
+
+def namespace_of(jobs: Jobs, peer: Peer) -> str:
+    """That of its job: only drivers say it themselves."""
+    job = jobs.table.find(job_of(peer))
+    return (job.namespace if job is not None else peer.namespace) or NAMESPACE_DEFAULT
+
+
 def job_of(peer: Peer) -> str:
     """The job of a driver or worker: what it has proven, and within a machine what it says."""
     return (peer.proof.job_id if peer.proof is not None else "") or peer.job_id

@@ -97,7 +97,7 @@ class DurableRecord(msgspec.Struct, array_like=True, frozen=True):
     adopted: bool
     maker: str = ""
     name: str = ""
-    work: int = 0
+    work: list[int] = []
     died: ActorDied | None = None
     kept_as: int = 0
     past: list[tuple[str, int]] = []
@@ -163,7 +163,7 @@ def durable_record(found: Durable, offset: float) -> DurableRecord:
     ends_at = found.ends_at + offset if found.ends_at is not None else None
     return DurableRecord(
         found.namespace, found.job_id, found.outcome, found.created_at + offset, ends_at, dict(found.homes), found.adopted,
-        found.maker, found.name, found.work, found.died, found.kept_as, found.past,
+        found.maker, found.name, list(found.work), found.died, found.kept_as, found.past,
     )  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def durable_from(index: int, record: DurableRecord, offset: float) -> Durable:
     created_at = record.created_at - offset
     found = Durable(index, record.namespace, record.job_id, record.outcome, created_at, ends_at)
     found.homes, found.adopted = dict(record.homes), record.adopted
-    found.maker, found.name, found.work, found.died = record.maker, record.name, record.work, record.died
+    found.maker, found.name, found.work, found.died = record.maker, record.name, list(record.work), record.died
     found.kept_as, found.past = record.kept_as, list(record.past)
     return found
 

@@ -59,7 +59,7 @@ def object_rows(table: DurableObjects) -> Iterator[ObjectRow]:
 
 
 def _object_state(found: Durable) -> Literal["pending", "ready", "failed"]:
-    if found.died is not None or isinstance(found.outcome, Failed):
+    if (found.died is not None and found.outcome is None) or isinstance(found.outcome, Failed):
         return "failed"
     return "pending" if found.maker or found.putter is not None else "ready"
 

@@ -105,10 +105,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class EndMaker:
-    """Nobody waits for what this actor makes any more. `kept`: it has made it."""
+    """Nobody waits for what this actor makes any more. `by`: its process that has made it and was told so; empty: none."""
 
     actor_id: ActorId
-    kept: bool
+    by: ProcessId
 
 
 Step = Adopt | Copy | Drop | Answer | Write | Settled | EndMaker
@@ -129,8 +129,8 @@ class Durable:
     """The actor that is to make it, until it is kept."""
     name: str = ""
     """What its maker calls, for people."""
-    work: ObjectIndex = 0
-    """The object with the arguments of that call, which is freed when that is over."""
+    work: list[ObjectIndex] = field(default_factory=list)
+    """The objects that were made for that call, of its arguments: they are freed when it is over."""
     died: ActorDied | None = None
     """Why its maker could not make it."""
     kept_as: ObjectIndex = 0
@@ -245,6 +245,8 @@ class DurableObjects:
             return [Answer(*putter, 0, "nobody is to have it any more: it was freed", over=True)]
         if found.outcome is None and found.died is not None:
             return [Answer(*putter, 0, f"nobody waits for it any more: {found.died.reason}", over=True)]
+        if found.died is not None and found.outcome != outcome:
+            return [Answer(*putter, 0, f"another life of its maker has made it: {found.died.reason}", over=True)]
         if found.adopted or found.outcome == outcome:
             found.putter = putter
             return self._settled(found) if found.adopted else self._written(found)
@@ -289,13 +291,14 @@ class DurableObjects:
         found.died = died
         return [Write(index), *self._over(found)]
 
-    def _over(self, found: Durable) -> list[Step]:
+    def _over(self, found: Durable, by: ProcessId = "") -> list[Step]:
         """The promise is kept, broken or freed: its maker ends, and its readers go on."""
         maker, found.maker = found.maker, ""
         del self._makers[maker]
-        work, found.work = found.work, 0
-        steps: list[Step] = [Write(found.index), Settled(found.index), EndMaker(maker, found.outcome is not None)]
-        return [*steps, *self.free([work])[1]] if work else steps
+        work, found.work = found.work, []
+        if found.outcome is not None:
+            found.died = None  # It had made it before.
+        return [Write(found.index), Settled(found.index), EndMaker(maker, by), *self.free(work)[1]]
 
     def _enter(self, new: Durable) -> None:
         self._objects[new.index] = new
@@ -365,7 +368,7 @@ class DurableObjects:
         """A node came, or came back: what it was told while it was away it has not heard."""
         self._nodes.setdefault(node, 0)
         steps: list[Step] = []
-        for found in self._objects.values():
+        for found in self._each():
             found.unfit.pop(node, None)
             outcome = found.outcome
             if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
@@ -380,7 +383,7 @@ class DurableObjects:
             return []
         self._leaving.add(node)
         steps: list[Step] = []
-        for found in list(self._objects.values()):
+        for found in self._each():
             if found.copying == node:
                 self._copy_ends(found)
             if found.adopted:
@@ -392,7 +395,7 @@ class DurableObjects:
         self._nodes.pop(node, None)
         self._leaving.discard(node)
         steps: list[Step] = []
-        for found in list(self._objects.values()):
+        for found in self._each():
             found.unfit.pop(node, None)
             if found.copying == node:
                 self._copy_ends(found)
@@ -450,7 +453,7 @@ class DurableObjects:
         steps: list[Step] = []
         for index, extent in kept.items():
             steps += self.kept(node, index, extent)
-        for found in list(self._objects.values()):
+        for found in self._each():
             if node in found.homes and kept.get(found.kept_as) != found.homes[node]:
                 steps += self._home_gone(found, node, f"node {node} does not have it any more")
             elif found.copying == node and found.kept_as not in kept:
@@ -490,7 +493,7 @@ class DurableObjects:
     def go_on(self) -> list[Step]:
         """All nodes of the earlier life are back, or lost."""
         steps: list[Step] = []
-        for found in list(self._objects.values()):
+        for found in self._each():
             if found.adopted:
                 steps += self._settled(found)
         return steps
@@ -498,6 +501,12 @@ class DurableObjects:
     def all(self) -> Iterator[Durable]:
         """In the order in which they came."""
         return iter(self._objects.values())
+
+    def _each(self) -> Iterator[Durable]:
+        """All that are there when it is their turn: the end of one may be the end of another."""
+        for found in list(self._objects.values()):
+            if self._objects.get(found.index) is found:
+                yield found
 
     def __len__(self) -> int:
         """How many there are."""
@@ -559,7 +568,7 @@ class DurableObjects:
         """It is kept (DO-1)."""
         putter, found.putter = found.putter, None
         steps: list[Step] = [Answer(*putter, len(found.homes))] if putter is not None else []
-        return [*steps, *self._over(found)] if found.maker else steps
+        return [*steps, *self._over(found, putter[0] if putter is not None else "")] if found.maker else steps
 
     def _copy_ends(self, found: Durable) -> None:
         if found.copying in self._nodes:
@@ -623,6 +632,8 @@ class DurableObjects:
         for index in list(islice(self._short, TRIED_MAX)):
             if len(self._copying) >= COPYING_MAX:
                 break
+            if index not in self._short:
+                continue  # It went with another one of these.
             del self._short[index]  # To the end of the line, should it be as before.
             steps += self._settled(self._objects[index])
         return steps

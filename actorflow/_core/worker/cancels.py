@@ -60,7 +60,8 @@ class Cancels:
                 if entry.outcome is not None:
                     return False
                 if entry.owner == CLUSTER:  # type: ignore[union-attr]
-                    core.head.send(m.CancelDetached(entry.index))
+                    index = entry.index
+                    core.directory.say(lambda token: m.CancelDetached(token, index))
                     return True
                 # Its owner does it, for all who wait: whoever has a reference may say so.
                 peer = core.peer(entry.owner, entry.address)  # type: ignore[union-attr]

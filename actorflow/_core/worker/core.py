@@ -481,7 +481,8 @@ class Core:
                 return
             if peer is getattr(self, "node", None):
                 self._cluster_lost(reason)
-            elif peer is self._head:
+                return
+            if peer is self._head:
                 self._part(reason)  # Its node hears of that too, and ends in order.
                 return
             self.tasks.peer_lost(peer)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import (
@@ -34,6 +35,7 @@ from actorflow._core.worker.object_ref import ObjectRef
 
 if TYPE_CHECKING:
     from actorflow._core.worker.core import Core
+    from actorflow._core.worker.references import Entry
 
 log = logging.getLogger("actorflow")
 
@@ -42,17 +44,19 @@ TRIES_MAX = 5
 _CONSTRUCTOR = MethodTarget("__init__", "sync", None)
 
 
-async def start(core: Core, target: ActorTarget, options: Any, work: Pickled) -> ObjectRef[Any]:
+async def start(core: Core, target: ActorTarget, options: Any, work: Pickled, unseen: Sequence[ObjectRef[Any]]) -> ObjectRef[Any]:
     """Have an actor of the class `target` call what is in `work`, a pickle of function and arguments. Returns when the head has it (DC-1).
 
-    Its constructor gets the pickle (bytes, buffers) or a reference to it, and the number of the object that it makes.
+    Its constructor gets the pickle (bytes, buffers) or a reference to it, and the number of the object that it makes. `unseen`: references
+    whose values the function gets in their stead, so that nobody has what is made of them when the call is over.
     """
     core.check_open()
     give_class_id(target)
     held: ObjectRef[Any] | None = None
+    made: dict[Entry, ObjectRef[Any]] = {}
     args: tuple[Any, ...]
     if work.refs or work.size() > values.INLINE_BYTES_MAX:
-        held = await core.durables.put_pickled(work)
+        held = await core.durables.put_pickled(work, made=made)
         args = ([held],)  # In a list: its actor reads it itself, so that an error is the call's and not its constructor's.
     else:
         inline = values.owned_bytes(work)
@@ -69,7 +73,9 @@ async def start(core: Core, target: ActorTarget, options: Any, work: Pickled) ->
     assert too_large is None, "what is large has been put"
     with core.lock:
         spec = spec_of(core, core.new_id(), target, call.options, call)
-    durable = held._entry.index if held is not None else 0
+    durable = [made[ref._entry]._entry.index for ref in unseen if ref._entry in made]
+    if held is not None:
+        durable.append(held._entry.index)
     try:
         answer: m.DurablePut = await core.directory.ask(lambda token: m.StartDetached(token, index, spec, durable))
         if answer.error:
@@ -78,7 +84,7 @@ async def start(core: Core, target: ActorTarget, options: Any, work: Pickled) ->
     except BaseException:
         with core.lock:
             if core.closed is None:
-                core.durables.free_soon([index, *([durable] if durable else [])])
+                core.durables.free_soon([index, *durable])
         raise
     with core.lock:
         return core.references.handle(core.references.borrowed.get(CLUSTER, "", index))

@@ -200,6 +200,17 @@ class Directory:
             raise answer[0]
         return answer[0]
 
+    def say(self, make: Callable[[int], m.AnyMessage]) -> None:
+        """As `ask`, and nobody waits for the answer: it is said until the head has heard it. Under the lock."""
+        self._tokens += 1
+        token = self._tokens
+
+        def answered(message: Any) -> None:
+            self._core.head_line.answered("question", token)
+
+        self._answers[token] = answered
+        self._core.head_line.ask("question", token, make(token))
+
     def unsendable(self, token: int, error: BaseException) -> None:
         """A question that could not be sent has no answer but this."""
         answered = self._answers.pop(token, None)

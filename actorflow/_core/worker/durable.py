@@ -57,9 +57,10 @@ class DurableCalls:
         self._core.check_open()
         return await self.put_pickled(values.dumps(value), lasts_s)
 
-    async def put_pickled(self, pickled: Pickled, lasts_s: float = 0.0) -> ObjectRef[Any]:
-        """As `put`, of what has been pickled."""
-        return await self._put(pickled, [ref._entry for ref in pickled.refs or ()], lasts_s, {}, 0)
+    async def put_pickled(self, pickled: Pickled, lasts_s: float = 0.0, made: dict[Entry, ObjectRef[Any]] | None = None) -> ObjectRef[Any]:
+        """As `put`, of what has been pickled. `made`: where to write down what becomes of what is inside."""
+        known = made if made is not None else {}
+        return await self._put(pickled, [ref._entry for ref in pickled.refs or ()], lasts_s, known, 0)
 
     async def make(self, promised: int, value: Any) -> None:
         """This is the object that a detached call has promised. Raises as `put`; ObjectFreedError when nobody waits for it any more."""
@@ -108,8 +109,10 @@ class DurableCalls:
             put.token = token
             return put
 
+        answer: m.DurablePut | None = None
         try:
-            answer: m.DurablePut = await core.directory.ask(numbered)
+            answer = await core.directory.ask(numbered)
+            assert answer is not None
             if answer.error and answer.over:
                 raise ObjectFreedError(answer.error)
             if answer.error and answer.full:
@@ -122,7 +125,7 @@ class DurableCalls:
                     # Should the head have it by now, it lets go of it; should the node not have heard of that, it frees it for us.
                     if not put.promised:
                         self.free_soon([put.index])
-                    if isinstance(outcome, m.Stored):
+                    if isinstance(outcome, m.Stored) and (answer is not None or not put.promised):  # Else the head may have it.
                         core.node.send(m.FreeExtent(outcome.extent))
             raise
         if isinstance(outcome, m.Stored) and answer.copies < 2 and not self._told_alone:
@@ -131,7 +134,7 @@ class DurableCalls:
 
     def free_soon(self, indices: list[int]) -> None:
         """Nobody has a reference to these, should there be any. Under the lock."""
-        self._core.head.send(m.FreeDurable(0, indices))
+        self._core.directory.say(lambda token: m.FreeDurable(token, indices))
 
     async def _durable(self, entry: Entry, lasts_s: float, known: dict[Entry, ObjectRef[Any]], depth: int) -> ObjectRef[Any]:
         """The object of the cluster's that has the same value (DP-1)."""

@@ -326,15 +326,12 @@ class Host:
         fn, actor = self._prepare(incoming), incoming.actor
         if fn is None:
             return True
-        if incoming.is_async:
+        if incoming.is_async or (actor is not None and actor.starting and not actor.threads_max):
             self._run_as_task(incoming, fn)
             return False
         if actor is not None and actor.threads_max:
             incoming.fn = fn
             self._threads_of(actor).put(incoming)
-            return False
-        if actor is not None and actor.starting:
-            self._run_as_task(incoming, fn)
             return False
         self._hidden.suit(actor)
         # A context of its own: what it sets no other call sees (SEMANTICS 8).
@@ -520,6 +517,8 @@ class Host:
         context = incoming.context
         try:
             args, kwargs = await self._arguments_in_turn(incoming)
+            if self.tenure.over():
+                raise asyncio.CancelledError
             if context is not None and context.stream_window:
                 await produce(self, incoming, fn, args, kwargs)
                 return

@@ -274,6 +274,8 @@ async def _construct(host: Host, message: m.HostActor) -> None:
             args, kwargs = await arguments.load_arguments_async(core, incoming)
         else:
             args, kwargs = arguments.load_arguments(core, incoming)
+        if host.tenure.over():
+            return
         await actor.construct(host, args, kwargs, message.checkpoint)
         if spec.values is not None and CAPTURED in spec.values:
             from actorflow._core.worker.captured import capture_in_methods

@@ -31,6 +31,11 @@ class Tenure:
         """How long the node's lease lasts; None: it has none, or is of this process. Set by whoever makes the worker."""
         self.until = 0.0
 
+    def over(self) -> bool:
+        """As `may_act`, the other way round, for who has not looked at the clock."""
+        now = self._core.ports.monotonic()
+        return now >= self.until and not self.may_act(now)
+
     def may_act(self, now: float) -> bool:
         """Look. When it is over this process ends, and nothing more begins in it."""
         if self.left_s is None:

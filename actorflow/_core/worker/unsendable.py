@@ -34,7 +34,7 @@ def take_back(core: Core, peer: Peer, message: m.AnyMessage, error: Exception) -
     elif isinstance(message, m.CreateActor):
         spec = message.spec
         core.actors.creation_unsendable(spec.actor_id, SerializationError(f"{spec.class_name} cannot be created: {why}"))
-    elif isinstance(message, (m.FindActor, m.StateQuery)):
+    elif isinstance(message, (m.FindActor, m.StateQuery, m.StartDetached, m.PutDurable)):
         core.directory.unsendable(message.token, SerializationError(f"{type(message).__name__} cannot be sent: {why}"))
     elif (fit := _replaced(core, message, why)) is not None:
         peer.send(fit)

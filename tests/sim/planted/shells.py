@@ -148,7 +148,7 @@ def _as_ever(original: Any) -> Any:
 
 def _makers_live(original: Any) -> Any:
     def obey(self: Any, steps: Any) -> None:
-        original(self, [step for step in steps if not isinstance(step, EndMaker) or step.kept])
+        original(self, [step for step in steps if not isinstance(step, EndMaker) or step.by])
 
     return obey
 

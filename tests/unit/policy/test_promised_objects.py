@@ -7,6 +7,7 @@ import random
 import pytest
 
 from actorflow._core.policy.durable_objects import (
+    COPYING_MAX,
     Adopt,
     Answer,
     Copy,
@@ -24,16 +25,20 @@ MAKER = "maker"
 DIED = ActorDied("crashed", "signal 9")
 CANCELLED = ActorDied("cancelled", "it was cancelled by driver d")
 FIRST, SECOND = ("first life", 1), ("second life", 2)
-OVER = [Write(1), Settled(1), EndMaker(MAKER, True)]
-BROKEN = [Write(1), Write(1), Settled(1), EndMaker(MAKER, False)]
+BROKEN = [Write(1), Write(1), Settled(1), EndMaker(MAKER, "")]
+
+
+def over(by: tuple[str, int] | None = FIRST) -> list[Step]:
+    """The end of a promise that is kept, by this life of its maker."""
+    return [Write(1), Settled(1), EndMaker(MAKER, by[0] if by is not None else "")]
 
 
 def stored(node: str = "a", extent: int = 100, size: int = 5_000_000) -> Stored:
     return Stored(node, extent, 0, size, b"", [(0, size)], None, "worker")
 
 
-def promise(index: int = 1, maker: str = MAKER, work: int = 0) -> Durable:
-    return Durable(index, "default", "job", None, 0.0, maker=maker, name="train", work=work)
+def promise(index: int = 1, maker: str = MAKER, work: list[int] | None = None) -> Durable:
+    return Durable(index, "default", "job", None, 0.0, maker=maker, name="train", work=work or [])
 
 
 def table(*nodes: str, **bounds: int) -> DurableObjects:
@@ -51,7 +56,7 @@ def test_do_5_what_is_promised_is_there_when_enough_nodes_have_it() -> None:
     assert made.make(1, stored(), FIRST) == [Write(1), Adopt("a", 1, 100, "worker")]
     assert made.kept("a", 1, 100) == [Write(1), Copy("b", 1, 5_000_000, "a", 100)]
     assert made.is_open(1), "it might still be lost"
-    assert made.kept("b", 1, 9) == [Write(1), Answer(*FIRST, 2), *OVER]
+    assert made.kept("b", 1, 9) == [Write(1), Answer(*FIRST, 2), *over()]
     assert not made.is_open(1)
     outcome, _ = made.outcome(1, "b")
     assert isinstance(outcome, Stored)
@@ -61,7 +66,7 @@ def test_do_5_what_is_promised_is_there_when_enough_nodes_have_it() -> None:
 @pytest.mark.parametrize("outcome", [Inline(b"small"), Failed(b"error")])
 def test_do_5_small_values_and_errors_are_there_at_once(outcome: Outcome) -> None:
     made = table()
-    assert made.make(1, outcome, FIRST) == [Write(1), Answer(*FIRST, 0), *OVER]
+    assert made.make(1, outcome, FIRST) == [Write(1), Answer(*FIRST, 0), *over()]
     assert made.outcome(1, "a") == (outcome, "")
     made.check()
 
@@ -89,7 +94,7 @@ def test_do_5_what_is_lost_before_it_is_kept_is_promised_again() -> None:
     assert made.is_open(1)
     made.check()
     assert made.make(1, stored("b", 7), SECOND) == [Write(1), Adopt("b", 2, 7, "worker")]
-    assert made.kept("b", 2, 7) == [Write(1), Answer(*SECOND, 1), *OVER]
+    assert made.kept("b", 2, 7) == [Write(1), Answer(*SECOND, 1), *over(SECOND)]
     made.check()
 
 
@@ -120,7 +125,7 @@ def test_do_5_what_it_has_given_before_it_was_gone_may_be_kept() -> None:
     made.make(1, stored(), FIRST)
     assert made.maker_gone(MAKER, DIED) == [Write(1)]
     assert made.is_open(1)
-    assert made.kept("a", 1, 100) == [Write(1), Answer(*FIRST, 1), *OVER]
+    assert made.kept("a", 1, 100) == [Write(1), Answer(*FIRST, 1), *over()]
     made.check()
 
 
@@ -155,7 +160,7 @@ def test_dc_2_what_has_been_kept_stands() -> None:
     made.make(1, stored("a", 100), FIRST)
     made.kept("a", 1, 100)
     assert made.make(1, stored("b", 7), SECOND) == [], "the first one is being copied"
-    assert made.kept("b", 1, 9) == [Write(1), Answer(*SECOND, 2), *OVER]
+    assert made.kept("b", 1, 9) == [Write(1), Answer(*SECOND, 2), *over(SECOND)]
     made.check()
 
 
@@ -176,7 +181,7 @@ def test_do_5_a_cancel_breaks_it_and_comes_too_late_where_there_is_a_value() -> 
 
 def test_do_5_what_is_freed_before_it_is_made_ends_its_maker() -> None:
     made = table("a")
-    assert made.free([1])[1] == [Write(1), Write(1), Settled(1), EndMaker(MAKER, False)]
+    assert made.free([1])[1] == [Write(1), Write(1), Settled(1), EndMaker(MAKER, "")]
     [answer] = made.make(1, Inline(b""), FIRST)
     assert isinstance(answer, Answer)
     assert answer.over
@@ -188,7 +193,7 @@ def test_do_5_what_is_freed_before_it_is_made_ends_its_maker() -> None:
 def test_do_5_the_arguments_go_with_the_end_of_the_call(how: str) -> None:
     made = table()
     made.put(Durable(9, "default", "job", Inline(b"arguments"), 0.0, putter=FIRST))
-    made.promise(promise(2, "other", work=9))
+    made.promise(promise(2, "other", work=[9]))
     ends = {
         "made": lambda: made.make(2, Inline(b"result"), FIRST),
         "broken": lambda: made.maker_gone("other", DIED),
@@ -224,7 +229,7 @@ def test_do_5_it_stays_promised_over_the_lives_of_the_head() -> None:
     made.all_here("b", {})
     made.go_on()
     assert made.is_open(1)
-    assert made.kept("b", 1, 9) == [Write(1), *OVER], "its maker need not say it again"
+    assert made.kept("b", 1, 9) == [Write(1), *over(None)], "its maker need not say it again"
     assert made.make(1, stored(), FIRST) == [Answer(*FIRST, 2)]
     made.check()
 
@@ -295,3 +300,78 @@ def test_do_5_random_events(seed: int) -> None:
         event(1.0)
     assert settled == dict.fromkeys(promised, 1)
     assert ended == {f"m{index}": 1 for index in promised}
+
+
+# The end of one is the end of another
+
+
+def restored(*order: str, nodes: tuple[str, ...] = ("a",), others: int = 0) -> DurableObjects:
+    """What a head finds in its memory: a promise whose value one node has, the arguments of its call, and more."""
+    made = DurableObjects()
+    for node in nodes:
+        made.node_joined(node)
+    for number in range(others):
+        made.restore(there(100 + number, 1000 + number))
+    found = {"promise": there(1, 100, MAKER, [9]), "work": there(9, 5)}
+    for name in order:
+        made.restore(found[name])
+    return made
+
+
+def there(index: int, extent: int, maker: str = "", work: list[int] | None = None) -> Durable:
+    found = Durable(index, "default", "job", stored("a", extent), 0.0, maker=maker, work=work or [])
+    found.homes, found.adopted = {"a": extent}, True
+    return found
+
+
+ORDERS = pytest.mark.parametrize("order", [("work", "promise"), ("promise", "work")])
+
+
+@ORDERS
+def test_do_5_all_nodes_are_back_and_a_promise_is_kept(order: tuple[str, str]) -> None:
+    made = restored(*order)
+    made.all_here("a", {1: 100, 9: 5})
+    assert EndMaker(MAKER, "") in made.go_on()
+    made.check()
+    assert made.find(9) is None
+    made.node_joined("b")
+    made.check()
+
+
+@ORDERS
+def test_do_5_a_node_is_lost_with_a_promised_value_and_its_arguments(order: tuple[str, str]) -> None:
+    made = restored(*order, nodes=("a", "b"))
+    made.maker_gone(MAKER, DIED)
+    made.node_lost("a", "reset")
+    made.check()
+    made.node_joined("c")
+    made.check()
+
+
+@ORDERS
+def test_do_5_the_only_node_is_to_leave(order: tuple[str, str]) -> None:
+    made = restored(*order)
+    made.node_leaves("a")
+    made.check()
+    made.node_joined("c")
+    made.check()
+
+
+def test_do_5_what_is_short_goes_with_another_one_that_is_short() -> None:
+    made = restored("promise", "work", others=COPYING_MAX)
+    made.node_joined("b")
+    made.go_on()
+    made.check()
+    made.node_lost("b", "reset")
+    made.check()
+
+
+def test_dc_2_a_later_life_comes_too_late_when_the_maker_is_gone() -> None:
+    made = table("a", "b")
+    made.make(1, stored("a", 1), FIRST)
+    made.maker_gone(MAKER, DIED)
+    [answer] = made.make(1, stored("b", 2), SECOND)
+    assert isinstance(answer, Answer)
+    assert answer.over
+    assert made.is_open(1), "what the first has given may still be kept"
+    made.check()

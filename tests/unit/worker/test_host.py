@@ -106,3 +106,37 @@ def test_lv_7_a_worker_whose_lease_is_over_begins_no_call(runner: asyncio.Runner
         assert "its node was not heard" in ends[0]
 
     runner.run(scenario())
+
+
+def test_lv_7_nor_one_that_has_waited_for_its_arguments(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        worker = Worker(Waits)
+        left = [5.0]
+        worker.host.tenure.left_s = lambda: left[0]
+        worker.core.on_lost = lambda reason: None
+        await worker.actor.turn.acquire()  # An earlier call still gets its arguments.
+        call = worker.call(1, "wait")
+        call.context = m.CallContext()
+        worker.receive(call)
+        await turns()
+        left[0], worker.host.tenure.until = -1.0, 0.0
+        worker.actor.turn.release()
+        await turns(20)
+        assert worker.actor.instance.gates == []
+
+    runner.run(scenario())
+
+
+def test_lv_7_nor_a_constructor(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        worker = Worker(Waits)
+        worker.host.tenure.left_s = lambda: -1.0
+        worker.core.on_lost = lambda reason: None
+        worker.core.node = worker.caller
+        spec = m.ActorSpec("b" * 16, "job", "owner", "", "class", "Waits", b"", b"", pickle.dumps(((), {})), None, None, None, {})
+        worker.host._classes["class"] = Waits
+        worker.host._on_host_actor(worker.caller, m.HostActor(spec, 1))
+        await turns(20)
+        assert spec.actor_id not in worker.host.actors
+
+    runner.run(scenario())

@@ -110,16 +110,17 @@ class DropObjects(Message, tag=179):
 class StartDetached(Message, tag=181):
     """process -> head: have this actor make object `index`, which is the cluster's; it ends when that is kept. Answered by DurablePut.
 
-    `work`: the object with the arguments of its call, freed with its end; 0: there is none. Idempotent.
+    `work`: the objects that were made for its call, of its arguments, and are freed with its end. Idempotent.
     """
 
     token: int
     index: int
     spec: ActorSpec
-    work: int = 0
+    work: list[int] = []
 
 
 class CancelDetached(Message, tag=182):
-    """process -> head: nobody wants what this detached call makes. Idempotent."""
+    """process -> head: nobody wants what this detached call makes. Answered by DurablesFreed. Idempotent."""
 
+    token: int
     index: int
