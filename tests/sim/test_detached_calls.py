@@ -12,7 +12,7 @@ import actorflow as af
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster
 from actorflow.testing.sim_node import SimNode
-from tests.sim.test_durable_objects import _killer, ended, keepers, nothing, on, stage, table
+from tests.sim.test_durable_objects import _killer, ended, keepers, nothing, nothing_is_left, on, stage, table
 from tests.sim.test_nodes import finish
 from tests.sim.test_transfers import total, value
 
@@ -109,12 +109,7 @@ def test_dc_1_the_head_dies_again_and_again(sim_seed: int, machine_down: bool) -
         cluster.driver(nothing, stay=True)
         driver = cluster.driver(main, stay=True)
         assert ended(world, driver) == [total(value(seed, 50_000 if seed % 2 else 10)) for seed in range(8)]
-        world.run_for(5.0)
-        assert len(table(cluster)) == 0
-        assert keepers(cluster) == []
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        nothing_is_left(world, cluster, driver)
 
 
 def test_dc_1_nodes_die_at_random(sim_seed: int) -> None:

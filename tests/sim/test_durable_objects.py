@@ -73,6 +73,16 @@ def table(cluster: SimCluster) -> DurableObjects:
     return found
 
 
+def nothing_is_left(world: World, cluster: SimCluster, driver: SimDriver) -> None:
+    """The cluster owns nothing any more, and no node keeps anything for it."""
+    world.run_for(5.0)
+    assert len(table(cluster)) == 0
+    assert keepers(cluster) == []
+    driver.forget()
+    cluster.settle()
+    cluster.stop()
+
+
 def test_17_what_is_put_durably_outlives_its_putter(sim_seed: int) -> None:
     async def main() -> Any:
         maker, reader = Maker.options(**on(1)).remote(), Reader.options(**on(2)).remote()
@@ -272,12 +282,7 @@ def test_17_what_is_freed_while_the_head_dies_is_freed_everywhere(sim_seed: int)
             world.run_for(2.0)  # Longer pauses between its lives, and nodes would give themselves up.
         # Asked again it may have been freed by the one that died.
         assert driver.result() <= 12
-        world.run_for(5.0)
-        assert len(table(cluster)) == 0
-        assert keepers(cluster) == []
-        driver.forget()
-        cluster.settle()
-        cluster.stop()
+        nothing_is_left(world, cluster, driver)
 
 
 def test_17_puts_and_frees_while_nodes_die_at_random(sim_seed: int) -> None:

@@ -122,4 +122,3 @@ def broken(name: str, died: m.ActorDied) -> BaseException:
         return TaskPlacementGroupRemoved(f"{words}: {died.reason}", function_name=name)
     text = f"{words} has not returned, and is not tried again: {died.reason}"
     return WorkerCrashedError(text, function_name=name, reason=died.reason)
-
