@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import actorflow as af
+from actorflow._core.protocol.messages import ActorSpec
 from actorflow.testing import World
 from tests.sim.test_detached_calls import arena, begun, make
 from tests.sim.test_durable_objects import ended, nothing, on, table
@@ -206,3 +208,16 @@ def test_17_a_call_belongs_to_the_namespace_of_its_program_wherever_it_is_made(s
         assert found.namespace == "other"
         assert cluster.head is not None
         assert [actor.spec.namespace for actor in cluster.head._actors.table.living()] == ["other"]
+
+
+def test_do_5_a_start_that_was_refused_is_refused_when_it_is_said_again(sim_seed: int) -> None:
+    """The head died after it had refused: the program asks its next life, which knows the actor as one that is dead."""
+    spec = ActorSpec("a" * 16, "", "owner", "", "class", "call", b"", b"", b"", None, None, None, {}, detached=True)
+    asker: Any = SimpleNamespace(proof=None, job_id="", process_id="owner", namespace="", role="driver")
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1)
+        assert cluster.head is not None
+        actors = cluster.head._actors
+        actors.table._actors_max = 0
+        assert "the limit of this head" in actors.start_detached(asker, spec)
+        assert "its actor is dead: 0 actors are alive, the limit of this head" in actors.start_detached(asker, spec)
