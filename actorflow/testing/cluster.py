@@ -41,7 +41,7 @@ from actorflow._core.security.keys import Keyring
 from actorflow._core.security.roles import Role
 from actorflow._core.security.secret import Secrets
 from actorflow._core.security.wire import Party
-from actorflow._core.worker.core import Core
+from actorflow._core.worker.core import SENT_POLL_S, SENT_S, Core
 from actorflow._core.worker.host import Host as CallHost
 from actorflow._core.worker.inspect import Events
 from actorflow.testing.arena import SimArena
@@ -69,9 +69,6 @@ NEWS_S = 0.000_2
 """How long a driver takes to hear that its cluster is ready: outside, it reads a pipe."""
 REST_STEP_S = 0.25
 DAY_S = 86_400.0
-WRITTEN_POLL_S = 0.001
-WRITTEN_S = 1.0
-"""How long a worker that leaves waits until its peers have taken what it said."""
 
 
 class SimDriver:
@@ -137,6 +134,8 @@ class SimDriver:
         if self._stay:
             await self._end
         if self.core is not None:
+            if self.process_id != self.cluster.owner_id:
+                await self.core.until_sent()
             self._part(self.core)
 
     async def _join(self) -> Core:
@@ -434,18 +433,24 @@ class SimCluster:
             host.exit(1)
 
     def _leave(self, core: Core, host: Host, code: int) -> None:
-        """Leave in order: what has been said is written first. On the user's loop."""
+        """Leave in order: what has been said is written first, and meanwhile no code of the user runs. On the user's loop."""
         for peer in core.all_peers():
             peer.flush()
-        give_up_at = self.world.now + WRITTEN_S
+        if not core.has_unsent():
+            host.exit(code)
+            return
+        give_up_at = self.world.now + SENT_S
+        for loop in host.loops:
+            if loop is not host.loop:
+                loop.hold()
 
         def gone_when_written() -> None:
-            if any(peer.buffered_bytes() for peer in core.all_peers()) and self.world.now < give_up_at:
-                host.loop.call_later(WRITTEN_POLL_S, gone_when_written)
+            if core.has_unsent() and self.world.now < give_up_at:
+                host.loop.call_later(SENT_POLL_S, gone_when_written)
             else:
                 host.exit(code)
 
-        gone_when_written()
+        host.loop.call_soon_threadsafe(gone_when_written)
 
     # -- looking
 

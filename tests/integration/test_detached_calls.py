@@ -201,12 +201,10 @@ async def test_3_whoever_has_the_reference_may_cancel(cluster: Any, tmp_path: pa
 
     ref = await waits_for.submit(str(tmp_path))
     [first] = await begun(tmp_path)
-    other = Other.remote()
-    assert await other.cancel([ref]) is True
+    assert await Other.remote().cancel([ref]) is True
     with pytest.raises(af.TaskCancelledError, match="it was cancelled by worker"):
         await ref
     assert ref.cancel() is False
-    await af.kill(other)
     await gone(first)
 
 

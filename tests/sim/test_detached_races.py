@@ -13,7 +13,7 @@ import pytest
 import actorflow as af
 from actorflow._core.protocol.messages import ActorSpec
 from actorflow.testing import World
-from tests.sim.test_detached_calls import arena, begun, make
+from tests.sim.test_detached_calls import Keeper, arena, begun, make
 from tests.sim.test_durable_objects import ended, nothing, on, table
 from tests.sim.test_nodes import finish
 from tests.sim.test_transfers import total, value
@@ -126,6 +126,83 @@ def test_hn_1_a_cancel_reaches_a_head_that_is_away(sim_seed: int, how: str) -> N
         cluster, _ = arena(world, 2, durable=True)
         driver = cluster.driver(main)
         assert ended(world, driver) == (["dead"], 0)
+        finish(cluster, driver)
+
+
+@af.remote(num_cpus=0)
+class Canceller:
+    async def begin(self) -> None:
+        """Nothing: it is there then."""
+
+    async def cancel(self, refs: list[Any]) -> None:
+        from actorflow import _runtime
+
+        assert refs[0].cancel()
+        _runtime.current().host.on_exit(0)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("head", ["far", "away"])
+def test_3_what_a_worker_says_at_its_end_leaves_before_it(sim_seed: int, head: str) -> None:
+    """It may have no connection to the head until then, and the head may be between two lives."""
+
+    async def main() -> float:
+        ref = await make.submit(1, 1000.0)
+        other = Canceller.remote()
+        await other.begin()
+        while not begun:
+            await asyncio.sleep(0.05)
+        sim_head = cluster.sim_head
+        assert sim_head is not None
+        if head == "far":
+            for host in cluster.workers():
+                world.fabric.delay(host, sim_head.host, 0.1)
+        else:
+            world.at_time(world.now, lambda: sim_head.kill(machine_down=False))
+            await asyncio.sleep(0.01)
+        at = world.now
+        await asyncio.wait([asyncio.ensure_future(other.cancel([ref]))])
+        with pytest.raises(af.TaskCancelledError):
+            await asyncio.wait_for(ref, 60.0)
+        return world.now - at
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 2, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) < 30.0
+        finish(cluster, driver)
+
+
+@pytest.mark.parametrize("head", ["far", "away"])
+def test_3_what_a_program_says_at_its_end_leaves_before_it(sim_seed: int, head: str) -> None:
+    async def starts() -> None:
+        ref = await make.submit(1, 1000.0)
+        keeper = await Keeper.options(**on(1)).remote()
+        await keeper.keep([ref])
+        with pytest.raises(af.TaskCancelledError):
+            await asyncio.wait_for(ref, 60.0)
+        await af.kill(keeper)
+        await af.free(ref)
+
+    async def cancels() -> None:
+        [ref] = await (await af.get_actor("keeper")).give()
+        sim_head = cluster.sim_head
+        assert sim_head is not None
+        if head == "far":
+            for host in list(cluster.cores):
+                world.fabric.delay(host, sim_head.host, 0.1)
+        else:
+            sim_head.kill(machine_down=False)
+            await asyncio.sleep(0.01)
+        assert ref.cancel()
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 2, durable=True)
+        driver = cluster.driver(nothing, stay=True)
+        first = cluster.driver(starts)
+        world.run_until(lambda: bool(begun), 30.0)
+        world.run_for(1.0)
+        ended(world, cluster.driver(cancels))
+        ended(world, first)
         finish(cluster, driver)
 
 

@@ -167,6 +167,8 @@ class Driver:
         core = self.core
         if core is None:
             return
+        if self.local is None:
+            await core.until_sent()
         if self._outside is not None:
             self._outside.close()
         if self.local is not None and self.local.has_process and core.closed is None:

@@ -23,7 +23,7 @@ from actorflow._core.io.loops import new_loop
 from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.io.real import real_ports
 from actorflow._core.protocol.session import Identity
-from actorflow._core.worker.core import Core
+from actorflow._core.worker.core import SENT_POLL_S, SENT_S, Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
 
@@ -128,9 +128,9 @@ class Worker:
         assert core is not None
         for peer in list(core.all_peers()):
             peer.flush()
-        deadline = time.monotonic() + 1.0
-        while any(peer.buffered_bytes() for peer in core.all_peers()) and time.monotonic() < deadline:
-            threading.Event().wait(0.001)
+        deadline = time.monotonic() + SENT_S
+        while core.has_unsent() and time.monotonic() < deadline:
+            threading.Event().wait(SENT_POLL_S)
         leave(code)
 
 

@@ -122,6 +122,10 @@ class Peer:
         """Bytes that the peer has not taken yet."""
         return self._stream.buffered_bytes() if self._stream is not None else 0
 
+    def has_unsent(self) -> bool:
+        """Something is still in this process: it waits for the connection, for a flush, or for the peer to take what came before."""
+        return not self._lost and (bool(self._out) or self.buffered_bytes() > 0)
+
     def flush(self) -> None:
         """Write all that is queued. Any thread; takes the ports' lock."""
         with self._ports.lock:

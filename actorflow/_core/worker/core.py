@@ -58,6 +58,9 @@ DRAIN_S = 0.1
 """How often dropped handles are counted when nothing else happens (SEMANTICS 18)."""
 DRAIN_IDLE_S = 1.0
 """The same where there is no reference: a thousand idle actors must cost no more than the looking."""
+SENT_S = 1.0
+"""So long a process that ends waits at most until what it has said has left it."""
+SENT_POLL_S = 0.001
 SHUT_DOWN = "actorflow has been shut down in this process"
 """What those get who wait while the program itself ends the runtime."""
 Handler = Callable[[Peer, Any], None]
@@ -375,6 +378,18 @@ class Core:
     def all_peers(self) -> list[Peer]:
         """Every connection of this process, to flush them before it ends."""
         return list(dict.fromkeys([self.node, *filter(None, [self._head]), *self._by_process.values()]))
+
+    def has_unsent(self) -> bool:
+        """Something that was said is still in this process, perhaps for a connection that is being made: it must not end yet."""
+        with self.lock:
+            return self.head_line.has_unsent() or any(peer.has_unsent() for peer in self.all_peers())
+
+    async def until_sent(self) -> None:
+        """Let leave what has been said, before this process goes. On the protocol's loop. Bounded."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SENT_S
+        while self.closed is None and self.has_unsent() and loop.time() < until:  # noqa: ASYNC110  # each of many may be the last
+            await asyncio.sleep(SENT_POLL_S)
 
     def known_peer(self, process_id: str) -> Peer | None:
         """The connection to a process if there is one."""

@@ -61,6 +61,10 @@ class HeadLine:
         """It was asked, and is not answered yet."""
         return (what, key) in self._open
 
+    def has_unsent(self) -> bool:
+        """There are questions, and no head that they have been said to."""
+        return self._lost and bool(self._open)
+
     def lost(self, reason: str) -> None:
         """The connection is gone, or could not be made."""
         self._lost = True

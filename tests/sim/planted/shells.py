@@ -6,7 +6,7 @@ from typing import Any
 
 from actorflow._core.head import durable as head_durable
 from actorflow._core.head import view
-from actorflow._core.io import lasting_peers
+from actorflow._core.io import lasting_peers, peers
 from actorflow._core.node import store as node_store
 from actorflow._core.policy.durable_objects import EndMaker
 from actorflow._core.protocol import messages
@@ -139,6 +139,13 @@ def _mended_once(original: Any) -> Any:
     return go_on_mending
 
 
+def _only_what_is_written(original: Any) -> Any:
+    def has_unsent(self: Any) -> bool:
+        return bool(self.buffered_bytes())
+
+    return has_unsent
+
+
 def _as_ever(original: Any) -> Any:
     def apart(self: Any, node_id: str) -> None:
         pass
@@ -188,6 +195,10 @@ MUTANTS = [
     Mutant(
         "mended once", "LP-4: the time to mend is over though the other side is known to live",
         lasting_peers.LastingPeer, "_go_on_mending", _mended_once, "one_bad_link",
+    ),
+    Mutant(
+        "gone before it is connected", "what a process says at its end waits for no connection that is being made",
+        peers.Peer, "has_unsent", _only_what_is_written, "says_at_its_end",
     ),
     Mutant("placed out of reach", "HV-3: actors go to a node that nobody can tell", view.View, "apart", _as_ever, "one_bad_link"),
     Mutant(
