@@ -63,6 +63,33 @@ def test_tasks_go_to_nodes_that_have_room(sim_seed: int) -> None:
         finish(cluster, driver)
 
 
+def test_a_task_that_is_lost_with_its_node_says_so(sim_seed: int) -> None:
+    async def main() -> tuple[af.WorkerCrashedError, str]:
+        there = {"resources": {"there": 1}}
+        once = await where.options(max_retries=0, **there).submit(1000.0)
+        again = await where.options(max_retries=1, **there).submit(3.0)
+        await asyncio.sleep(2.0)
+        world.kill(other.host)
+        cluster.add_node(num_cpus=2, resources={"there": 4})
+        with pytest.raises(af.NodeDiedError) as caught:
+            await asyncio.wait_for(once, 60.0)
+        return caught.value, await again
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        other = cluster.add_node(num_cpus=4, resources={"there": 4})
+        world.run_until(lambda: all(node.node is not None for node in cluster.nodes))
+        world.run_for(1.0)
+        assert other.node is not None
+        gone = other.node.node_id
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 120.0)
+        error, found = driver.result()
+        assert (error.node, error.function_name) == (gone, "where") and found != gone
+        assert gone in str(error) and "not tried again (max_retries=0)." in str(error)
+        finish(cluster, driver)
+
+
 def test_work_that_waits_moves_to_a_node_that_joins(sim_seed: int) -> None:
     async def main() -> list[str]:
         return await asyncio.gather(*(where(10.0) for _ in range(4)))

@@ -18,8 +18,8 @@
     ├── TaskTimeoutError (TimeoutError)          `timeout=` as an option, af.timeout: the call was cancelled
     ├── GetTimeoutError (TimeoutError)           `timeout=` of get, wait, as_completed: the call goes on
     ├── WorkerCrashedError                       the process that ran the call died
-    │   └── OutOfMemoryError                     ... because memory ran out
-    ├── NodeDiedError                            the machine that ran the call is gone
+    │   ├── OutOfMemoryError                     ... because memory ran out
+    │   └── NodeDiedError                        ... with its node, or is out of reach with it
     ├── TaskUnschedulableError                   no node can ever run this task
     ├── PlacementGroupError                      a placement group cannot be had, or used
     │   ├── PlacementGroupUnschedulableError     no set of nodes can ever hold it
@@ -441,11 +441,13 @@ class OutOfMemoryError(WorkerCrashedError):
     """
 
 
-class NodeDiedError(ActorflowError):
-    """The node that ran the call died or was cut off."""
+class NodeDiedError(WorkerCrashedError):
+    """The node that ran the call died, or is out of reach; `node` is its id. The call may have run there, to its end or not.
+
+    Tasks with retries left are tried again on other nodes before you see this.
+    """
 
     node: str = ""
-    reason: str = ""
 
 
 class TaskUnschedulableError(ActorflowError):

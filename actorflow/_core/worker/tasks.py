@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
+from actorflow._core.base.errors import NodeDiedError, OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.pipelining import average, may_push
 from actorflow._core.protocol.messages import (
@@ -370,7 +370,7 @@ class TaskSubmitter:
         self._ask_anew(node.process_id, dict.fromkeys(requested))
         cause = f"the connection to its node {node.process_id} broke"
         for lease in [lease for lease in self._leases.values() if lease.node is node]:
-            self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause))
+            self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause), node.process_id)
 
     def _ask_anew(self, node_id: str, classes: Iterable[LeaseClass]) -> None:
         """At once, and with pauses when it goes on: our node sends us there until it knows that this one is gone."""
@@ -395,7 +395,8 @@ class TaskSubmitter:
         cause = "the connection to it broke and its node did not say why"
         self._core.later(LOSS_REPORT_S, lambda: self._lose(lease, LeaseLost(lease.lease_id, lease.worker_id, cause)))
 
-    def _lose(self, lease: Lease, death: LeaseLost) -> None:
+    def _lose(self, lease: Lease, death: LeaseLost, node_id: str = "") -> None:
+        """`node_id`: the node that is gone, and its workers with it."""
         if self._leases.pop(lease.lease_id, None) is None:
             return
         klass = lease.klass
@@ -403,7 +404,10 @@ class TaskSubmitter:
         lease.lost = True
         again: list[Call] = []
         cause = death.cause
-        kind = OutOfMemoryError if death.out_of_memory else WorkerCrashedError
+        kind: type[WorkerCrashedError] = OutOfMemoryError if death.out_of_memory else WorkerCrashedError
+        of_node = {"node": node_id} if node_id else {}
+        if node_id:
+            kind = NodeDiedError
         for position, call in enumerate(lease.inflight.values()):
             # Workers run tasks in order: only the first can be the one that died with it, so only it spends a retry.
             if call.cancelled:
@@ -430,6 +434,7 @@ class TaskSubmitter:
                         exit_code=death.exit_code,
                         signal=death.signal,
                         peak_memory_bytes=death.peak_memory_bytes,
+                        **of_node,
                     ),
                 )
             else:
@@ -609,4 +614,4 @@ def _next_step(call: Call, death: LeaseLost) -> str:
     if death.out_of_memory and call.memory_tries:
         times = call.memory_tries + 1
         return f"it ran out of memory {times} times and is not tried again: have it need less, or ask with memory= so that fewer run"
-    return f"it is not tried again (max_retries={call.options.max_retries}); see the worker's last lines"
+    return f"it is not tried again (max_retries={call.options.max_retries})" + ("; see the worker's last lines" if death.log else "")
