@@ -151,6 +151,36 @@ def test_names_actors_jobs_and_checkpoints_are_there_again() -> None:
         cluster.stop()
 
 
+def test_hn_1_an_actor_that_is_to_be_restarted_ends_once(sim_seed: int) -> None:
+    """The head dies before, while and after it hears of that, and again before and after it has placed the next life."""
+
+    async def main() -> int:
+        kept = Kept.options(name="kept").remote()
+        await kept.note(1)
+        rng = world.rng("moments")
+        for number in range(2, 8):
+            first = world.now + rng.choice([0.0, rng.uniform(0.0, 0.002), rng.uniform(0.0, 0.02)])
+            for at in (first, first + rng.uniform(0.3, 0.6)):
+                world.at_time(at, kill_head)
+            await asyncio.sleep(rng.uniform(0.0, 0.002))
+            await af.kill(kept, no_restart=False)
+            await asyncio.sleep(5.0)
+            assert await asyncio.wait_for(kept.note(number), 60.0) == number
+        rows = await af.state.list_actors()
+        return int(rows[0]["restarts"])
+
+    def kill_head() -> None:
+        if cluster.sim_head is not None and cluster.sim_head.host.alive:
+            cluster.sim_head.kill(machine_down=False)
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, durable=True, num_cpus=4)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 600.0)
+        assert driver.result() == 6
+        cluster.stop()
+
+
 def test_what_is_asked_while_the_head_is_away_is_answered_when_it_is_back(sim_seed: int) -> None:
     async def main() -> list[object]:
         counter = Counter.options(name="first").remote()

@@ -161,6 +161,7 @@ class Actors:
                 message.actor_id,
                 no_restart=message.no_restart,
                 graceful=message.graceful,
+                incarnation=message.incarnation,
                 by=f"{peer.role} {peer.process_id}",
                 now=self._ports.monotonic(),
             )

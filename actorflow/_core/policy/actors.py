@@ -294,14 +294,16 @@ class ActorTable:
 
     # -- the end
 
-    def kill(self, actor_id: ActorId, *, no_restart: bool, graceful: bool, by: str, now: float) -> list[Decision]:
-        """End the actor, or with no_restart=False its current incarnation. Idempotent."""
+    def kill(self, actor_id: ActorId, *, no_restart: bool, graceful: bool, by: str, now: float, incarnation: int = 0) -> list[Decision]:
+        """End the actor, or with no_restart=False its current incarnation, if it is `incarnation`; 0: whichever it is. Idempotent."""
         died = ActorDied("killed", f"it was killed by {by}")
         actor = self._actors.get(actor_id)
         if actor is None:
             if no_restart and actor_id not in self._dead:
                 return self._tell_forgotten(self._early.kill(actor_id, died, now), now)
             return []
+        if incarnation and not no_restart and incarnation != actor.incarnation:
+            return []  # That life is over.
         if no_restart or not actor.may_restart():
             return self._end(actor, Event.KILLED, died, graceful, now)
         return self.bounce(actor_id, f"killed by {by}, to be restarted", now, graceful=graceful)

@@ -285,10 +285,13 @@ class ActorCalls:
         if message.state == "dead":
             self._run_endings(message.actor_id)
             self._out_of_scope.pop(message.actor_id, None)
-            for what in ("scope", "kill"):
+            for what in ("scope", "kill", "bounce"):
                 self._core.head_line.answered(what, message.actor_id)
         elif message.state == "alive" and message.actor_id in self._core.objects.lives:
             self._core.references.lives_in(self._core.objects.lives[message.actor_id], message.worker_id)
+        bounce: Any = self._core.head_line.asked("bounce", message.actor_id)
+        if bounce is not None and (message.state == "restarting" or message.incarnation > bounce.incarnation):
+            self._core.head_line.answered("bounce", message.actor_id)
         for client in (self.clients.get(message.actor_id), self._own.get(message.actor_id)):
             if client is not None and client.state != "dead":
                 self._hear(client, message)

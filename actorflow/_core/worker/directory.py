@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
+LIVES = ("alive", "moving", "unreachable")
+"""States of an actor in which its incarnation has begun, as far as one knows here."""
+
 
 class Directory:
     """One process's questions to the head, and the answers."""
@@ -166,10 +169,14 @@ class Directory:
             await self._core.objects.wait_many(under_way, len(under_way))
         with self._core.lock:
             kill = m.KillActor(actor.actor_id, no_restart, graceful)
+            client = actor.same_as or actor
             if no_restart:
                 self._core.head_line.ask("kill", actor.actor_id, kill)
+            elif client.state in LIVES:
+                kill.incarnation = client.incarnation  # It may be said twice, and must not end the life after this one.
+                self._core.head_line.ask("bounce", actor.actor_id, kill)
             else:
-                self._core.head.send(kill)  # Said twice, it might end the life after this one.
+                self._core.head.send(kill)
         if no_restart:
             await self.wait_actor(actor, "dead")
 

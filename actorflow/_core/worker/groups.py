@@ -268,7 +268,7 @@ class GroupCalls:
     def _watch_again(self) -> None:
         """The head is back."""
         for group_id in self._groups:
-            if not self._core.head_line.is_open("create group", group_id):
+            if self._core.head_line.asked("create group", group_id) is None:
                 self._core.head.send(words.say(words.WatchGroup(group_id)))
 
     def _on_refused(self, word: words.GroupRefused) -> None:

@@ -57,9 +57,9 @@ class HeadLine:
         """The answer is here, or nobody waits for it any more."""
         self._open.pop((what, key), None)
 
-    def is_open(self, what: str, key: str | int) -> bool:
-        """It was asked, and is not answered yet."""
-        return (what, key) in self._open
+    def asked(self, what: str, key: str | int) -> AnyMessage | None:
+        """What was asked and is not answered yet."""
+        return self._open.get((what, key))
 
     def has_unsent(self) -> bool:
         """There are questions, and no head that they have been said to."""

@@ -143,6 +143,21 @@ def test_a_kill_may_be_faster_than_its_actor() -> None:
     assert FindNode(A, 1, 0.0) not in decisions
 
 
+def test_a_life_that_is_to_end_for_another_ends_once_however_often_it_is_said() -> None:
+    table = ActorTable()
+    alive(table, max_restarts=1)
+
+    def bounced(incarnation: int, now: float) -> list[Decision]:
+        return table.kill(A, no_restart=False, graceful=False, by="a test", now=now, incarnation=incarnation)
+
+    assert bounced(1, 1.0) == [Stop(NODE, A, 1, False)]
+    assert bounced(1, 1.1) == []
+    lose(table, A, 1, 1.2, expected=True)
+    again(table, A, 2, 1.3)
+    assert bounced(1, 2.0) == [] and living(table).incarnation == 2, "the life that was meant is over"
+    assert any(isinstance(decision, Stop) for decision in bounced(2, 3.0)), "this one has no other after it"
+
+
 def test_who_watches_what_never_comes_is_told_so() -> None:
     table = ActorTable()
     table.watch(A, "w2", 0.0)

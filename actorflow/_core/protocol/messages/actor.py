@@ -226,7 +226,8 @@ class KillActor(Message, tag=62):
 
     `graceful`: what is queued runs first, then the exit hooks. To the node it applies wherever the
     incarnation is: waiting for resources (drop it), in its constructor, or alive. The node answers with
-    ActorLost(expected=True). `incarnation` is 0 from anyone but the head, which alone says `moves` (see ActorExit).
+    ActorLost(expected=True). From others than the head `incarnation` is the life that is meant, where that matters, or 0. The
+    head alone says `moves` (see ActorExit).
     """
 
     actor_id: str
