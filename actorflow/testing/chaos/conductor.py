@@ -107,11 +107,22 @@ async def _program(plan: Plan, address: str, directory: Path) -> AsyncIterator[a
                         raise ChaosError(f"the program did not start: {_errors(directory)}")
         except TimeoutError:
             raise ChaosError(f"the program did not start within {START_S:g} s: {_errors(directory)}") from None
-        yield process
+        swallowing = asyncio.create_task(_swallow(process.stdout))
+        try:
+            yield process
+        finally:
+            swallowing.cancel()
+            await asyncio.wait([swallowing])
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def _swallow(out: asyncio.StreamReader) -> None:
+    """What a library prints there for people: unread, it would stop its writer, and nobody would see the end of the program."""
+    while await out.read(1 << 16):
+        pass
 
 
 async def _ended(program: asyncio.subprocess.Process, plan: Plan, directory: Path) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ class RayMachines:
         if self._cluster is not None:
             for member in self._members:
                 machine.send(member.pids(), signal.SIGCONT)
+            for node in list(self._cluster.worker_nodes):  # Asked to end, some of them never do.
+                await asyncio.to_thread(partial(self._cluster.remove_node, node, allow_graceful=False))
             await asyncio.to_thread(self._cluster.shutdown)
         if ray.is_initialized():
             ray.shutdown()
