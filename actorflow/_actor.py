@@ -297,6 +297,14 @@ def check_class(cls: type, options: ActorOptions, where: str, kinds: dict[str, C
             next_step='make them `async def`, or take process="dedicated"',
             option="process",
         )
+    if hasattr(cls, "__checkpoint__") and not hasattr(cls, "__restore__"):
+        raise OptionError.explain(
+            which=f"{where}: __checkpoint__",
+            what="gives a state that nothing takes back",
+            why="the next life of the actor would start afresh",
+            next_step="define __restore__(self, state), or leave __checkpoint__ out",
+            option="checkpoint_every",
+        )
     if options.checkpoint_every is not None and not hasattr(cls, "__checkpoint__"):
         raise OptionError.explain(
             which=f"{where}: checkpoint_every={options.checkpoint_every!r}",

@@ -172,7 +172,7 @@ def test_3_what_a_worker_says_at_its_end_leaves_before_it(sim_seed: int, head: s
         finish(cluster, driver)
 
 
-@pytest.mark.parametrize("head", ["far", "away"])
+@pytest.mark.parametrize("head", ["far", "away", "cut"])
 def test_3_what_a_program_says_at_its_end_leaves_before_it(sim_seed: int, head: str) -> None:
     async def starts() -> None:
         ref = await make.submit(1, 1000.0)
@@ -187,16 +187,23 @@ def test_3_what_a_program_says_at_its_end_leaves_before_it(sim_seed: int, head: 
         [ref] = await (await af.get_actor("keeper")).give()
         sim_head = cluster.sim_head
         assert sim_head is not None
-        if head == "far":
-            for host in list(cluster.cores):
-                world.fabric.delay(host, sim_head.host, 0.1)
-        else:
+        if head == "away":
             sim_head.kill(machine_down=False)
             await asyncio.sleep(0.01)
+        else:
+            for host in list(cluster.cores):
+                world.fabric.delay(host, sim_head.host, 0.1)
         assert ref.cancel()
+        if head == "cut":
+            await asyncio.sleep(0.01)
+            between = {cluster.drivers[-1].host, sim_head.host}
+            for one, other in world.fabric.connections():
+                if {one.host, other.host} == between:
+                    world.fabric.reset(one)
+            await asyncio.sleep(0.15)  # It is noticed, and a new connection is being made.
 
     with World(sim_seed) as world:
-        cluster, _ = arena(world, 2, durable=True)
+        cluster, _ = arena(world, 2, durable=True, scheme="tcp" if head == "cut" else "unix")
         driver = cluster.driver(nothing, stay=True)
         first = cluster.driver(starts)
         world.run_until(lambda: bool(begun), 30.0)

@@ -31,6 +31,7 @@
     │   │   └── ActorPlacementGroupRemoved       ... because its placement group is no more
     │   ├── SupervisionError                     a supervision has given up, and has ended its actors
     │   ├── ActorUnavailableError                temporary: the call may or may not have run
+    │   ├── CheckpointError                      the call has run, and the state after it could not be stored
     │   └── ActorUnschedulableError              no node can ever host this actor
     ├── ActorAlreadyExistsError (ValueError)     the name is taken
     ├── ActorNotFoundError (ValueError)          no actor has this name
@@ -525,6 +526,13 @@ class ActorUnavailableError(ActorError):
     """The actor is restarting or cannot be reached now. The call may or may not have run.
 
     Call again when running it twice is safe; with `max_task_retries` that happens by itself.
+    """
+
+
+class CheckpointError(ActorError):
+    """The actor has run the call, and its state after it could not be stored: a restart would not have what the call has done.
+
+    Only with `checkpoint_every="call"`, where an answer means that the state is stored. The actor goes on.
     """
 
 

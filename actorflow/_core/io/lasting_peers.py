@@ -152,6 +152,10 @@ class LastingPeer(Peer):
                         self._ledger.add(data)
                     self._stream.write(data)
 
+    def has_unsent(self) -> bool:
+        """See Peer. What went by a connection that has broken may not have arrived, and goes again by the next one."""
+        return super().has_unsent() or (not self._up and not self._lost and self._ledger.kept_bytes > 0)
+
     def _take_frames(self) -> Iterator[bytes]:
         """All that may leave now. Under the lock."""
         if self._free is None:

@@ -49,7 +49,7 @@ class CheckpointStore:
         if len(data) > self._bytes_max:
             return (
                 f"it has {format_bytes(len(data))}, a checkpoint may have {format_bytes(self._bytes_max)}: "
-                f"keep large data with af.put and save the reference, or raise the limit of the head"
+                f"keep large data with af.put(durable=True), and the references in the state"
             )
         old = self._by_actor.get(actor_id)
         if old is not None and old.incarnation == incarnation and number <= old.number:

@@ -105,6 +105,11 @@ def dumps(value: Any, name: str = "value") -> Pickled:
     return _dump(value, name)
 
 
+def dumps_in_one(value: Any, name: str) -> Pickled:
+    """As `dumps`, with no buffers beside the pickle: for what is kept as bytes."""
+    return _dump(value, name, out_of_band=False)
+
+
 def dumps_code(value: Any, name: str) -> bytes:
     """Pickle a function or a class with all that it refers to, in one piece. Raises SerializationError, also for references in it."""
     try:
@@ -136,13 +141,13 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
     return _dump((args, kwargs), "arguments")
 
 
-def _dump(value: Any, name: str) -> Pickled:
+def _dump(value: Any, name: str, *, out_of_band: bool = True) -> Pickled:
     sink: dict[Any, int] = {}
     buffers: list[pickle.PickleBuffer] = []
     previous, _state.sink = _state.sink, sink
     try:
         with io.BytesIO() as file:
-            _pickler(file, buffers.append).dump(value)
+            _pickler(file, buffers.append if out_of_band else None).dump(value)
             data = file.getvalue()
         views = [buffer.raw() for buffer in buffers] if buffers else None
     except SerializationError:

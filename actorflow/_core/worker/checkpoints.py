@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.errors import CheckpointError
 from actorflow._core.protocol import messages as m
-from actorflow._core.serialization import values
+from actorflow._core.serialization.duals import describe
+from actorflow._core.worker import actor_state, stored_replies
 
 if TYPE_CHECKING:
     from actorflow._core.worker.core import Later
     from actorflow._core.worker.host import Host
     from actorflow._core.worker.hosted import HostedActor
+    from actorflow._core.worker.incoming import Incoming
 
 log = logging.getLogger("actorflow")
 
@@ -27,18 +31,27 @@ NAMES_SHOWN = 3
 """Calls that the warning about it names."""
 
 
+ANSWERED_S = 5.0
+"""How long an actor that leaves waits until the last of its calls are answered."""
+
+Answer = Callable[[CheckpointError | None], None]
+"""Answers a call: with what it has returned, or with this error."""
+
+
 class Checkpoints:
-    """The checkpoints of one incarnation. `checkpoint_every="call"` holds each reply until the state is stored."""
+    """The checkpoints of one incarnation. `checkpoint_every="call"` holds each reply until the state is stored, or cannot be."""
 
     def __init__(self, host: Host, actor: HostedActor) -> None:
         self._host = host
         self._actor = actor
         self._number = 0
         self._changed = False
-        self._waiting: dict[int, list[Callable[[], None]]] = {}
-        self._held: list[Callable[[], None]] = []
+        self._waiting: dict[int, list[Answer]] = {}
+        self._held: list[Answer] = []
         self._trouble = False
         """The last one that was taken, or told of, could not be stored."""
+        self._why = ""
+        """Why one could not be stored the last time: said once."""
         self._taking = False
         """One is about to be taken, or is."""
         self._under_way = 0
@@ -55,14 +68,26 @@ class Checkpoints:
         if isinstance(every, (int, float)):
             self._host.core.later(float(every), lambda: self._tick(float(every)))
 
-    def _after_call(self, reply: Callable[[], None]) -> None:
+    def _after_call(self, incoming: Incoming, value: Any) -> bool:
+        """See HostedActor. What was returned is copied now, as the actor may go on changing it."""
         self._changed = True
         if self._actor.spec.checkpoint_every != "call":
-            reply()
-            return
-        with self._host.core.lock:
-            self._held.append(reply)
+            return False
+        host = self._host
+        copied, large = stored_replies.copied(incoming, value)
+
+        def answer(error: CheckpointError | None) -> None:
+            if error is not None:
+                host.end(incoming, host.core.failed(error), [])
+            elif large:
+                host.executor.submit(lambda: host.deliver(incoming, copied))
+            else:
+                host.deliver(incoming, copied)
+
+        with host.core.lock:
+            self._held.append(answer)
         self._take_soon()
+        return True
 
     def _tick(self, every_s: float) -> None:
         """It is time for a checkpoint, if there were calls. Under the lock."""
@@ -130,6 +155,13 @@ class Checkpoints:
             await self._told(lambda: self._waiting)
         return not self._trouble
 
+    async def answered(self) -> None:
+        """Return when no call waits for its answer any more, which takes as long as a head that is away. Bounded."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERED_S):
+                while self._taking or self._under_way or self._waiting:
+                    await self._told(lambda: self._taking or self._under_way or self._waiting)
+
     async def _told(self, not_yet: Callable[[], object]) -> None:
         """Return when one has been taken, or stored, unless that is so already."""
         told: asyncio.Future[None] = self._host.executor.loop.create_future()
@@ -144,7 +176,7 @@ class Checkpoints:
         with self._host.core.lock:
             listening, self._listening = self._listening, []
         for told in listening:
-            self._host.executor.loop.call_soon_threadsafe(told.set_result, None)
+            self._host.executor.loop.call_soon_threadsafe(_settle, told)
 
     async def _take(self) -> None:
         """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
@@ -157,13 +189,9 @@ class Checkpoints:
             value = self._actor.instance.__checkpoint__()
             if inspect.isawaitable(value):
                 value = await value
-            data = values.dumps_plain(value)
-        except Exception:
-            self._trouble = True
-            # The user's code, or a state that cannot travel: as with one that the store refuses, the calls have run and are answered.
-            log.exception("%s: its __checkpoint__ failed: what its calls have done since the last one is not stored", self._actor.label)
-            for reply in held:
-                reply()
+            data = actor_state.dumps(value, f"what __checkpoint__ of {self._actor.label} returned")
+        except Exception as error:
+            self._not_stored(held, f"__checkpoint__ failed: {describe(error)}", error)
         else:
             with core.lock:
                 self._number += 1
@@ -178,15 +206,37 @@ class Checkpoints:
         if self._listening:
             self._tell()
 
+    def _not_stored(self, held: list[Answer], why: str, error: Exception | None = None) -> None:
+        """What has run has run, and a restart does not have it: whoever would take it for stored is told."""
+        known, self._trouble, self._why = self._why == why, True, why
+        if not held and not known:
+            log.error("%s: its state is not stored: %s", self._actor.label, why, exc_info=error)
+        for answer in held:
+            answer(
+                CheckpointError.explain(
+                    which=self._actor.label,
+                    what="has run the call, and the state after it could not be stored, so that a restart would not have it",
+                    why=why,
+                    next_step="mend __checkpoint__ or what it returns; until then only the state that was stored before is safe",
+                    actor_id=self._actor.spec.actor_id,
+                    actor=self._actor.label,
+                )
+            )
+
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""
-        if message.error:
-            self._trouble = True
-            log.error("%s: its checkpoint was refused: %s", self._actor.label, message.error)
         if message.number == self._number:
             self._host.core.head_line.answered("checkpoint", self._actor.spec.actor_id)
-        for number in [number for number in self._waiting if number <= message.number]:
-            for reply in self._waiting.pop(number):
-                reply()
+        held = [answer for number in list(self._waiting) if number <= message.number for answer in self._waiting.pop(number)]
+        if message.error:
+            self._not_stored(held, f"the head refused it: {message.error}")
+        else:
+            for answer in held:
+                answer(None)
         if self._listening:
             self._tell()
+
+
+def _settle(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)

@@ -13,7 +13,7 @@ from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ActorUnavailableError, OptionError, SerializationError
+from actorflow._core.base.errors import OptionError, SerializationError
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -23,7 +23,7 @@ from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
-from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer
+from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer, not_here
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
@@ -70,6 +70,8 @@ class Host:
         self.stepping: Incoming | None = None
         """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
+        self.ends = False
+        """Its actor has left, and this process goes when what it has said has left it."""
         self._monotonic = core.ports.monotonic
         self.tenure = Tenure(core)
         self._create_task = executor.loop.create_task
@@ -114,12 +116,8 @@ class Host:
             if (message.actor, message.incarnation) in self.moved:
                 peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
                 return
-            # Fencing: a call for another life of the actor must not run.
-            error = ActorUnavailableError(
-                f"actor {message.actor} (incarnation {message.incarnation}) is not here"
-                + (f": this is incarnation {actor.incarnation}" if actor is not None else " any more")
-            )
-            self._send_reply(incoming, self.core.failed(error), [], 0)
+            if not self.ends:  # Then its caller hears of the end of this process, and tries again what may be tried again.
+                self._send_reply(incoming, self.core.failed(not_here(message, actor)), [], 0)
             return
         if actor.moves is not None:
             peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
@@ -263,6 +261,7 @@ class Host:
             if actor.spec.shared:
                 core.push(core.node, m.ActorLost(actor.spec.actor_id, actor.incarnation, cause, expected=True), urgent=True)
         if not actor.spec.shared:
+            self.ends = True
             self.on_exit(0)
 
     def keep(self, task: asyncio.Task[Any]) -> None:
@@ -567,14 +566,20 @@ class Host:
     # -- results
 
     def _deliver(self, incoming: Incoming, value: Any) -> None:
-        """Pack what the code returned and reply."""
+        """Pack what the code returned and reply, perhaps when the state of the actor is stored."""
+        actor = incoming.actor
+        if actor is None or actor.after_call is None or not actor.after_call(incoming, value):
+            self.deliver(incoming, value)
+
+    def deliver(self, incoming: Incoming, value: Any) -> None:
+        """Pack what the code returned, or pack it further, and reply. Any thread."""
         context = incoming.context
         returns = context.num_returns if context is not None else 1
         try:
             if type(value) in values.SIMPLE and returns == 1 and not values.is_large(value):
                 # The commonest result by far needs no more than its pickle.
                 outcome = m.Inline(pickle.dumps(value, 5))
-                if context is None and (incoming.actor is None or incoming.actor.after_call is None):
+                if context is None:
                     self._end_plain(incoming, outcome)
                 else:
                     self.end(incoming, outcome, [])
@@ -607,10 +612,6 @@ class Host:
         run_us = int((self._monotonic() - incoming.started) * 1e6) if incoming.started else 0
         if self.events is not None and incoming.running is not None:
             self.events.append((incoming.running, incoming.started, run_us, type(outcome) is m.Failed))
-        actor = incoming.actor
-        if actor is not None and actor.after_call is not None and type(outcome) is not m.Failed:
-            actor.after_call(lambda: self._send_reply(incoming, outcome, hold, run_us, more))
-            return
         self._send_reply(incoming, outcome, hold, run_us, more)
 
     def _send_reply(

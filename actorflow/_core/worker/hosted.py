@@ -10,10 +10,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.errors import ActorUnavailableError
 from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
-from actorflow._core.serialization import values
 from actorflow._core.serialization.duals import describe
 from actorflow._core.worker import incoming as arguments
 from actorflow._core.worker.call_threads import CallThreads
@@ -64,7 +64,8 @@ class HostedActor:
         self.threads_max = self.width if not self.is_async and self.width > 1 else 0
         """For `def` methods that run at the same time; 0: one after the other, on the user's thread."""
         self.threads: CallThreads[Incoming] | None = None
-        self.after_call: Callable[[Callable[[], None]], None] | None = None
+        self.after_call: Callable[[Incoming, Any], bool] | None = None
+        """Told of a call and what it has returned. True: who is told has it answered, later."""
         self.starting = 0
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
@@ -117,7 +118,9 @@ class HostedActor:
             if restore is None:
                 log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
             else:
-                await resolved(restore(values.loads(checkpoint)))
+                from actorflow._core.worker import actor_state
+
+                await resolved(restore(actor_state.loads(host.core, checkpoint)))
         if hasattr(self.instance, "__aenter__"):
             await self.instance.__aenter__()
             self._exit = self.instance.__aexit__
@@ -163,6 +166,8 @@ class HostedActor:
     async def _leave(self, host: Host) -> None:
         if self.moves is not None and not await self.moves():
             return
+        if (checkpoints := host.checkpoints.get(self.spec.actor_id)) is not None:
+            await checkpoints.answered()
         host.actor_left(self, f"its last handle is gone, or it was asked to stop{await self.leave_context()}")
 
     async def leave_context(self) -> str:
@@ -203,6 +208,12 @@ class HostedActor:
         if tasks:
             await asyncio.wait(tasks)
         host.actor_left(self, "it was killed")
+
+
+def not_here(message: m.ActorCall, actor: HostedActor | None) -> ActorUnavailableError:
+    """Fencing: a call for another life of the actor must not run."""
+    here = f": this is incarnation {actor.incarnation}" if actor is not None else " any more"
+    return ActorUnavailableError(f"actor {message.actor} (incarnation {message.incarnation}) is not here{here}")
 
 
 def late_answer(incoming: Incoming, answer: Callable[[], None]) -> Callable[[], None]:

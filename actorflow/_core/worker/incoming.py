@@ -195,7 +195,10 @@ def pack_result(core: Core, incoming: Incoming, value: Any, then: Callable[[m.Ou
 
     Raises SerializationError.
     """
-    pickled = values.dumps(value, f"the result of {incoming.running.name if incoming.running else incoming.name}")
+    if type(value) is Pickled:  # See stored_replies.
+        pickled = value
+    else:
+        pickled = values.dumps(value, f"the result of {incoming.running.name if incoming.running else incoming.name}")
     entries = [ref._entry for ref in pickled.refs] if pickled.refs else []
     if pickled.size() <= INLINE_BYTES_MAX:
         if pickled.buffers is not None:

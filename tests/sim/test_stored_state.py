@@ -1,0 +1,196 @@
+"""SEMANTICS 21 with `checkpoint_every="call"`: an answer means that the state is stored, with its references; otherwise the call says so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import actorflow as af
+from actorflow.testing import World
+from tests.sim.test_detached_calls import arena, make
+from tests.sim.test_durable_objects import ended
+from tests.sim.test_nodes import finish
+from tests.sim.test_transfers import total, value
+
+
+@af.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, checkpoint_every="call")
+class Registry:
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+        self.spoilt = ""
+
+    def __checkpoint__(self) -> Any:
+        if self.spoilt == "raises":
+            raise RuntimeError("away")
+        if self.spoilt == "cannot travel":
+            return (number for number in range(3))
+        return np.zeros(65 << 20, np.uint8) if self.spoilt else self.state
+
+    def __restore__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    async def put(self, key: str, what: Any) -> int:
+        self.state[key] = what
+        return len(self.state)
+
+    async def keys(self) -> list[str]:
+        return sorted(self.state)
+
+    async def get(self, key: str) -> Any:
+        return self.state[key]
+
+    async def spoil(self, how: str) -> None:
+        self.spoilt = how
+
+    async def mend(self) -> None:
+        self.spoilt = ""
+
+    async def echo(self, what: Any) -> Any:
+        return what
+
+    @af.method(num_returns=2)
+    async def pair(self, size: int) -> tuple[Any, int]:
+        return await self.grow(size), size
+
+    async def grow(self, size: int) -> Any:
+        """Something that goes on changing."""
+        array = np.zeros(size, np.uint8)
+        asyncio.get_running_loop().call_soon(array.fill, 7)
+        return array
+
+
+async def killed(registry: Any, world: World, cluster: Any) -> None:
+    """Its process dies."""
+    [row] = [row for row in await af.state.list_actors() if row["class_name"] == "Registry"]
+    [host] = [host for host, core in cluster.cores.items() if core.identity.process_id == row["worker_id"]]
+    world.kill(host)
+    await asyncio.sleep(0.1)
+
+
+def test_21_references_to_objects_of_the_cluster_are_kept_with_the_state(sim_seed: int) -> None:
+    async def main() -> list[Any]:
+        registry = Registry.remote()
+        refs = [await af.put(value(1, 100_000), durable=True), await make.submit(2)]
+        assert await registry.put("refs", refs) == 1
+        assert await registry.put("number", 5) == 2
+        await killed(registry, world, cluster)
+        found: list[Any] = [await registry.keys()]
+        kept = await registry.get("refs")
+        found += [total(array) for array in await af.get(kept)]
+        await af.free(kept)
+        return found
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 2, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == [["number", "refs"], total(value(1, 100_000)), total(value(2, 100_000))]
+        finish(cluster, driver)
+
+
+def test_21_a_reference_that_would_not_outlive_its_owner_is_refused(sim_seed: int) -> None:
+    async def main() -> list[str]:
+        registry = Registry.remote()
+        await registry.put("number", 5)
+        with pytest.raises(af.CheckpointError, match=r"whose object ends with the process that owns it.*durable=True") as caught:
+            await registry.put("refs", [await af.put(value(1, 100_000))])
+        assert caught.value.actor_id and "could not be stored" in str(caught.value)
+        await killed(registry, world, cluster)
+        return list(await registry.keys())
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == ["number"]
+        finish(cluster, driver)
+
+
+def test_21_a_state_that_is_too_large_is_an_error_that_says_what_to_do() -> None:
+    async def main() -> int:
+        registry = Registry.remote()
+        with pytest.raises(af.CheckpointError, match=r"it has 65 MiB, a checkpoint may have 64 MiB: .*durable=True"):
+            await registry.spoil("is too large")
+        await registry.mend()
+        return int(await registry.put("first", 1))
+
+    with World(0) as world:
+        cluster, _ = arena(world, 1)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == 1
+        finish(cluster, driver)
+
+
+@pytest.mark.parametrize("how", ["raises", "cannot travel"])
+def test_21_a_call_whose_state_is_not_stored_ends_in_an_error_and_the_actor_goes_on(sim_seed: int, how: str) -> None:
+    """Until the state can be stored again, also for calls that change nothing."""
+
+    async def main() -> tuple[list[str], list[str]]:
+        registry = Registry.remote()
+        await registry.put("first", 1)
+        why = "RuntimeError: away" if how == "raises" else "cannot pickle"
+        for _ in range(2):
+            with pytest.raises(af.CheckpointError, match=why):
+                await registry.spoil(how)
+        with pytest.raises(af.CheckpointError, match=why):
+            await registry.keys()
+        await registry.mend()
+        await registry.put("second", 2)
+        before = await registry.keys()
+        with pytest.raises(af.CheckpointError, match=why):
+            await registry.spoil(how)
+        await killed(registry, world, cluster)
+        return before, await registry.keys()
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == (["first", "second"], ["first", "second"])
+        finish(cluster, driver)
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_21_what_a_call_has_returned_is_what_it_was_when_it_returned(sim_seed: int, size: int) -> None:
+    async def main() -> list[Any]:
+        registry = Registry.remote()
+        grown = await asyncio.gather(*(registry.grow(size) for _ in range(3)))
+        ref = await af.put(value(1, 100_000))
+        inner, found = await registry.echo([ref, "x"])
+        many = await registry.pair(size)
+        return [[int(array.sum()) for array in grown], total(await inner), found, int(many[0].sum()), many[1]]
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == [[0, 0, 0], total(value(1, 100_000)), "x", 0, size]
+        finish(cluster, driver)
+
+
+def test_21_who_waits_for_an_actor_that_leaves_in_order_gets_the_answer(sim_seed: int) -> None:
+    """Its code has ended, and its state is on its way to the head. Somebody else ends it, who knows nothing of that call."""
+
+    async def main() -> int:
+        registry = Registry.options(name="registry", max_task_retries=0).remote()
+        await registry.put("first", 1)
+        assert cluster.sim_head is not None
+        for host in cluster.workers():
+            world.fabric.delay(host, cluster.sim_head.host, 0.2)
+        begun.set()
+        return int(await registry.put("second", 2))
+
+    async def ends() -> None:
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        await af.kill(await af.get_actor("registry"), graceful=True)
+
+    begun = threading.Event()
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1, durable=True)
+        driver = cluster.driver(main, stay=True)
+        other = cluster.driver(ends)
+        assert ended(world, driver) == 2
+        ended(world, other)
+        driver.end()
+        finish(cluster, driver)
