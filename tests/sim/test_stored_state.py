@@ -1,4 +1,4 @@
-"""SEMANTICS 21 with `checkpoint_every="call"`: an answer means that the state is stored, with its references; otherwise the call says so."""
+"""SEMANTICS 21, `checkpoint_every="call"`: an answer means that the state is stored, with its references; or the call says so."""
 
 from __future__ import annotations
 
