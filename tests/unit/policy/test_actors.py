@@ -244,8 +244,27 @@ def test_the_log_lines_of_a_cause_stay_at_its_end() -> None:
     lose(table, A, 1, 1.0)
     again(table, A, 2, 1.0)
     table.lost(A, 2, NODE, "killed by SIGKILL\nlast line", expected=False, spent=True, now=2.0)
-    allowed = "it was restarted 1 times, all that max_restarts=1 allows"
+    allowed = "it was restarted 1 time, all that max_restarts=1 allows"
     assert dead(table).died.reason == f"killed by SIGKILL ({allowed})\nlast line"
+
+
+@pytest.mark.parametrize(
+    ("retries", "allowed"),
+    [
+        (0, "max_retries=0, set it to have it tried again"),
+        (1, "it was tried again 1 time, all that max_retries=1 allows"),
+        (2, "it was tried again 2 times, all that max_retries=2 allows"),
+    ],
+)
+def test_the_end_of_a_detached_call_is_told_in_the_words_of_a_call(retries: int, allowed: str) -> None:
+    table = ActorTable()
+    table.makes_object = lambda actor_id: actor_id == A
+    alive(table, max_restarts=retries)
+    for incarnation in range(1, retries + 1):
+        lose(table, A, incarnation, 1.0)
+        again(table, A, incarnation + 1, 1.0)
+    lose(table, A, retries + 1, 2.0)
+    assert dead(table).died.reason == f"killed by SIGKILL ({allowed})"
 
 
 def test_restarts_stop_at_max_restarts() -> None:
