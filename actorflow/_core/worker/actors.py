@@ -17,6 +17,7 @@ from actorflow._core.base.errors import (
     ClusterConnectionError,
     PendingCallsLimitExceeded,
     RuntimeEnvError,
+    explain,
 )
 from actorflow._core.protocol.messages import (
     ActorCall,
@@ -448,13 +449,7 @@ class ActorCalls:
             if call.cancelled:
                 self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
-                self._core.caller.settle_error(
-                    call,
-                    ActorUnavailableError(
-                        f"{client!r}.{call.target.name}: the call was under way when {what} ({reason}); it may or may not have run. "
-                        f"The actor {goes_on}: call again, or set max_task_retries to have it tried again"
-                    ),
-                )
+                self._core.caller.settle_error(call, _unsure(client, call, what, reason, goes_on))
             else:
                 if call.retries_left > 0:
                     call.retries_left -= 1
@@ -555,3 +550,18 @@ class ActorCalls:
                 self._die(client, ActorDied("cluster_ended", str(error)))
         for actor_id in list(self._endings):
             self._run_endings(actor_id)
+
+
+def _unsure(client: ActorClient, call: Call, what: str, reason: str, goes_on: str) -> ActorUnavailableError:
+    """Its actor was lost under a call that is not tried again, or not any more."""
+    which, again = f"{client!r}.{call.target.name}", "set max_task_retries to have it tried again"
+    if call.attempt:
+        which, again = f"{which} (attempt {call.attempt + 1})", "set a larger max_task_retries, as those are used up"
+    why, newline, lines = reason.partition("\n")  # The last output of the process stands below the cause (node/context.py).
+    text = explain(
+        which=which,
+        what=f"was under way when {what}, and may or may not have run",
+        why=why,
+        next_step=f"the actor {goes_on}: call again, or {again}",
+    )
+    return ActorUnavailableError(f"{text}{newline}{lines}")
