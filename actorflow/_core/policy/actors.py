@@ -478,6 +478,8 @@ class ActorTable:
         if not actor.moving:
             delay_s = restart_delay_s(actor.losses_in_a_row)
             actor.losses_in_a_row += 1
+        if delay_s:
+            actor.tell(now, "restarts in", f"{delay_s:g} s")
         if spent and not actor.supervised:
             actor.restarts += 1
         limit = actor.spec.max_restarts

@@ -297,6 +297,9 @@ def test_the_first_restart_is_at_once_and_later_ones_wait_longer() -> None:
     assert delays == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     (find,) = [d for d in lose(table, A, 10, now=1.0 + STEADY_S) if isinstance(d, FindNode)]
     assert find.delay_s == 0.0, "it had been alive for long"
+    pauses = [detail for _, what, detail in living(table).story if what == "restarts in"]
+    assert pauses == [f"{delay_s:g} s" for delay_s in delays if delay_s][-len(pauses):], "its story says how long each took"
+    assert pauses
     assert restart_delay_s(10_000) == 5.0
 
 
