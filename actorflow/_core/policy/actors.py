@@ -91,6 +91,10 @@ class ActorTable:
         """One actor, living or remembered."""
         return self._actors.get(actor_id) or self._dead.find(actor_id)
 
+    def last_named(self, namespace: str, name: str) -> DeadActor | None:
+        """The dead one that had this name last, while it is remembered."""
+        return self._dead.named(namespace, name)
+
     def wants_node(self, actor_id: ActorId, incarnation: int) -> ActorSpec | None:
         """What a node must hold, or None when this incarnation needs no node any more."""
         actor = self._actors.get(actor_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -37,9 +38,14 @@ if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.worker.core import Core
 
+log = logging.getLogger("actorflow")
+
 PUSHED = CallState.PUSHED
 NEWS_S = 1.0
 """After a broken connection the head tells what became of the actor; without news for this long it is asked."""
+
+_NEVER_BEGAN = frozenset({"init_failed", "unschedulable", "environment", "refused", "crashed"})
+"""The kinds of an end before the beginning that nobody has asked for."""
 
 
 NO_CALLS: deque[Call] = deque(maxlen=0)
@@ -132,6 +138,9 @@ class ActorCalls:
         self.versions = ClassVersions()
         self._out_of_scope: dict[str, None] = {}
         """Actors without a handle, of whose end the head has not told yet."""
+        self.unborn: dict[str, str] = {}
+        """The detached actors that this process has asked for and that have not begun, with their names for people: when one never does,
+        its handle may be long gone, and nobody would hear of it."""
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
@@ -155,7 +164,7 @@ class ActorCalls:
     def watched(self) -> list[str]:
         """The actors whose life matters here."""
         living = [client.actor_id for client in self.every() if client.state != "dead"]
-        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope]))
+        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope, *self.unborn]))
 
     def every(self) -> list[ActorClient]:
         """All clients of this process."""
@@ -283,6 +292,8 @@ class ActorCalls:
 
     def on_state(self, peer: Peer, message: ActorState) -> None:
         """The actor's life went on."""
+        if self.unborn and message.state in ("alive", "dead"):
+            self._born(message.actor_id, message.died)
         if message.state == "dead":
             self._run_endings(message.actor_id)
             self._out_of_scope.pop(message.actor_id, None)
@@ -386,6 +397,8 @@ class ActorCalls:
     def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
         """The head took note, or refused."""
         self._core.head_line.answered("create", message.actor_id)
+        if message.error or message.existing:
+            self._born(message.actor_id, ActorDied("refused", message.error) if message.error else None)
         if message.error:
             self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
@@ -485,6 +498,15 @@ class ActorCalls:
                 else:
                     self._core.caller.settle_error(call, self._dead_error(client))
 
+    def _born(self, actor_id: str, died: ActorDied | None) -> None:
+        """It has begun, or never will (`died`): that is logged when nobody here waits for it, who would be told."""
+        name = self.unborn.pop(actor_id, None)
+        if name is None or died is None or died.kind not in _NEVER_BEGAN:
+            return
+        client = self.clients.get(actor_id)
+        if client is None or not (client.pending() or client.waiters):
+            log.error("detached actor %s could not begin, and nobody waits for it: %s", name, died.reason)
+
     def _run_endings(self, actor_id: str) -> None:
         for ending in self._endings.pop(actor_id, ()):
             ending()
@@ -498,12 +520,15 @@ class ActorCalls:
 
     def fail(self, client: ActorClient, error: BaseException) -> None:
         """The actor could not even be asked for."""
-        self._die(client, ActorDied("init_failed", text_of(error), self._core.failed(error)))
+        died = ActorDied("init_failed", text_of(error), self._core.failed(error))
+        self._born(client.actor_id, died)
+        self._die(client, died)
 
     def creation_unsendable(self, actor_id: str, error: BaseException) -> None:
         """The head will never hear of it."""
         client = self.clients.get(actor_id)
         if client is None:
+            self._born(actor_id, ActorDied("init_failed", text_of(error)))
             self._run_endings(actor_id)
         elif client.state != "dead":
             self.fail(client, error)

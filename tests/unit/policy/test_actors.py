@@ -286,6 +286,17 @@ def test_restarting_tells_why_the_incarnation_before_ended() -> None:
     assert state.died == ActorDied("crashed", "killed by SIGKILL")
 
 
+def test_the_last_one_of_a_name_is_found_among_the_dead() -> None:
+    table = ActorTable()
+    alive(table, max_restarts=0, name="x")
+    assert table.last_named("default", "x") is None
+    lose(table, A, 1, now=1.0)
+    found = table.last_named(dead(table).namespace, "x")
+    assert found is not None
+    assert found.actor_id == A
+    assert table.last_named("another", "x") is None
+
+
 def test_the_first_restart_is_at_once_and_later_ones_wait_longer() -> None:
     table = ActorTable()
     alive(table, max_restarts=-1)
