@@ -99,6 +99,8 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
 
     Raises the error of the first failed one, in their order. `timeout` in seconds only stops waiting, with GetTimeoutError; 0 polls.
     """
+    if timeout is not None:
+        timeout = check.patience("af.get: timeout", timeout)
     single = isinstance(refs, ObjectRef)
     checked = _check_refs([refs] if single else refs, "get")
     core = _core()
@@ -141,8 +143,8 @@ async def wait(
         raise TypeError(f"af.wait: num_returns={num_returns!r} is of the type {type(num_returns).__name__}; a whole number is right")
     if not 0 < num_returns <= len(entries):
         raise ValueError(f"af.wait: num_returns={num_returns} of {len(entries)} references; it must be between 1 and their number")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
-        raise TypeError(f"af.wait: timeout={timeout!r} is of the type {type(timeout).__name__}; seconds are right, or None")
+    if timeout is not None:
+        timeout = check.patience("af.wait: timeout", timeout)
     done = _first_done(entries, num_returns)
     if len(done) < num_returns:
         waiting = _core().objects.wait_many(entries, num_returns)
@@ -182,6 +184,8 @@ class as_completed(AsyncIterator[ObjectRef[T]]):  # the name is asyncio's
     """
 
     def __init__(self, refs: Iterable[ObjectRef[T]], *, timeout: float | None = None) -> None:
+        if timeout is not None:
+            timeout = check.patience("af.as_completed: timeout", timeout)
         self._pending = _check_refs(refs, "as_completed")
         self._ready: list[ObjectRef[T]] = []
         self._timeout = timeout
@@ -232,10 +236,9 @@ async def drain_node(node_id: str, *, deadline: float, reason: str = "asked by a
     Returns its whole id when it has begun (`node_id` may be the beginning of one); the node is gone when nothing is left there, or after
     `deadline` seconds. Raises OptionError for a node that is not known, or is the first one, which the cluster ends with.
     """
-    check.name("af.drain_node: node_id", node_id)
-    if check.seconds("af.drain_node: deadline", deadline) is None:
-        raise check.wrong_type("af.drain_node: deadline", deadline, "A node is given a time to leave, as in deadline=60.0")
-    check.name("af.drain_node: reason", reason)
+    check.name("af.drain_node: node_id", node_id, check.NODE_ID_NEEDED)
+    check.span("af.drain_node: deadline", deadline)
+    check.name("af.drain_node: reason", reason, "Give one, or leave it out")
     from actorflow._core.worker.drains import drain_node as drain
 
     return await drain(_core(), node_id, float(deadline), reason)
@@ -250,7 +253,13 @@ def _actor_of(handle: Any, function: str) -> Any:
     from actorflow._actor import ActorHandle, state_of
 
     if not isinstance(handle, ActorHandle):
-        raise TypeError(f"af.{function} takes an actor handle, not {type(handle).__name__}; references are cancelled with ref.cancel()")
+        hint = ""
+        if isinstance(handle, ObjectRef):
+            cancel, wait = "references are cancelled with ref.cancel()", "the result of a reference is awaited: `await ref`"
+            hint = f"; {cancel if function == 'kill' else wait}"
+        elif isinstance(handle, str):
+            hint = "; `await af.get_actor(name)` gives the handle for a name"
+        raise TypeError(f"af.{function} takes an actor handle, not {type(handle).__name__}{hint}")
     return state_of(handle)
 
 
@@ -273,6 +282,7 @@ async def timeout(seconds: float | None) -> AsyncIterator[None]:
     if seconds is None:
         yield
         return
+    seconds = check.patience("af.timeout: seconds", seconds)
     core = _core()
     mine = core.ports.monotonic() + seconds
     outer = _deadline.get()
@@ -303,6 +313,13 @@ def sync(awaitable: Any, *, timeout: float | None = None) -> Any:
     if not (inspect.isawaitable(awaitable) or hasattr(awaitable, "__aiter__")):
         hint = "write af.sync(af.get(references))" if isinstance(awaitable, list | tuple) else "call it with what you would `await`"
         raise TypeError(f"af.sync takes an awaitable, a stream or an async iterator, not {type(awaitable).__name__}: {hint}")
+    if timeout is not None:
+        try:
+            timeout = check.patience("af.sync: timeout", timeout)
+        except OptionError:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()  # Nobody can await it: the program gave it away.
+            raise
     core = _core()
     try:
         return core.block_on(_gather(awaitable), timeout)

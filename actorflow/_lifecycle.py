@@ -87,6 +87,11 @@ def _options(given: dict[str, Any]) -> InitOptions:
         values["address"] = os.environ.get(ADDRESS_VARIABLE, "")
     for name in ("address", "namespace"):
         _check_text(name, values[name])
+    if not values["namespace"].strip():
+        raise OptionError(f"af.init(namespace={values['namespace']!r}): it is empty; give it a name, or leave it out")
+    for name in ("inline", "log_to_driver"):
+        if not isinstance(values[name], bool):
+            raise OptionTypeError(f"af.init({name}={values[name]!r}): True or False is needed, not {type(values[name]).__name__}")
     for name in ("memory", "object_store_memory"):
         if values[name] is not None:
             values[name] = parse_bytes(name, values[name])

@@ -20,6 +20,8 @@ Check = Callable[[str, Any], Any]
 INTEGER_MAX = 2**63 - 1
 """What a message can carry."""
 
+NODE_ID_NEEDED = "Give the id of a node: `actorflow status` and af.state.list_nodes() have them"
+
 _ELSEWHERE = {
     "name": "a name belongs to an actor: a class, or Cls.options(name=...)",
     "max_restarts": "only actors restart; a task is tried again: max_retries",
@@ -110,21 +112,43 @@ def pending_calls(option: str, value: Any) -> int:
 
 
 def seconds(option: str, value: Any) -> float | None:
-    """None, or a finite number above 0."""
-    if value is None:
-        return None
+    """None, which means no limit, or a finite number above 0."""
+    return None if value is None else span(option, value, ", or None for no limit")
+
+
+def span(option: str, value: Any, instead: str = "") -> float:
+    """A finite number above 0. `instead`: what else is right, for the error."""
+    number = _number_of_seconds(option, value, instead)
+    if not (number > 0 and math.isfinite(number)):
+        raise wrong(option, value, "is not a time", f"Give a number of seconds above 0{instead}")
+    return number
+
+
+def patience(option: str, value: Any) -> float:
+    """How long somebody waits who does not wait for ever (None, which the caller has looked at): a finite number.
+
+    What is left of a time may be less than nothing: then it is over, as for asyncio.
+    """
+    number = _number_of_seconds(option, value, ", or None for no limit")
+    if not math.isfinite(number):
+        raise wrong(option, value, "is not a time", "Give a number of seconds, or None for no limit")
+    return max(0.0, number)
+
+
+def _number_of_seconds(option: str, value: Any, instead: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong_type(option, value, f"Seconds are right, as in {option}=2.5, or None for no limit")
-    if not (value > 0 and math.isfinite(value)):
-        raise wrong(option, value, "is not a time", "Give a number of seconds above 0, or None for no limit")
-    return float(value)
+        raise wrong_type(option, value, f"Seconds are right, as in {option.rpartition(': ')[2]}=2.5{instead}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def checkpoint_every(option: str, value: Any) -> float | str | None:
     """None, seconds, or "call"."""
     if isinstance(value, str) and value != "call":
         raise wrong(option, value, "is neither", 'Give a number of seconds, or "call"')
-    return value if isinstance(value, str) else seconds(option, value)
+    return value if value is None or isinstance(value, str) else span(option, value, ', or "call", or None for no checkpoints')
 
 
 # Words ------------------------------------------------------------------------------------------------------
@@ -163,21 +187,17 @@ def group_name(option: str, value: Any) -> str:
 
 def name_or_none(option: str, value: Any) -> str | None:
     """None, or text that is not empty."""
-    if value is not None and not isinstance(value, str):
-        raise wrong_type(option, value, f'Text is right, as in {option}="main"')
-    if value is not None and not value.strip():
-        raise wrong(option, value, "is empty", "Give it a name, or leave it out")
-    if value is not None:
-        check_encodable(option, value)
+    return None if value is None else name(option, value, "Give it a name, or leave it out")
+
+
+def name(option: str, value: Any, next_step: str = "Give it a name") -> str:
+    """Text that is not empty; `next_step` says what to do when it is."""
+    if not isinstance(value, str):
+        raise wrong_type(option, value, f'Text is right, as in {option.rpartition(": ")[2]}="main"')
+    if not value.strip():
+        raise wrong(option, value, "is empty", next_step)
+    check_encodable(option, value)
     return value
-
-
-def name(option: str, value: Any) -> str:
-    """Text that is not empty."""
-    checked = name_or_none(option, value)
-    if checked is None:
-        raise wrong_type(option, value, f'Text is right, as in {option}="main"')
-    return checked
 
 
 def strategy(affinity: type) -> Check:
@@ -186,7 +206,7 @@ def strategy(affinity: type) -> Check:
 
     def check(option: str, value: Any) -> Any:
         if isinstance(value, affinity):
-            name(f"{option}=af.NodeAffinity: node_id", getattr(value, "node_id", None))
+            name(f"{option}=af.NodeAffinity: node_id", getattr(value, "node_id", None), NODE_ID_NEEDED)
             return value
         if value is None:
             return "default"

@@ -153,7 +153,7 @@ def supervise(
         check.integer("max_restarts", max_restarts)
         if max_restarts < 0:
             raise check.wrong("max_restarts", max_restarts, "is no bound", "0 gives up at the first failure")
-        check.seconds("within", within)
+        check.span("within", within)
         detached = check.one_of("detached", None)("lifetime", lifetime) == "detached"
     except OptionError as error:
         raise type(error)(f"{_WHERE}: {error}", option=error.option) from None

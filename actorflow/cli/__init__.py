@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import actorflow as af
 from actorflow._lifecycle import look
@@ -16,9 +16,33 @@ NODES_MAX = 50
 """How many nodes `status` lists."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Where an option is unknown and another one is missing, argparse says only what is missing: of a misspelt one that misleads.
+
+    The parsers of the commands are of this class too.
+    """
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in the base."""
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message`, and what is unknown, and exit with 2."""
+        unknown = [word for word in self._given if word[:2] == "--" and word[2:] and not self._may_know(word.partition("=")[0])]
+        if unknown and "required" in message:
+            message = f"unrecognized arguments: {' '.join(unknown)}; {message}"
+        super().error(message)
+
+    def _may_know(self, option: str) -> bool:
+        return any(known.startswith(option) for known in self._option_string_actions)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, 1 for an error of the cluster's, 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(prog="actorflow", description="actorflow: asyncio-native actors and tasks")
+    parser = _Parser(prog="actorflow", description="actorflow: asyncio-native actors and tasks")
     parser.add_argument("--version", action="version", version=f"actorflow {af.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="show the cluster of this user on this host")

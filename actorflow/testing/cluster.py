@@ -156,10 +156,12 @@ class SimDriver:
         mine, done = self.host.loop, self.host.loop.create_future()
 
         def ended(task: asyncio.Task[Any]) -> None:
+            self.host.programs.discard(task)
             mine.call_soon_threadsafe(done.set_result, task)
 
         def begin() -> None:
             task = self.user_loop.create_task(main(), name=f"program of {self.host.name}")
+            self.host.programs.add(task)
             task.add_done_callback(ended)
 
         self.user_loop.call_soon_threadsafe(begin, context=self.host.context)

@@ -9,9 +9,11 @@ world.run_until(all_settled)   # liveness: everything ends soon after the last f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from actorflow._core.base.errors import OptionError, OptionTypeError
 from actorflow.testing.host import Host
 from actorflow.testing.world import World
 
@@ -29,6 +31,15 @@ class FaultPlan:
     pause: float = 1.0
     delay_max_s: float = 1.0
     pause_max_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise OptionTypeError(f"FaultPlan({name}={value!r}): a number is needed, not {type(value).__name__}", option=name)
+            if not 0 <= value < math.inf or (name == "gap_steps_mean" and value < 1):
+                least = "1 or more" if name == "gap_steps_mean" else "0 or more"
+                raise OptionError(f"FaultPlan({name}={value!r}): a number is needed, {least}", option=name)
 
 
 class Nemesis:

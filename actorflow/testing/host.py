@@ -86,6 +86,9 @@ class Host:
         """Greenlets that hold user code of this process."""
         self.spare_loops: list[SimLoop] = []
         """Loops of blocked threads that wait for the next one (`executor.block_on`)."""
+        self.programs: set[asyncio.Task[Any]] = set()
+        """What runs as a program here. asyncio refers to tasks weakly, and one that waits for ever may be referred to by nothing but what
+        it waits for: `asyncio.run` keeps its task outside, and so does its process here."""
         self.remains: list[Any] = []
         """What a dead host leaves behind, kept alive so that no `finally` runs (HO-1)."""
         self._pending_signals: list[int] = []
@@ -141,6 +144,7 @@ class Host:
         result = main(self)
         if asyncio.iscoroutine(result):
             task = self.loop.create_task(result, name=f"main of {self.name}", context=self.context)
+            self.programs.add(task)
             task.add_done_callback(self._main_ended, context=self.context)
 
     def _main_ended(self, task: asyncio.Task[Any]) -> None:
@@ -180,6 +184,7 @@ class Host:
             loop.hold()
             loop.holds += FOR_EVER
             loop.close()
+        self.programs.clear()  # Those that wait are among the remains.
         self.remains.append(world.take_timers(self))
         self.network.host_ended(quiet=quiet)
         self.alive = False

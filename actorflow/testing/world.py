@@ -20,6 +20,7 @@ from heapq import heapify, heappop, heappush
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from actorflow._core.base.errors import OptionTypeError
 from actorflow._core.io.ports import Ports
 from actorflow.testing.disposal import dispose
 from actorflow.testing.errors import SimulationFailed, SimulationMisuse, SimulationStuck
@@ -47,6 +48,9 @@ class World:
     def __init__(
         self, seed: int, *, links: LinkProfile | None = None, steps_max: int = STEPS_MAX, detail: bool = False
     ) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            # Any object would do to draw from, but a run is to be repeated by what its report shows.
+            raise OptionTypeError(f"World(seed={seed!r}): a whole number is needed, not {type(seed).__name__}", option="seed")
         self.seed = seed
         self.now = 0.0
         """Virtual seconds since the start."""

@@ -402,6 +402,46 @@ async def test_namespaces_keep_names_apart() -> None:
         await af.get_actor("twin", namespace="nowhere")
 
 
+class Broken(af.Actor, lifetime="detached"):
+    def __init__(self, crash: bool = False) -> None:
+        if crash:
+            os._exit(7)
+        raise ValueError("no such table")
+
+    async def ping(self) -> None: ...
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_detached_actor_that_cannot_begin_is_logged_when_nobody_waits_for_it(
+    crash: bool, held: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"broken {crash} {held}"
+    actor = Broken.options(name=name).remote(crash)
+    if not held:
+        del actor
+    async with asyncio.timeout(20):
+        while "nobody waits for it" not in caplog.text:
+            await asyncio.sleep(0.01)
+    [line] = [record.getMessage() for record in caplog.records]
+    why = "exited with code 7" if crash else "its constructor raised ValueError: no such table"
+    assert line.startswith(f"detached actor {name!r}, ")
+    assert "Broken(af-actor-" in line
+    assert why in line
+    with pytest.raises(af.ActorNotFoundError) as caught:
+        await af.get_actor(name)
+    assert f"there is no actor named {name!r} in namespace 'default'; the last one is dead: " in str(caught.value)
+    assert why in str(caught.value)
+
+
+async def test_a_detached_actor_that_cannot_begin_is_not_logged_when_somebody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="no such table"):
+        await Broken.remote().ping()
+    with pytest.raises(ValueError, match="no such table"):
+        await Broken.remote()
+    assert not caplog.records
+
+
 async def test_a_detached_actor_outlives_its_handles_until_it_is_killed() -> None:
     await Counter.options(name="kept", lifetime="detached").remote(7)
     gc.collect()

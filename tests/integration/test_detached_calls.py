@@ -189,8 +189,9 @@ async def test_do_5_it_is_broken_when_no_retry_is_left(cluster: Any, tmp_path: p
     [first] = await begun(tmp_path)
     os.kill(first, signal.SIGKILL)
     for waiting in (ref, reader, plain.remote(ref)):
-        with pytest.raises(af.WorkerCrashedError, match=r"waits_for \(detached\) has not returned, and is not tried again"):
+        with pytest.raises(af.WorkerCrashedError, match=r"waits_for \(detached\) has not returned, and is not tried again") as caught:
             await waiting
+        assert "(max_retries=0, set it to have it tried again)" in str(caught.value)
 
 
 async def test_3_whoever_has_the_reference_may_cancel(cluster: Any, tmp_path: pathlib.Path) -> None:

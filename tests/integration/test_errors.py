@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
@@ -257,6 +258,38 @@ async def test_an_exit_code_is_in_the_error() -> None:
     assert caught.value.exit_code == 17
     assert caught.value.signal is None
     assert "leaving with 17" in str(caught.value)
+
+
+async def test_the_last_lines_of_a_lost_actor_stand_at_the_end_of_the_error_of_its_call() -> None:
+    class Restarts(af.Actor, max_restarts=1):
+        def die(self) -> None:
+            print("line 1\nline 2", flush=True)
+            os._exit(3)
+
+    actor = await Restarts.remote()
+    with pytest.raises(af.ActorUnavailableError) as caught:
+        await actor.die()
+    first, *lines = str(caught.value).splitlines()
+    assert re.fullmatch(
+        r"Restarts\(af-actor-\w+\)\.die was under way when the actor was lost, and may or may not have run: worker \w+ .* exited with "
+        r"code 3; its peak memory was .* MiB\. The actor restarts: call again, or set max_task_retries to have it tried again\.",
+        first,
+    )
+    assert lines[0] == "Its last output:"
+    assert lines[-2:] == ["  line 1", "  line 2"]
+
+
+async def test_the_error_of_a_call_whose_tries_are_used_up_says_so() -> None:
+    class Restarts(af.Actor, max_restarts=-1, max_task_retries=1):
+        def die(self) -> None:
+            os._exit(5)
+
+    actor = await Restarts.remote()
+    with pytest.raises(af.ActorUnavailableError) as caught:
+        await actor.die()
+    first = str(caught.value).splitlines()[0]
+    assert ".die (attempt 2) was under way when the actor was lost" in first
+    assert first.endswith("The actor restarts: call again, or set a larger max_task_retries, as those are used up.")
 
 
 async def test_a_dead_actors_story_is_in_the_error() -> None:

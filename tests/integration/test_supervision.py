@@ -146,7 +146,8 @@ async def test_wrong_use_says_what_is_wrong() -> None:
         ((3,), {}, TypeError, "takes actor handles and supervisions, not int"),
         (actors, {"strategy": "all"}, af.OptionError, "af.supervise: strategy='all'"),
         (actors, {"max_restarts": -1}, af.OptionError, "0 gives up at the first failure"),
-        (actors, {"within": 0}, af.OptionError, "seconds above 0"),
+        (actors, {"within": 0}, af.OptionError, r"is not a time\. Give a number of seconds above 0\.$"),
+        (actors, {"within": None}, af.OptionTypeError, r"Seconds are right, as in within=2\.5\.$"),
         (actors * 2, {}, af.OptionError, "is named twice"),
     ):
         with pytest.raises(error, match=words):

@@ -194,7 +194,7 @@ async def test_an_error_without_text_ends_an_actor_that_cannot_be_restored(clust
     async with asyncio.timeout(WAIT_S):
         assert await actor.ping() == 1
         await af.kill(actor, no_restart=False)
-        assert (await af.wait_dead(actor)).endswith(told(kind))
+        assert await af.wait_dead(actor) == f"its __restore__ raised {told(kind)}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+import gc
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -63,6 +65,85 @@ async def test_what_is_no_reference(cluster: Any) -> None:
         with pytest.raises(TypeError, match=next(iter(given))):
             await af.wait([ref], **given)  # type: ignore[arg-type]
     assert await ref == 1
+
+
+WAITING: dict[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
+    "af.get: timeout": lambda seconds: af.get([square.remote(1)], timeout=seconds),
+    "af.wait: timeout": lambda seconds: af.wait([square.remote(1)], timeout=seconds),
+    "af.as_completed: timeout": lambda seconds: first(seconds),
+    "af.timeout: seconds": lambda seconds: within(seconds),
+}
+
+
+async def first(seconds: Any) -> None:
+    async for _ in af.as_completed([square.remote(1)], timeout=seconds):
+        return
+
+
+async def within(seconds: Any) -> None:
+    async with af.timeout(seconds):
+        pass
+
+
+NO_TIMES: list[tuple[Any, type[Exception], str]] = [
+    ("1", af.OptionTypeError, r"'1' is of the type str\. Seconds are right, as in (timeout|seconds)=2\.5, or None for no limit\."),
+    (True, af.OptionTypeError, "True is of the type bool"),
+    (math.nan, af.OptionError, r"nan is not a time\. Give a number of seconds, or None for no limit\."),
+    (math.inf, af.OptionError, "inf is not a time"),
+]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # A coroutine that nobody has awaited.
+@pytest.mark.parametrize(("seconds", "kind", "text"), NO_TIMES)
+@pytest.mark.parametrize("where", WAITING)
+async def test_a_timeout_that_is_no_time(cluster: Any, where: str, seconds: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=f"^{where}={text}"):
+        await WAITING[where](seconds)
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(("seconds", "kind", "text"), NO_TIMES)
+def test_a_timeout_of_sync_that_is_no_time(cluster: Any, seconds: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=f"^af.sync: timeout={text}"):
+        af.sync(square(1), timeout=seconds)
+    gc.collect()
+
+
+@pytest.mark.parametrize("seconds", [0, -1.5])
+async def test_a_timeout_may_be_over(cluster: Any, seconds: float) -> None:
+    ref = square.remote(1)
+    await ref
+    assert await af.get([ref], timeout=seconds) == [1]
+    assert await af.wait([ref], timeout=seconds) == ([ref], [])
+    await WAITING["af.timeout: seconds"](seconds)
+
+
+async def test_what_is_no_actor(cluster: Any) -> None:
+    ref = square.remote(1)
+    for function, given, hint in (
+        (af.kill, ref, "ObjectRef; references are cancelled with ref.cancel()"),
+        (af.kill, "x", "str; `await af.get_actor(name)` gives the handle for a name"),
+        (af.wait_dead, ref, "ObjectRef; the result of a reference is awaited: `await ref`"),
+        (af.wait_dead, "x", "str; `await af.get_actor(name)` gives the handle for a name"),
+        (af.wait_dead, 1, "int"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            await function(given)
+        assert str(caught.value) == f"af.{function.__name__} takes an actor handle, not {hint}"
+    assert await ref == 1
+
+
+async def test_draining_says_what_it_takes(cluster: Any) -> None:
+    for node_id, given, text in (
+        ("", {"deadline": 5}, "node_id='' is empty. Give the id of a node: `actorflow status` and af.state.list_nodes() have them."),
+        ("a", {"deadline": -1}, "deadline=-1 is not a time. Give a number of seconds above 0."),
+        ("a", {"deadline": None}, "deadline=None is of the type NoneType. Seconds are right, as in deadline=2.5."),
+        ("a", {"deadline": 5, "reason": ""}, "reason='' is empty. Give one, or leave it out."),
+    ):
+        with pytest.raises(af.OptionError) as caught:
+            await af.drain_node(node_id, **given)  # type: ignore[arg-type]
+        assert str(caught.value) == f"af.drain_node: {text}"
 
 
 async def test_map_says_what_it_takes(cluster: Any) -> None:

@@ -27,7 +27,7 @@ def test_options_are_checked_where_they_are_written() -> None:
     with pytest.raises(af.OptionTypeError, match="num_gpus"):
         af.remote(num_gpus="two")(lambda: None)
     wrong = ({"num_cpus": -1}, {"mode": "threads"}, {"resources": {"CPU": 1}}, {"memory": "a lot"}, {"cancel_grace": -1})
-    for given in (*wrong, {"cancel_grace": "5"}):
+    for given in (*wrong, {"cancel_grace": "5"}, {"log_to_driver": "no"}, {"inline": 1}, {"namespace": ""}, {"namespace": " "}):
         with pytest.raises(af.OptionError, match=next(iter(given))):
             af.init(**given)  # type: ignore[arg-type]
     assert not af.is_initialized()

@@ -1,11 +1,12 @@
 """The whole single-node cluster in one process under virtual time: the scenarios of `scenarios/`, seed after seed."""
 
 import asyncio
+import gc
 
 import pytest
 
 import actorflow as af
-from actorflow.testing import InvariantBroken, SimCluster, World, simulate
+from actorflow.testing import InvariantBroken, SimCluster, SimulationStuck, World, simulate
 from tests.sim import judged, mutants
 from tests.sim.planted.mutant import Mutant
 
@@ -169,6 +170,38 @@ def test_semantics_17_an_idle_worker_stays_while_others_hold_what_it_owns(seed: 
         cluster.settle()
         world.run_until(lambda: not cluster.workers())  # and leaves when nobody does any more
         cluster.stop()
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()  # Nothing outside refers to what it waits for.
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_program_that_waits_for_ever_outlives_the_garbage_collector(inline: bool) -> None:
+    with World(1) as world:
+        cluster = SimCluster(world, num_cpus=1)
+        driver = cluster.driver(wait_for_ever, inline=inline)
+        world.run_for(1.0)
+        gc.collect()
+        world.run_for(1.0)
+        assert not driver.ended
+
+
+def test_a_program_that_waits_for_ever_is_stuck() -> None:
+    with World(1) as world, pytest.raises(SimulationStuck, match="wait_for_ever"):
+        SimCluster(world, num_cpus=1).run(wait_for_ever)
+
+
+def test_a_process_that_waits_for_ever_outlives_the_garbage_collector() -> None:
+    async def main(host: object) -> None:
+        await wait_for_ever()
+
+    with World(1) as world:
+        host = world.start("waits", main)
+        world.run_for(1.0)
+        gc.collect()
+        world.run_for(1.0)
+        assert host.alive
 
 
 def test_settle_names_what_is_left() -> None:

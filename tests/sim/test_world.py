@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from actorflow._core.base.errors import OptionError, OptionTypeError
 from actorflow._core.io.ports import Stream
 from actorflow.testing import (
     FaultPlan,
@@ -126,6 +127,26 @@ def digest(seed: int, noise: int = 0) -> str:
 
 def test_wo_1_the_same_seed_gives_the_same_trace(sim_seed: int) -> None:
     assert digest(sim_seed) == digest(sim_seed, noise=10_000)
+
+
+@pytest.mark.parametrize("seed", ["x", 1.0, None, True])
+def test_a_seed_is_a_whole_number(seed: object) -> None:
+    with pytest.raises(OptionTypeError, match=r"World\(seed=.*\): a whole number is needed"):
+        World(seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"kill": -1}, r"FaultPlan\(kill=-1\): a number is needed, 0 or more"),
+        ({"delay_max_s": float("nan")}, "0 or more"),
+        ({"gap_steps_mean": 0}, "1 or more"),
+        ({"faults_max": "3"}, "a number is needed, not str"),
+    ],
+)
+def test_a_plan_of_faults_says_what_is_wrong(given: dict[str, object], text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        FaultPlan(**given)  # type: ignore[arg-type]
 
 
 def test_different_seeds_give_different_traces() -> None:

@@ -106,6 +106,8 @@ WRONG_FOR_AN_ACTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"process": 3}, OptionTypeError, "'dedicated' or 'shared' is right"),
     ({"checkpoint_every": "hour"}, OptionError, '"call"'),
     ({"checkpoint_every": -1}, OptionError, "above 0"),
+    ({"checkpoint_every": 0}, OptionError, 'Give a number of seconds above 0, or "call", or None for no checkpoints.'),
+    ({"scheduling_strategy": NodeAffinity("")}, OptionError, "node_id='' is empty. Give the id of a node"),
 ]
 
 NOT_YET: list[tuple[dict[str, Any], str]] = [

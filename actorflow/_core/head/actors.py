@@ -147,7 +147,9 @@ class Actors:
         if actor is None:
             names = self.table.living().names
             near, elsewhere = names.near(namespace, message.name), names.elsewhere(namespace, message.name)
-            peer.send(FindActorReply(message.token, near=near, elsewhere=elsewhere))
+            dead = self.table.last_named(namespace, message.name)
+            died = dead.died.reason.partition("\n")[0] if dead is not None else ""
+            peer.send(FindActorReply(message.token, near=near, elsewhere=elsewhere, died=died))
             return
         spec = actor.spec
         reply = FindActorReply(message.token, spec.actor_id, spec.class_name, spec.methods, spec.owner, spec.owner_address)

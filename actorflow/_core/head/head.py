@@ -184,6 +184,7 @@ class Head:
 
             self._durable = DurableRoom(self._ports, self._directory, self._nodes, self._jobs, self._actors, self._in_use)
             self._actors.on_gone = self._durable.actor_gone
+            self._actors.table.makes_object = self._durable.table.is_maker
             self._state.durables = self._durable
             if self._ledger is not None:
                 self._ledger.durables = self._durable

@@ -163,12 +163,14 @@ class Actor:
         """True when it may have another life at all: one that moves is not counted."""
         return self.supervised or self.spec.max_restarts != 0
 
-    def why_no_restart(self, cause: str) -> str:
-        """The cause of the last loss, with what would have to be different to survive it."""
+    def why_no_restart(self, cause: str, *, makes_object: bool = False) -> str:
+        """The cause of the last loss, with what would have to be different to survive it. `makes_object`: for a detached call."""
         limit = self.spec.max_restarts
-        allowed = "max_restarts=0, set it to let the actor restart"
+        # Who made the call knows of no actor: he has said max_retries.
+        option, again = ("max_retries", "tried again") if makes_object else ("max_restarts", "restarted")
+        allowed = f"{option}=0, set it to {'have it tried again' if makes_object else 'let the actor restart'}"
         if limit:
-            allowed = f"it was restarted {self.restarts} times, all that max_restarts={limit} allows"
+            allowed = f"it was {again} {self.restarts} time{'' if self.restarts == 1 else 's'}, all that {option}={limit} allows"
         first_line, newline, rest = cause.partition("\n")
         return f"{first_line.rstrip('.')} ({allowed}){newline}{rest}"
 

@@ -45,10 +45,14 @@ STEADY_S = 10.0
 """After an incarnation that was alive this long the next restart is at once again."""
 
 
+def _makes_none(_actor_id: ActorId) -> bool:
+    return False
+
+
 class ActorTable:
     """All actors. Each method is one event, and returns what has to be done about it, in order."""
 
-    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_left_behind", "_place_timeout_s", "_stopping", "_waiting")
+    __slots__ = ("_actors", "_actors_max", "_dead", "_early", "_left_behind", "_place_timeout_s", "_stopping", "_waiting", "makes_object")
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class ActorTable:
         """The incarnations that were on nodes when these were lost, in case a node comes back."""
         self._stopping: dict[ProcessId, dict[ActorId, int]] = {}
         """The incarnations of dead actors that nodes were told to stop, and have not said to be gone: the word may be lost with them."""
+        self.makes_object: Callable[[ActorId], bool] = _makes_none
+        """Whether it is there for a detached call; set by the head when there are objects that the cluster owns."""
 
     # -- looking
 
@@ -84,6 +90,10 @@ class ActorTable:
     def find(self, actor_id: ActorId) -> Actor | DeadActor | None:
         """One actor, living or remembered."""
         return self._actors.get(actor_id) or self._dead.find(actor_id)
+
+    def last_named(self, namespace: str, name: str) -> DeadActor | None:
+        """The dead one that had this name last, while it is remembered."""
+        return self._dead.named(namespace, name)
 
     def wants_node(self, actor_id: ActorId, incarnation: int) -> ActorSpec | None:
         """What a node must hold, or None when this incarnation needs no node any more."""
@@ -450,7 +460,7 @@ class ActorTable:
         elif expected and not actor.bouncing:
             died = ActorDied("exited", cause or "it ended itself")
         elif spent and not actor.may_restart():
-            died = ActorDied("crashed", actor.why_no_restart(cause))
+            died = ActorDied("crashed", actor.why_no_restart(cause, makes_object=self.makes_object(actor.spec.actor_id)))
         if died is not None:
             return self._die(actor, Event.LOST_FOR_GOOD, died, now)
         asked = actor.bouncing or not spent  # Nobody's failure, so not its supervision's either.
@@ -472,6 +482,8 @@ class ActorTable:
         if not actor.moving:
             delay_s = restart_delay_s(actor.losses_in_a_row)
             actor.losses_in_a_row += 1
+        if delay_s:
+            actor.tell(now, "restarts in", f"{delay_s:g} s")
         if spent and not actor.supervised:
             actor.restarts += 1
         limit = actor.spec.max_restarts

@@ -274,6 +274,10 @@ class DurableObjects:
             found.putter = None
         return [*steps, *self._over(found)] if found.died is not None else steps
 
+    def is_maker(self, actor_id: ActorId) -> bool:
+        """True for the actor of a detached call that is not over."""
+        return actor_id in self._makers
+
     def maker_gone(self, actor_id: ActorId, died: ActorDied) -> list[Step]:
         """The actor will make nothing any more. What it has given already may still be kept."""
         index = self._makers.get(actor_id)

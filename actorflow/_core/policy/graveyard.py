@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 import msgspec
@@ -12,6 +12,7 @@ from actorflow._core.protocol.messages import ActorDied, ActorState
 
 DEAD_ACTORS_MAX = 100_000
 DEAD_BYTES_MAX = 64 * 1024 * 1024
+DEAD_NAMES_MAX = 1_000
 
 FORGOTTEN = "nothing is known of this actor: it was never created, or died so long ago that its end is no longer remembered"
 
@@ -60,10 +61,11 @@ class Graveyard:
 
     They are kept encoded: a few hundred bytes each instead of a few thousand.
 
-    GY-1: at most `actors_max` of them and at most `bytes_max` bytes; beyond either the oldest are forgotten.
+    GY-1: at most `actors_max` of them and at most `bytes_max` bytes; beyond either the oldest are forgotten. By name at most
+    DEAD_NAMES_MAX are found.
     """
 
-    __slots__ = ("_actors_max", "_by_id", "_bytes", "_bytes_max", "_order")
+    __slots__ = ("_actors_max", "_by_id", "_bytes", "_bytes_max", "_named", "_order")
 
     def __init__(self, actors_max: int = DEAD_ACTORS_MAX, bytes_max: int = DEAD_BYTES_MAX) -> None:
         self._actors_max = actors_max
@@ -71,6 +73,8 @@ class Graveyard:
         self._by_id: dict[ActorId, bytes] = {}
         self._order: deque[ActorId] = deque()
         self._bytes = 0
+        self._named: OrderedDict[tuple[str, str], ActorId] = OrderedDict()
+        """The last ones of some names, with their namespaces; those that died last."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -89,6 +93,11 @@ class Graveyard:
         self._by_id[dead.actor_id] = data
         self._order.append(dead.actor_id)
         self._bytes += len(data)
+        if dead.name:
+            self._named[dead.namespace, dead.name] = dead.actor_id
+            self._named.move_to_end((dead.namespace, dead.name))
+            if len(self._named) > DEAD_NAMES_MAX:
+                self._named.popitem(last=False)
         while len(self._by_id) > self._actors_max or self._bytes > self._bytes_max:
             self._bytes -= len(self._by_id.pop(self._order.popleft()))
 
@@ -104,3 +113,8 @@ class Graveyard:
         """What is remembered of the actor, or None."""
         data = self._by_id.get(actor_id)
         return _decode(data) if data is not None else None
+
+    def named(self, namespace: str, name: str) -> DeadActor | None:
+        """The last one that had this name, while it is remembered."""
+        actor_id = self._named.get((namespace, name))
+        return self.find(actor_id) if actor_id is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,6 +18,7 @@ from actorflow._core.base.errors import (
     ClusterConnectionError,
     PendingCallsLimitExceeded,
     RuntimeEnvError,
+    explain,
 )
 from actorflow._core.protocol.messages import (
     ActorCall,
@@ -36,9 +38,14 @@ if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
     from actorflow._core.worker.core import Core
 
+log = logging.getLogger("actorflow")
+
 PUSHED = CallState.PUSHED
 NEWS_S = 1.0
 """After a broken connection the head tells what became of the actor; without news for this long it is asked."""
+
+_NEVER_BEGAN = frozenset({"init_failed", "unschedulable", "environment", "refused", "crashed"})
+"""The kinds of an end before the beginning that nobody has asked for."""
 
 
 NO_CALLS: deque[Call] = deque(maxlen=0)
@@ -131,6 +138,9 @@ class ActorCalls:
         self.versions = ClassVersions()
         self._out_of_scope: dict[str, None] = {}
         """Actors without a handle, of whose end the head has not told yet."""
+        self.unborn: dict[str, str] = {}
+        """The detached actors that this process has asked for and that have not begun, with their names for people: when one never does,
+        its handle may be long gone, and nobody would hear of it."""
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
 
@@ -154,7 +164,7 @@ class ActorCalls:
     def watched(self) -> list[str]:
         """The actors whose life matters here."""
         living = [client.actor_id for client in self.every() if client.state != "dead"]
-        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope]))
+        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope, *self.unborn]))
 
     def every(self) -> list[ActorClient]:
         """All clients of this process."""
@@ -282,6 +292,8 @@ class ActorCalls:
 
     def on_state(self, peer: Peer, message: ActorState) -> None:
         """The actor's life went on."""
+        if self.unborn and message.state in ("alive", "dead"):
+            self._born(message.actor_id, message.died)
         if message.state == "dead":
             self._run_endings(message.actor_id)
             self._out_of_scope.pop(message.actor_id, None)
@@ -385,6 +397,8 @@ class ActorCalls:
     def on_create_reply(self, peer: Peer, message: CreateActorReply) -> None:
         """The head took note, or refused."""
         self._core.head_line.answered("create", message.actor_id)
+        if message.error or message.existing:
+            self._born(message.actor_id, ActorDied("refused", message.error) if message.error else None)
         if message.error:
             self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
@@ -448,13 +462,7 @@ class ActorCalls:
             if call.cancelled:
                 self._core.caller.settle_cancelled(call)
             elif call.retries_left == 0:
-                self._core.caller.settle_error(
-                    call,
-                    ActorUnavailableError(
-                        f"{client!r}.{call.target.name}: the call was under way when {what} ({reason}); it may or may not have run. "
-                        f"The actor {goes_on}: call again, or set max_task_retries to have it tried again"
-                    ),
-                )
+                self._core.caller.settle_error(call, _unsure(client, call, what, reason, goes_on))
             else:
                 if call.retries_left > 0:
                     call.retries_left -= 1
@@ -490,6 +498,15 @@ class ActorCalls:
                 else:
                     self._core.caller.settle_error(call, self._dead_error(client))
 
+    def _born(self, actor_id: str, died: ActorDied | None) -> None:
+        """It has begun, or never will (`died`): that is logged when nobody here waits for it, who would be told."""
+        name = self.unborn.pop(actor_id, None)
+        if name is None or died is None or died.kind not in _NEVER_BEGAN:
+            return
+        client = self.clients.get(actor_id)
+        if client is None or not (client.pending() or client.waiters):
+            log.error("detached actor %s could not begin, and nobody waits for it: %s", name, died.reason)
+
     def _run_endings(self, actor_id: str) -> None:
         for ending in self._endings.pop(actor_id, ()):
             ending()
@@ -503,12 +520,15 @@ class ActorCalls:
 
     def fail(self, client: ActorClient, error: BaseException) -> None:
         """The actor could not even be asked for."""
-        self._die(client, ActorDied("init_failed", text_of(error), self._core.failed(error)))
+        died = ActorDied("init_failed", text_of(error), self._core.failed(error))
+        self._born(client.actor_id, died)
+        self._die(client, died)
 
     def creation_unsendable(self, actor_id: str, error: BaseException) -> None:
         """The head will never hear of it."""
         client = self.clients.get(actor_id)
         if client is None:
+            self._born(actor_id, ActorDied("init_failed", text_of(error)))
             self._run_endings(actor_id)
         elif client.state != "dead":
             self.fail(client, error)
@@ -555,3 +575,18 @@ class ActorCalls:
                 self._die(client, ActorDied("cluster_ended", str(error)))
         for actor_id in list(self._endings):
             self._run_endings(actor_id)
+
+
+def _unsure(client: ActorClient, call: Call, what: str, reason: str, goes_on: str) -> ActorUnavailableError:
+    """Its actor was lost under a call that is not tried again, or not any more."""
+    which, again = f"{client!r}.{call.target.name}", "set max_task_retries to have it tried again"
+    if call.attempt:
+        which, again = f"{which} (attempt {call.attempt + 1})", "set a larger max_task_retries, as those are used up"
+    why, newline, lines = reason.partition("\n")  # The last output of the process stands below the cause (node/context.py).
+    text = explain(
+        which=which,
+        what=f"was under way when {what}, and may or may not have run",
+        why=why,
+        next_step=f"the actor {goes_on}: call again, or {again}",
+    )
+    return ActorUnavailableError(f"{text}{newline}{lines}")

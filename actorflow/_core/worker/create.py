@@ -47,6 +47,8 @@ def create_actor(core: Core, target: ActorTarget, args: tuple[Any, ...], kwargs:
             if options.process == "dedicated":
                 core.objects.lives[client.actor_id] = lifetime.index
             client.lifetime = core.references.handle(lifetime)
+        else:
+            core.actors.unborn[client.actor_id] = f"{options.name!r}, {client!r}," if options.name else repr(client)
         for pinned in call.pins:
             pinned.pins += 1
         creation = Creation(core, client, target, options, call)

@@ -143,6 +143,8 @@ class Directory:
     @staticmethod
     def _not_found(reply: m.FindActorReply, name: str, namespace: str) -> str:
         text = f"there is no actor named {name!r} in namespace {namespace!r}"
+        if reply.died:
+            text += f"; the last one is dead: {reply.died}"
         if reply.near:
             text += f"; near names: {', '.join(map(repr, reply.near))}"
         if reply.elsewhere:

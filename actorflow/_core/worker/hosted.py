@@ -110,17 +110,18 @@ class HostedActor:
         """Have this run from now on when the method is called."""
         self.methods[name] = (bound, is_async, label)
 
-    async def construct(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: bytes | None) -> None:
-        """`__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21)."""
-        self.instance = self.cls(*args, **kwargs)
-        if checkpoint is not None:
-            restore = getattr(self.instance, "__restore__", None)
-            if restore is None:
-                log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
-            else:
-                from actorflow._core.worker import actor_state
+    async def restore(self, host: Host, checkpoint: bytes) -> None:
+        """Give the new instance the state of the life before."""
+        restore = getattr(self.instance, "__restore__", None)
+        if restore is None:
+            log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
+        else:
+            from actorflow._core.worker import actor_state
 
-                await resolved(restore(actor_state.loads(host.core, checkpoint)))
+            await resolved(restore(actor_state.loads(host.core, checkpoint)))
+
+    async def enter(self, host: Host) -> None:
+        """Enter its context; from then on there are checkpoints."""
         if hasattr(self.instance, "__aenter__"):
             await self.instance.__aenter__()
             self._exit = self.instance.__aexit__
@@ -279,6 +280,7 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     # What an earlier call of this worker ran under is none of its business (SEMANTICS 8).
     deadline_var.set(None)
     declared.set(spec.values)
+    step = "constructor"
     try:
         actor = HostedActor(spec, message.incarnation, host.actor_class(spec))
         if incoming.needs_store():
@@ -287,7 +289,13 @@ async def _construct(host: Host, message: m.HostActor) -> None:
             args, kwargs = arguments.load_arguments(core, incoming)
         if host.tenure.over():
             return
-        await actor.construct(host, args, kwargs, message.checkpoint)
+        # `__init__`, then `__restore__`, then its context is entered; then calls may come (SEMANTICS 21).
+        actor.instance = actor.cls(*args, **kwargs)
+        if message.checkpoint is not None:
+            step = "__restore__"
+            await actor.restore(host, message.checkpoint)
+            step = "constructor"
+        await actor.enter(host)
         if spec.values is not None and CAPTURED in spec.values:
             from actorflow._core.worker.captured import capture_in_methods
 
@@ -295,7 +303,7 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     except BaseException as error:
         # Whatever ends a constructor, SystemExit included, is the end of this actor and not of our loop.
         failed = arguments.failure(core, incoming, error)
-        reason = f"its constructor raised {describe(error)}"
+        reason = f"its {step} raised {describe(error)}"
         with core.lock:
             core.node.send(m.ActorFailed(spec.actor_id, message.incarnation, m.ActorDied("init_failed", reason, failed)))
         return

@@ -244,8 +244,27 @@ def test_the_log_lines_of_a_cause_stay_at_its_end() -> None:
     lose(table, A, 1, 1.0)
     again(table, A, 2, 1.0)
     table.lost(A, 2, NODE, "killed by SIGKILL\nlast line", expected=False, spent=True, now=2.0)
-    allowed = "it was restarted 1 times, all that max_restarts=1 allows"
+    allowed = "it was restarted 1 time, all that max_restarts=1 allows"
     assert dead(table).died.reason == f"killed by SIGKILL ({allowed})\nlast line"
+
+
+@pytest.mark.parametrize(
+    ("retries", "allowed"),
+    [
+        (0, "max_retries=0, set it to have it tried again"),
+        (1, "it was tried again 1 time, all that max_retries=1 allows"),
+        (2, "it was tried again 2 times, all that max_retries=2 allows"),
+    ],
+)
+def test_the_end_of_a_detached_call_is_told_in_the_words_of_a_call(retries: int, allowed: str) -> None:
+    table = ActorTable()
+    table.makes_object = lambda actor_id: actor_id == A
+    alive(table, max_restarts=retries)
+    for incarnation in range(1, retries + 1):
+        lose(table, A, incarnation, 1.0)
+        again(table, A, incarnation + 1, 1.0)
+    lose(table, A, retries + 1, 2.0)
+    assert dead(table).died.reason == f"killed by SIGKILL ({allowed})"
 
 
 def test_restarts_stop_at_max_restarts() -> None:
@@ -267,6 +286,17 @@ def test_restarting_tells_why_the_incarnation_before_ended() -> None:
     assert state.died == ActorDied("crashed", "killed by SIGKILL")
 
 
+def test_the_last_one_of_a_name_is_found_among_the_dead() -> None:
+    table = ActorTable()
+    alive(table, max_restarts=0, name="x")
+    assert table.last_named("default", "x") is None
+    lose(table, A, 1, now=1.0)
+    found = table.last_named(dead(table).namespace, "x")
+    assert found is not None
+    assert found.actor_id == A
+    assert table.last_named("another", "x") is None
+
+
 def test_the_first_restart_is_at_once_and_later_ones_wait_longer() -> None:
     table = ActorTable()
     alive(table, max_restarts=-1)
@@ -278,6 +308,9 @@ def test_the_first_restart_is_at_once_and_later_ones_wait_longer() -> None:
     assert delays == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     (find,) = [d for d in lose(table, A, 10, now=1.0 + STEADY_S) if isinstance(d, FindNode)]
     assert find.delay_s == 0.0, "it had been alive for long"
+    pauses = [detail for _, what, detail in living(table).story if what == "restarts in"]
+    assert pauses == [f"{delay_s:g} s" for delay_s in delays if delay_s][-len(pauses):], "its story says how long each took"
+    assert pauses
     assert restart_delay_s(10_000) == 5.0
 
 

@@ -206,7 +206,8 @@ class FindActor(Message, tag=60):
 
 class FindActorReply(Message, tag=61):
     """head -> asker. `actor_id` is empty when there is none; then `near` are similar names in that namespace,
-    and `elsewhere` are other namespaces that have exactly this name.
+    and `elsewhere` are other namespaces that have exactly this name; `died` is why the last one of this name is dead, where
+    that is remembered.
     """
 
     token: int
@@ -218,6 +219,7 @@ class FindActorReply(Message, tag=61):
     near: list[str] = []
     elsewhere: list[str] = []
     class_id: str = ""
+    died: str = ""
 
 
 class KillActor(Message, tag=62):
