@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actorflow.testing.errors import SimulationMisuse
@@ -207,6 +208,10 @@ class SimExecutor:
         self._thread: SimThread | None = None
         self.on_interrupt: Callable[[FrameType | None], None] | None = None
         self.on_unraisable: Callable[[BaseException], bool] | None = None
+
+    def watch_tasks(self, begun: Callable[[asyncio.Task[Any], Context | None], None]) -> None:
+        """See ports.Executor."""
+        self._loop.task_begun = begun
 
     def submit(self, fn: Callable[[], None]) -> None:
         """See ports.Executor."""

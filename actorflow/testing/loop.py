@@ -116,6 +116,8 @@ class SimLoop(UnsupportedCalls):
         self.listed = False
         """True while the world lists this loop as ready; also while it is held, so that nobody lists it."""
         self.holds = 0
+        self.task_begun: Callable[[asyncio.Task[Any], Context | None], None] | None = None
+        """Told of each task that is made here, with the context it was given."""
         self.ran = 0
         self.stop_at = -1
         """The world calls its hooks before this loop's handle number `stop_at` (counted from 0)."""
@@ -219,9 +221,10 @@ class SimLoop(UnsupportedCalls):
             task: Any = self._task_factory(self, coro, **kwargs)
             task.set_name(name or f"task-{number}")
             return task  # type: ignore[no-any-return]
-        return SimTask(
-            coro, loop=self, number=number, name=name or f"task-{number}", context=context, **kwargs
-        )
+        made: asyncio.Task[Any] = SimTask(coro, loop=self, number=number, name=name or f"task-{number}", context=context, **kwargs)
+        if self.task_begun is not None:
+            self.task_begun(made, context)
+        return made
 
     def set_task_factory(self, factory: Callable[..., asyncio.Future[Any]] | None) -> None:
         """See asyncio."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Coroutine, Sized
 from types import FrameType
 from typing import Any
 
@@ -63,6 +63,16 @@ class MainThreadExecutor:
         """See ports.Executor. To the thread and not to the process: a blocking call of another thread must not be what ends."""
         if self._thread:
             signal.pthread_kill(self._thread, INTERRUPT)
+
+    def watch_tasks(self, begun: Callable[[asyncio.Task[Any], contextvars.Context | None], None]) -> None:
+        """See ports.Executor."""
+
+        def make(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+            task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+            begun(task, options.get("context"))
+            return task
+
+        self.loop.set_task_factory(make)  # type: ignore[arg-type]  # typeshed wants generators to be taken too
 
     def frame(self) -> FrameType | None:
         """See ports.Executor."""

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from contextvars import Context
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -350,6 +351,9 @@ class Executor(Protocol):
 
         A blocking call that the system can interrupt is left for it.
         """
+
+    def watch_tasks(self, begun: Callable[[asyncio.Task[Any], Context | None], None]) -> None:
+        """Have `begun` called for each task that is made on the loop, with the context it was given, if any. On the user's thread."""
 
     def frame(self) -> FrameType | None:
         """What runs on the user's thread at this moment, innermost. Any thread."""

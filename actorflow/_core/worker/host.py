@@ -67,11 +67,11 @@ class Host:
         self.events: Events | None = None
         """The calls that have ended here, for the state API."""
         self.loop_watch: Any = None
+        self.own_tasks: Any = None
         self.stepping: Incoming | None = None
         """The call whose first step runs now, outside of any task."""
         self.holds_cpu = True
-        self.ends = False
-        """Its actor has left, and this process goes when what it has said has left it."""
+        self.ends = False  # When its actor has left: this process goes when what it has said has left it.
         self._monotonic = core.ports.monotonic
         self.tenure = Tenure(core)
         self._create_task = executor.loop.create_task

@@ -21,6 +21,7 @@ from actorflow._core.worker.context import CAPTURED, RunningCall, declared, runn
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.loop_watch import LoopWatch
+from actorflow._core.worker.own_tasks import OwnTasks
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
@@ -169,7 +170,10 @@ class HostedActor:
             return
         if (checkpoints := host.checkpoints.get(self.spec.actor_id)) is not None:
             await checkpoints.answered()
-        host.actor_left(self, f"its last handle is gone, or it was asked to stop{await self.leave_context()}")
+        trouble = await self.leave_context()
+        if host.own_tasks is not None:
+            await host.own_tasks.end_within(self.spec.actor_id, self.label, host.core.cancels.grace_s)
+        host.actor_left(self, f"its last handle is gone, or it was asked to stop{trouble}")
 
     async def leave_context(self) -> str:
         """Run its exit hook, once; whoever comes second waits for the first. Returns what went wrong, for people."""
@@ -208,6 +212,8 @@ class HostedActor:
         """Code that does not listen to its cancel keeps the actor here: its node ends the whole process after the grace (NA-3)."""
         if tasks:
             await asyncio.wait(tasks)
+        if host.own_tasks is not None and (own := host.own_tasks.end(self.spec.actor_id)):
+            await asyncio.wait(own)
         host.actor_left(self, "it was killed")
 
 
@@ -263,7 +269,7 @@ async def resolved(value: Any) -> Any:
 def host_actor(host: Host, message: m.HostActor) -> None:
     """Become, or take in, an actor. On the user's thread."""
     if message.spec.shared and host.loop_watch is None:
-        host.loop_watch = LoopWatch(host)
+        host.loop_watch, host.own_tasks = LoopWatch(host), OwnTasks(host.executor)
         host.loop_watch.start()
     host.keep(host.executor.loop.create_task(_construct(host, message), name=f"construct {message.spec.class_name}"))
 
