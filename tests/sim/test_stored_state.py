@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import actorflow as af
-from actorflow.testing import World
+from actorflow.testing import LinkProfile, World
 from tests.sim.test_detached_calls import arena, make
 from tests.sim.test_durable_objects import ended
 from tests.sim.test_nodes import finish
@@ -49,6 +49,14 @@ class Registry:
     async def mend(self) -> None:
         self.spoilt = ""
 
+    async def add(self, size: int) -> Any:
+        self.state["sum"] = self.state.get("sum", 0) + 1
+        return self.state["sum"] if size == 0 else np.full(size, self.state["sum"], np.uint8)
+
+    @af.method(num_returns=2)
+    async def add_two(self) -> tuple[int, str]:
+        return await self.add(0), "two"
+
     async def echo(self, what: Any) -> Any:
         return what
 
@@ -63,11 +71,16 @@ class Registry:
         return array
 
 
-async def killed(registry: Any, world: World, cluster: Any) -> None:
-    """Its process dies."""
+async def process_of(cluster: Any) -> Any:
+    """Where the registry is."""
     [row] = [row for row in await af.state.list_actors() if row["class_name"] == "Registry"]
     [host] = [host for host, core in cluster.cores.items() if core.identity.process_id == row["worker_id"]]
-    world.kill(host)
+    return host
+
+
+async def killed(registry: Any, world: World, cluster: Any) -> None:
+    """Its process dies."""
+    world.kill(await process_of(cluster))
     await asyncio.sleep(0.1)
 
 
@@ -168,6 +181,45 @@ def test_21_what_a_call_has_returned_is_what_it_was_when_it_returned(sim_seed: i
         finish(cluster, driver)
 
 
+@pytest.mark.parametrize("calls", [1, 10])
+def test_sr_1_a_call_whose_answer_was_lost_with_its_actor_does_not_run_again(sim_seed: int, calls: int) -> None:
+    """Its process dies when its state has been stored, and before it hears of that. The next life dies as well."""
+
+    async def main() -> tuple[list[Any], int]:
+        registry = Registry.remote()
+        await registry.keys()
+        world.fabric.delay(await process_of(cluster), cluster.sim_head.host, 0.5)
+        lost = [asyncio.ensure_future(registry.add(0)) for _ in range(calls - 1)] + [asyncio.ensure_future(registry.add_two())]
+        await asyncio.sleep(0.8)  # The state is stored after 0.5 s, which the actor would hear after 1 s.
+        await killed(registry, world, cluster)
+        found = await asyncio.gather(*lost)
+        await killed(registry, world, cluster)
+        return found, await registry.add(0)
+
+    with World(sim_seed, links=LinkProfile(spike_chance=0, cut_chance=0)) as world:
+        cluster, _ = arena(world, 1, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == ([*range(1, calls), [calls, "two"]], calls + 1)
+        finish(cluster, driver)
+
+
+def test_sr_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:
+    async def main() -> tuple[int, int]:
+        registry = Registry.remote()
+        await registry.keys()
+        world.fabric.delay(await process_of(cluster), cluster.sim_head.host, 0.5)
+        lost = asyncio.ensure_future(registry.add(10_000))
+        await asyncio.sleep(0.8)
+        await killed(registry, world, cluster)
+        return int((await lost)[0]), await registry.add(0)
+
+    with World(sim_seed, links=LinkProfile(spike_chance=0, cut_chance=0)) as world:
+        cluster, _ = arena(world, 1, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == (2, 3)
+        finish(cluster, driver)
+
+
 def test_21_who_waits_for_an_actor_that_leaves_in_order_gets_the_answer(sim_seed: int) -> None:
     """Its code has ended, and its state is on its way to the head. Somebody else ends it, who knows nothing of that call."""
 
@@ -176,7 +228,7 @@ def test_21_who_waits_for_an_actor_that_leaves_in_order_gets_the_answer(sim_seed
         await registry.put("first", 1)
         assert cluster.sim_head is not None
         for host in cluster.workers():
-            world.fabric.delay(host, cluster.sim_head.host, 0.2)
+            world.fabric.delay(host, cluster.sim_head.host, 0.5)
         begun.set()
         return int(await registry.put("second", 2))
 

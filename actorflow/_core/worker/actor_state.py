@@ -1,13 +1,17 @@
-"""The state of an actor as bytes, as a checkpoint keeps it: with the references in it whose objects the cluster owns (SEMANTICS 21).
+"""The state of an actor as bytes, as a checkpoint keeps it (SEMANTICS 21): with the references in it, and the last answers of the actor.
 
-A state without references is its pickle. Before one with references stand their numbers: a byte that no pickle begins with, how many there
-are, and each in eight bytes. All others would be of no use to the next life: their objects end with their owners, who would not know of it.
+Only references whose objects the cluster owns are kept: all others end with their owners, and would be of no use to the next life.
+
+A state with neither is its pickle. Otherwise a byte stands before it that no pickle begins with, the length of what is kept beside the state,
+and that.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from actorflow._core.base.errors import SerializationError
 from actorflow._core.base.ids import CLUSTER
@@ -16,33 +20,59 @@ from actorflow._core.serialization import values
 if TYPE_CHECKING:
     from actorflow._core.worker.core import Core
 
-WITH_REFERENCES = b"\x01"
-_COUNT = struct.Struct("<I")
+MORE = b"\x01"
+_LENGTH = struct.Struct("<I")
+
+Part = tuple[bytes, list[bytes] | None]
+"""A value that a call has returned: its pickle, and the buffers beside it."""
 
 
-def dumps(state: Any, name: str) -> bytes:
+class Answered(msgspec.Struct, array_like=True, frozen=True):
+    """A call that has ended: who made it, its number there, and what it has returned."""
+
+    caller: str
+    seq: int
+    parts: list[Part]
+
+
+class _Beside(msgspec.Struct, array_like=True):
+    references: list[int]
+    answers: list[Answered]
+
+
+class Kept(NamedTuple):
+    """What a checkpoint has."""
+
+    state: Any
+    answers: list[Answered]
+
+
+_decoder = msgspec.msgpack.Decoder(_Beside)
+
+
+def dumps(state: Any, name: str, answers: list[Answered]) -> bytes:
     """What `__checkpoint__` has given, as bytes. Raises SerializationError that says which part of `name` cannot be kept."""
     pickled = values.dumps_in_one(state, name)
-    if not pickled.refs:
+    if not pickled.refs and not answers:
         return pickled.data
-    for ref in pickled.refs:
+    for ref in pickled.refs or ():
         if getattr(ref._entry, "owner", "") != CLUSTER:
             raise SerializationError(
                 f"{name} has {ref!r}, whose object ends with the process that owns it: only objects of the cluster outlive the actor. "
                 "Put it with af.put(value, durable=True)"
             )
-    count = len(pickled.refs)
-    numbers = struct.pack(f"<{count}Q", *[ref._entry.index for ref in pickled.refs])
-    return b"".join([WITH_REFERENCES, _COUNT.pack(count), numbers, pickled.data])
+    beside = msgspec.msgpack.encode(_Beside([ref._entry.index for ref in pickled.refs or ()], answers))
+    return b"".join([MORE, _LENGTH.pack(len(beside)), beside, pickled.data])
 
 
-def loads(core: Core, data: bytes) -> Any:
+def loads(core: Core, data: bytes) -> Kept:
     """The inverse of `dumps`. Raises DeserializationError."""
-    if data[:1] != WITH_REFERENCES:
-        return values.loads(data)
-    (count,) = _COUNT.unpack_from(data, 1)
-    start = 1 + _COUNT.size
-    numbers = struct.unpack_from(f"<{count}Q", data, start)
+    if data[:1] != MORE:
+        return Kept(values.loads(data), [])
+    view = memoryview(data)
+    start = 1 + _LENGTH.size
+    end = start + _LENGTH.unpack_from(data, 1)[0]
+    beside = _decoder.decode(view[start:end])
     with core.lock:
-        table = [core.references.handle(core.references.borrowed.get(CLUSTER, "", number)) for number in numbers]
-    return values.loads(memoryview(data)[start + 8 * count :], None, table)
+        table = [core.references.handle(core.references.borrowed.get(CLUSTER, "", number)) for number in beside.references]
+    return Kept(values.loads(view[end:], None, table), beside.answers)

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actorflow._core.base.errors import CheckpointError
 from actorflow._core.protocol import messages as m
@@ -34,8 +34,13 @@ NAMES_SHOWN = 3
 ANSWERED_S = 5.0
 """How long an actor that leaves waits until the last of its calls are answered."""
 
-Answer = Callable[[CheckpointError | None], None]
-"""Answers a call: with what it has returned, or with this error."""
+
+class _Held(NamedTuple):
+    """A call that has ended and is not answered yet. `copy`: of what it has returned."""
+
+    incoming: Incoming
+    copy: Any
+    large: bool
 
 
 class Checkpoints:
@@ -46,8 +51,8 @@ class Checkpoints:
         self._actor = actor
         self._number = 0
         self._changed = False
-        self._waiting: dict[int, list[Answer]] = {}
-        self._held: list[Answer] = []
+        self._waiting: dict[int, list[_Held]] = {}
+        self._held: list[_Held] = []
         self._trouble = False
         """The last one that was taken, or told of, could not be stored."""
         self._why = ""
@@ -65,6 +70,8 @@ class Checkpoints:
         self._host.checkpoints[self._actor.spec.actor_id] = self
         self._actor.after_call = self._after_call
         every = self._actor.spec.checkpoint_every
+        if every == "call" and self._actor.answers is None:
+            self._actor.answers = stored_replies.Answers()
         if isinstance(every, (int, float)):
             self._host.core.later(float(every), lambda: self._tick(float(every)))
 
@@ -74,20 +81,21 @@ class Checkpoints:
         if self._actor.spec.checkpoint_every != "call":
             return False
         host = self._host
-        copied, large = stored_replies.copied(incoming, value)
-
-        def answer(error: CheckpointError | None) -> None:
-            if error is not None:
-                host.end(incoming, host.core.failed(error), [])
-            elif large:
-                host.executor.submit(lambda: host.deliver(incoming, copied))
-            else:
-                host.deliver(incoming, copied)
-
+        copy, large = stored_replies.copied(incoming, value)
         with host.core.lock:
-            self._held.append(answer)
+            self._held.append(_Held(incoming, copy, large))
         self._take_soon()
         return True
+
+    def _answer(self, held: _Held, error: CheckpointError | None) -> None:
+        """The state is stored, or cannot be."""
+        host, incoming = self._host, held.incoming
+        if error is not None:
+            host.end(incoming, host.core.failed(error), [])
+        elif held.large:
+            host.executor.submit(lambda: host.deliver(incoming, held.copy))
+        else:
+            host.deliver(incoming, held.copy)
 
     def _tick(self, every_s: float) -> None:
         """It is time for a checkpoint, if there were calls. Under the lock."""
@@ -189,7 +197,7 @@ class Checkpoints:
             value = self._actor.instance.__checkpoint__()
             if inspect.isawaitable(value):
                 value = await value
-            data = actor_state.dumps(value, f"what __checkpoint__ of {self._actor.label} returned")
+            data = actor_state.dumps(value, f"what __checkpoint__ of {self._actor.label} returned", self._answers_with(held))
         except Exception as error:
             self._not_stored(held, f"__checkpoint__ failed: {describe(error)}", error)
         else:
@@ -206,13 +214,24 @@ class Checkpoints:
         if self._listening:
             self._tell()
 
-    def _not_stored(self, held: list[Answer], why: str, error: Exception | None = None) -> None:
+    def _answers_with(self, held: list[_Held]) -> list[actor_state.Answered]:
+        """The last answers, these among them, for the state that has what their calls did (SR-1)."""
+        answers = self._actor.answers
+        if answers is None:
+            return []
+        with self._host.core.lock:
+            for one in held:
+                answers.add(one.incoming.key, one.copy, one.incoming.returns)
+            return answers.all()
+
+    def _not_stored(self, held: list[_Held], why: str, error: Exception | None = None) -> None:
         """What has run has run, and a restart does not have it: whoever would take it for stored is told."""
         known, self._trouble, self._why = self._why == why, True, why
         if not held and not known:
             log.error("%s: its state is not stored: %s", self._actor.label, why, exc_info=error)
-        for answer in held:
-            answer(
+        for one in held:
+            self._answer(
+                one,
                 CheckpointError.explain(
                     which=self._actor.label,
                     what="has run the call, and the state after it could not be stored, so that a restart would not have it",
@@ -220,19 +239,19 @@ class Checkpoints:
                     next_step="mend __checkpoint__ or what it returns; until then only the state that was stored before is safe",
                     actor_id=self._actor.spec.actor_id,
                     actor=self._actor.label,
-                )
+                ),
             )
 
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""
         if message.number == self._number:
             self._host.core.head_line.answered("checkpoint", self._actor.spec.actor_id)
-        held = [answer for number in list(self._waiting) if number <= message.number for answer in self._waiting.pop(number)]
+        held = [one for number in list(self._waiting) if number <= message.number for one in self._waiting.pop(number)]
         if message.error:
             self._not_stored(held, f"the head refused it: {message.error}")
         else:
-            for answer in held:
-                answer(None)
+            for one in held:
+                self._answer(one, None)
         if self._listening:
             self._tell()
 

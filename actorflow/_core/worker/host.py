@@ -13,7 +13,7 @@ from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import OptionError, SerializationError
+from actorflow._core.base.errors import SerializationError
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
@@ -23,7 +23,7 @@ from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
-from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer, not_here
+from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer, no_group, not_here
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
@@ -122,14 +122,15 @@ class Host:
         if actor.moves is not None:
             peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
             return
+        if actor.answers is not None and (known := actor.answers.find(incoming.key)) is not None:
+            self._send_reply(incoming, known[0], [], 0, known[1:] or None)  # SR-1
+            return
         group = incoming.context.group if incoming.context is not None else ""
         self.calls[incoming.key] = incoming
         try:
             start = actor.mailbox.offer(incoming.key, incoming, group)
         except KeyError:
-            known = ", ".join(repr(name) for name in actor.mailbox.groups() if name) or "none"
-            problem = OptionError(f"{actor.label} has no concurrency group {group!r}; it has: {known}")
-            self.end(incoming, self.core.failed(problem), [])
+            self.end(incoming, self.core.failed(no_group(actor, group)), [])
             return
         if start:
             self._start_soon(actor.mailbox, incoming)
@@ -573,13 +574,12 @@ class Host:
 
     def deliver(self, incoming: Incoming, value: Any) -> None:
         """Pack what the code returned, or pack it further, and reply. Any thread."""
-        context = incoming.context
-        returns = context.num_returns if context is not None else 1
+        returns = incoming.returns
         try:
             if type(value) in values.SIMPLE and returns == 1 and not values.is_large(value):
                 # The commonest result by far needs no more than its pickle.
                 outcome = m.Inline(pickle.dumps(value, 5))
-                if context is None:
+                if incoming.context is None:
                     self._end_plain(incoming, outcome)
                 else:
                     self.end(incoming, outcome, [])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ActorUnavailableError
+from actorflow._core.base.errors import ActorUnavailableError, OptionError
 from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
@@ -25,6 +25,7 @@ from actorflow._core.worker.own_tasks import OwnTasks
 
 if TYPE_CHECKING:
     from actorflow._core.worker.host import Host
+    from actorflow._core.worker.stored_replies import Answers
 
 log = logging.getLogger("actorflow")
 
@@ -48,7 +49,7 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_left", "after_call", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "late_answers",
+        "_exit", "_left", "after_call", "answers", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "late_answers",
         "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
     )  # fmt: skip
 
@@ -67,6 +68,8 @@ class HostedActor:
         self.threads: CallThreads[Incoming] | None = None
         self.after_call: Callable[[Incoming, Any], bool] | None = None
         """Told of a call and what it has returned. True: who is told has it answered, later."""
+        self.answers: Answers | None = None
+        """The last answers that are kept with its state (SR-1)."""
         self.starting = 0
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
@@ -118,8 +121,12 @@ class HostedActor:
             log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
         else:
             from actorflow._core.worker import actor_state
+            from actorflow._core.worker.stored_replies import Answers
 
-            await resolved(restore(actor_state.loads(host.core, checkpoint)))
+            kept = actor_state.loads(host.core, checkpoint)
+            await resolved(restore(kept.state))
+            if kept.answers:
+                self.answers = Answers(kept.answers)
 
     async def enter(self, host: Host) -> None:
         """Enter its context; from then on there are checkpoints."""
@@ -221,6 +228,12 @@ def not_here(message: m.ActorCall, actor: HostedActor | None) -> ActorUnavailabl
     """Fencing: a call for another life of the actor must not run."""
     here = f": this is incarnation {actor.incarnation}" if actor is not None else " any more"
     return ActorUnavailableError(f"actor {message.actor} (incarnation {message.incarnation}) is not here{here}")
+
+
+def no_group(actor: HostedActor, group: str) -> OptionError:
+    """A call for a concurrency group that is not there."""
+    known = ", ".join(repr(name) for name in actor.mailbox.groups() if name) or "none"
+    return OptionError(f"{actor.label} has no concurrency group {group!r}; it has: {known}")
 
 
 def late_answer(incoming: Incoming, answer: Callable[[], None]) -> Callable[[], None]:

@@ -70,6 +70,11 @@ class Incoming:
         """It runs as a task of the user's loop."""
 
     @property
+    def returns(self) -> int:
+        """How many values the caller wants of it."""
+        return self.context.num_returns if self.context is not None else 1
+
+    @property
     def name(self) -> str:
         """What runs, in words; the function's id until its code is there."""
         if self.running is not None:

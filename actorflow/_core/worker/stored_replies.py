@@ -1,20 +1,84 @@
-"""What a call has returned, while it waits until the state of its actor is stored."""
+"""What a call has returned, while it waits until the state of its actor is stored, and with that state.
+
+    SR-1  The last answers to each caller are kept with the state that has what their calls did. A call that comes again, as its answer
+          was lost with the life before, gets that answer and does not run again.
+    SR-2  What is kept is bounded. A call may run again, as with any actor, when its caller has more of them under way, or when it has
+          returned a large value, or references.
+"""
 
 from __future__ import annotations
 
+import pickle
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import SerializationError
+from actorflow._core.protocol import messages as m
 from actorflow._core.serialization import values
 from actorflow._core.serialization.values import INLINE_BYTES_MAX, Pickled
+from actorflow._core.worker.actor_state import Answered, Part
 
 if TYPE_CHECKING:
     from actorflow._core.worker.incoming import Incoming
 
+CALLERS_MAX = 64
+ANSWERS_MAX = 16
+"""Of one caller."""
+ANSWER_BYTES_MAX = 4096
+
+
+class Answers:
+    """The last answers of an actor, by caller."""
+
+    def __init__(self, answers: Iterable[Answered] = ()) -> None:
+        self._by_caller: OrderedDict[str, deque[Answered]] = OrderedDict()
+        for answer in answers:
+            self._add(answer)
+
+    def _add(self, answer: Answered) -> None:
+        mine = self._by_caller.setdefault(answer.caller, deque(maxlen=ANSWERS_MAX))
+        mine.append(answer)
+        self._by_caller.move_to_end(answer.caller)
+        if len(self._by_caller) > CALLERS_MAX:
+            self._by_caller.popitem(last=False)
+
+    def add(self, key: tuple[str, int], copy: Any, returns: int) -> None:
+        """A call has returned this (see `copied`)."""
+        if returns > 1 and not (isinstance(copy, list) and len(copy) == returns):
+            return  # That is an error.
+        parts = [_part(part) for part in (copy if returns > 1 else [copy])]
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts):
+            self._add(Answered(*key, found))
+
+    def find(self, key: tuple[str, int]) -> list[m.Outcome] | None:
+        """What this call has returned, if it is known."""
+        for answer in self._by_caller.get(key[0], ()):
+            if answer.seq == key[1]:
+                return [m.Inline(data, buffers) for data, buffers in answer.parts]
+        return None
+
+    def all(self) -> list[Answered]:
+        """Those that are to be kept."""
+        return [answer for mine in self._by_caller.values() for answer in mine]
+
+
+def _part(copy: Any) -> Part | None:
+    """None: too large, or not to be kept."""
+    if type(copy) is Pickled:
+        if copy.refs or copy.size() > ANSWER_BYTES_MAX:
+            return None
+        return copy.data, [bytes(buffer) for buffer in copy.buffers] if copy.buffers is not None else None
+    if type(copy) in values.SIMPLE and not values.is_large(copy):
+        data = pickle.dumps(copy, 5)
+        return (data, None) if len(data) <= ANSWER_BYTES_MAX else None
+    return None
+
 
 def copied(incoming: Incoming, value: Any) -> tuple[Any, bool]:
     """A copy that nobody changes, for `Host.deliver`, and whether it is large. What cannot travel stays as it is, and fails there."""
-    returns = incoming.context.num_returns if incoming.context is not None else 1
+    returns = incoming.returns
     if returns == 0:
         return None, False
     name = f"the result of {incoming.running.name if incoming.running else incoming.name}"
