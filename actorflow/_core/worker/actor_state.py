@@ -2,8 +2,8 @@
 
 Only references whose objects the cluster owns are kept: all others end with their owners, and would be of no use to the next life.
 
-A state with neither is its pickle. Otherwise a byte stands before it that no pickle begins with, the length of what is kept beside the state,
-and that.
+A state with neither is its pickle. Otherwise a byte stands before it that no pickle begins with, the length of what is kept beside the
+state, and that.
 """
 
 from __future__ import annotations
