@@ -208,6 +208,7 @@ class DurableRoom:
                 self._nodes.send(node_id, message)
         self._obey(self.table.go_on())
         self._arm()
+        self.somebody_went()  # The earlier life may have ended after the last one of a namespace went, and before it looked.
 
     def _arm(self) -> None:
         if self._timer is not None:
