@@ -14,7 +14,8 @@ from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Forget
-from actorflow._core.policy.durable_objects import Adopt, Answer, Copy, Drop, Durable, DurableObjects, EndMaker, Settled, Step, Write
+from actorflow._core.policy.durable_objects import Durable, DurableObjects
+from actorflow._core.policy.durable_steps import Adopt, Answer, Copy, Drop, EndMaker, Settled, Step, Write
 from actorflow._core.protocol.messages import (
     ActorDied,
     AdoptObject,
@@ -160,7 +161,8 @@ class DurableRoom:
         if message.all:
             self._obey(self.table.all_here(node_id, dict(message.kept)))
         elif message.failed:
-            self._obey(self.table.failed(node_id, message.failed, message.error))
+            self._obey(self.table.failed(node_id, message.failed, message.error, self._ports.monotonic()))
+            self._arm()  # It may be asked again.
         else:
             for index, extent in message.kept:
                 self._obey(self.table.kept(node_id, index, extent))

@@ -11,6 +11,7 @@ from actorflow._core.policy import (
     bundles,
     checkpoints,
     durable_objects,
+    durable_steps,
     leases,
     liveness,
     mailbox,
@@ -284,7 +285,7 @@ def _tells_the_homes(original: Any) -> Any:
     def end(self: Any, found: Any, why: str) -> Any:
         steps = original(self, found, why)
         last = steps[-1]
-        if isinstance(last, durable_objects.Drop) and found.homes:
+        if isinstance(last, durable_steps.Drop) and found.homes:
             steps[-1] = dataclasses.replace(last, node=next(iter(found.homes)))
         return steps
 
