@@ -12,6 +12,7 @@ from actorflow._core.policy.durable_objects import COPIES
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster
 from tests.sim.test_durable_objects import SMALL, Maker, Reader, ended, keepers, nothing, on, stage, table
+from tests.sim.test_one_bad_link import Cut
 from tests.sim.test_transfers import OPTIONS, total, value
 
 
@@ -124,3 +125,61 @@ def test_do_3_a_node_that_was_full_for_a_while_is_asked_again(sim_seed: int) -> 
         ended(world, driver)
         assert {len(found.homes) for found in large} == {COPIES}
         table(cluster)
+
+
+@pytest.mark.parametrize("first", ["the link", "the object"])
+def test_hv_3_what_is_put_while_a_link_is_bad_does_not_wait_for_it(sim_seed: int, first: str) -> None:
+    """Also what was on its way to the node with that link before anybody knew."""
+
+    async def main() -> list[float]:
+        loop, took = asyncio.get_running_loop(), []
+        await begin.wait()
+        for seed in range(4):
+            begun = loop.time()
+            await af.put(value(seed, 200_000), durable=True)
+            took.append(loop.time() - begun)
+        return took
+
+    begin = asyncio.Event()
+    with World(sim_seed) as world:
+        cut = Cut(world, others=2)
+        driver = cut.driver(main)
+        world.run_for(1.0)
+        cut.cut()
+        if first == "the object":
+            world.run_for(0.5)
+        else:
+            world.run_until(cut.apart, 20.0)
+        begin.set()
+        took = cut.ends(driver)
+        assert max(took) < (10.0 if first == "the object" else 1.0), took
+        table(cut.cluster)
+
+
+def test_hv_3_a_node_that_leaves_does_not_wait_for_a_bad_link(sim_seed: int) -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        refs = [await af.put(value(seed, 200_000), durable=True) for seed in range(3)]
+        put.set()
+        await begin.wait()
+        begun = loop.time()
+        await af.drain_node(leaves, deadline=60.0)
+        while any(row["node_id"] == leaves and row["state"] != "lost" for row in await af.state.list_nodes()):
+            await asyncio.sleep(0.1)
+        took = loop.time() - begun
+        assert [total(await ref) for ref in refs] == [total(value(seed, 200_000)) for seed in range(3)]
+        return took
+
+    put, begin = asyncio.Event(), asyncio.Event()
+    with World(sim_seed) as world:
+        cut = Cut(world, others=3)
+        driver = cut.driver(main)
+        world.run_until(put.is_set, 20.0)
+        kept = [node for found in table(cut.cluster).all() for node in found.homes]
+        leaves = max(map(cut.node_id, cut.others), key=kept.count)
+        assert leaves in kept
+        cut.cut()
+        world.run_until(cut.apart, 20.0)
+        begin.set()
+        assert cut.ends(driver) < 10.0
+        assert all(leaves not in found.homes and len(found.homes) == COPIES for found in table(cut.cluster).all())

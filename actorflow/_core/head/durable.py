@@ -71,6 +71,9 @@ class DurableRoom:
         self._looking: asyncio.TimerHandle | None = None
         for node_id in nodes.membership.living():
             self.table.node_joined(node_id)
+            node = nodes.membership.find(node_id)
+            if node is not None and node.apart:
+                self.table.node_apart(node_id)
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -143,6 +146,14 @@ class DurableRoom:
     def node_joined(self, node_id: str) -> None:
         """A node is there."""
         self._obey(self.table.node_joined(node_id))
+
+    def node_apart(self, node_id: str) -> None:
+        """A node is heard only through others."""
+        self._obey(self.table.node_apart(node_id))
+
+    def node_in_reach(self, node_id: str) -> None:
+        """It is heard by itself again."""
+        self._obey(self.table.node_in_reach(node_id))
 
     def node_leaves(self, node_id: str) -> None:
         """A node is to leave."""

@@ -17,6 +17,7 @@
     DO-4  Nothing is refused or lost without a reason that its readers get.
     DO-5  What is promised has an end: its maker lives until it is kept, and what was refused or lost before that is promised again. When
           the maker is gone the promise is broken. Readers are answered when it is kept, broken or freed, and not before.
+    DO-6  Who is to fetch is a node that the head hears by itself, as long as there is one: nobody waits for a bad link (HV-3).
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class Durable:
     """Who waits to hear of it."""
     copying: ProcessId = ""
     """Who fetches it at the moment."""
-    source: ProcessId = ""
-    """From where."""
+    asked: dict[ProcessId, ProcessId] = field(default_factory=dict)
+    """Who was told to fetch it, from where, and has not answered: also those that are not waited for any more."""
     unfit: dict[ProcessId, Unfit] = field(default_factory=dict)
     """Nodes that could not, until something changes there."""
 
@@ -126,8 +127,8 @@ class DurableObjects:
     """All of them. Each method is one event, and returns what has to be done about it, in order."""
 
     __slots__ = (
-        "_anew", "_bytes", "_copying", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max", "_short",
-        "_times",
+        "_anew", "_apart", "_bytes", "_copying", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max",
+        "_short", "_times",
     )  # fmt: skip
 
     def __init__(self, *, objects_max: int = OBJECTS_MAX, inline_bytes_max: int = INLINE_BYTES_MAX) -> None:
@@ -139,6 +140,8 @@ class DurableObjects:
         self._nodes: dict[ProcessId, int] = {}
         """The nodes of the cluster, and how many objects each keeps or fetches."""
         self._leaving: set[ProcessId] = set()
+        self._apart: set[ProcessId] = set()
+        """Nodes that the head hears only through others."""
         self._copying: dict[ObjectIndex, None] = {}
         self._short: dict[ObjectIndex, None] = {}
         """Objects that too few nodes keep, and nobody fetches."""
@@ -227,7 +230,8 @@ class DurableObjects:
         if isinstance(found.outcome, Stored):
             steps.append(self._drop_all(found))
         self._let_go(found)
-        found.outcome, found.adopted, found.homes, found.past, found.unfit = None, False, {}, [], {}
+        found.outcome, found.adopted, found.homes, found.past = None, False, {}, []
+        found.unfit, found.asked = {}, {}
         found.kept_as += 1
         self._anew[found.kept_as] = found.index
         if found.putter is not None:
@@ -331,12 +335,33 @@ class DurableObjects:
         steps: list[Step] = []
         for found in self._each():
             found.unfit.pop(node, None)
+            found.asked.pop(node, None)
             outcome = found.outcome
             if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
                 steps.append(Adopt(node, found.kept_as, outcome.extent, outcome.owner))
             elif found.copying == node:
                 steps.append(self._copy(found))
-        return [*steps, *self._mend()]
+        return [*steps, *self._around(), *self._mend()]
+
+    def node_apart(self, node: ProcessId) -> list[Step]:
+        """A node is heard only through others (DO-6)."""
+        if node not in self._nodes:
+            return []
+        self._apart.add(node)
+        return self._around()
+
+    def node_in_reach(self, node: ProcessId) -> list[Step]:
+        """It is heard by itself again."""
+        self._apart.discard(node)
+        return self._around()
+
+    def _around(self) -> list[Step]:
+        """DO-6: what is on its way to nodes that are apart."""
+        steps: list[Step] = []
+        for found in [self._objects[index] for index in self._copying]:
+            if found.copying in self._apart:
+                steps += self._settled(found)
+        return steps
 
     def node_leaves(self, node: ProcessId) -> list[Step]:
         """A node is to leave: others are to have what it keeps (DO-3)."""
@@ -355,9 +380,11 @@ class DurableObjects:
         """A node is gone, with all that it kept."""
         self._nodes.pop(node, None)
         self._leaving.discard(node)
+        self._apart.discard(node)
         steps: list[Step] = []
         for found in self._each():
             found.unfit.pop(node, None)
+            found.asked.pop(node, None)
             if found.copying == node:
                 self._copy_ends(found)
                 if node not in found.homes:
@@ -377,6 +404,7 @@ class DurableObjects:
         found = self._kept_as(index)
         if found is None:
             return [Drop("", index, ((node, extent),))]  # DO-2: it was freed meanwhile, and others may have copies of this one.
+        found.asked.pop(node, None)
         if found.copying == node:
             self._copy_ends(found)
         if found.homes.get(node) == extent or node not in self._nodes:
@@ -398,10 +426,11 @@ class DurableObjects:
         outcome = found.outcome
         if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
             return self._end(found, why)
+        source = found.asked.pop(node, "")
+        if source in found.homes:  # Else nobody could have had it from there.
+            self._cannot(found, node, source, now)
         if found.copying == node:
             self._copy_ends(found)
-            if found.source in found.homes:  # Else nobody could have had it from there.
-                self._cannot(found, node, found.source, now)
             return [*self._settled(found), *self._mend()]
         if node in found.homes and len(found.homes) > 1:
             # A disk that does not give it back, at least this time. Where no other node has it, it may the next time.
@@ -419,6 +448,7 @@ class DurableObjects:
             if node in found.homes and kept.get(found.kept_as) != found.homes[node]:
                 steps += self._home_gone(found, node, f"node {node} does not have it any more")
             elif found.copying == node and found.kept_as not in kept:
+                found.asked.pop(node, None)
                 self._copy_ends(found)
                 steps += self._settled(found)
             elif not found.adopted and isinstance(found.outcome, Stored) and found.outcome.node == node:
@@ -515,7 +545,10 @@ class DurableObjects:
         if self._enough(found):
             self._short.pop(index, None)
             return [*self._leave_the_leaving(found), *self._answer(found)]
-        if not found.copying and not (node := self._another(found)):
+        node = self._another(found)
+        if found.copying in self._apart and node and node not in self._apart:
+            self._copy_ends(found)  # Should it have it all the same, it may say so.
+        if not found.copying and not node:
             # There is no other node, or none that can.
             if any(node not in self._leaving for node in found.homes) and not self._may_yet(found):
                 steps += self._leave_the_leaving(found)
@@ -530,19 +563,19 @@ class DurableObjects:
         found.copying = node
         self._copying[index] = None
         self._nodes[node] += 1
-        return [self._copy(found)]
+        return [self._copy(found)] if node not in found.asked else []  # It fetches it already: one answer, one question.
 
     def _copy(self, found: Durable) -> Copy:
         unfit = found.unfit.get(found.copying)
         failed = unfit.source if unfit is not None else ""
-        found.source = home = min(found.homes, key=lambda home: (home == failed, home in self._leaving))
+        found.asked[found.copying] = home = min(found.homes, key=lambda home: (home == failed, home in self._leaving))
         return Copy(found.copying, found.kept_as, found.size, home, found.homes[home])
 
     def _another(self, found: Durable) -> ProcessId:
-        """The node that keeps least, of those that could have it."""
+        """The node that keeps least, of those that could have it, and one that is apart only when no other could (DO-6)."""
         unfit = {node for node, unfit in found.unfit.items() if unfit.until is not None}
         fit = [node for node in self._nodes if node not in found.homes and node not in self._leaving and node not in unfit]
-        return min(fit, key=lambda node: self._nodes[node], default="")
+        return min(fit, key=lambda node: (node in self._apart, self._nodes[node]), default="")
 
     def _may_yet(self, found: Durable) -> bool:
         """A node that could not have it once is to be asked again, then for what another one has."""
@@ -639,6 +672,9 @@ class DurableObjects:
         for found in self._objects.values():
             assert not found.homes or isinstance(found.outcome, Stored), "DO-1: a small value has no nodes"
             assert (found.index in self._copying) == bool(found.copying), "DO-3: who fetches is counted"
+            heard = found.copying not in self._apart or self._enough(found) or self._another(found) in ("", *self._apart)
+            assert heard, "DO-6: who fetches is heard"
+            assert not found.copying or found.copying in found.asked, "DO-3: who fetches was told to"
             assert found.outcome is not None or found.maker or found.died is not None, "DO-5: a promise has somebody who is to keep it"
             assert self._kept_as(found.kept_as) is found, "DO-5: what was made anew is found"
             assert not found.maker or self._makers[found.maker] == found.index, "DO-5: makers are known"

@@ -1,4 +1,4 @@
-"""policy/durable_objects.py: DO-1 to DO-4, one by one and under random events."""
+"""policy/durable_objects.py: DO-1 to DO-4 and DO-6, one by one and under random events."""
 
 from __future__ import annotations
 
@@ -303,6 +303,62 @@ def test_do_3_the_second_time_it_is_fetched_from_elsewhere() -> None:
     made.check()
 
 
+def test_do_6_a_node_with_a_bad_link_is_asked_only_when_there_is_no_other() -> None:
+    made = table("a", "b", "c")
+    assert made.node_apart("b") == []
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_lost("c", "reset") == [Copy("b", 1, 5_000_000, "a", 100)]
+    made.check()
+    assert made.node_joined("d") == [Copy("d", 1, 5_000_000, "a", 100)], "and instead of it as soon as there is another"
+    made.check()
+    assert made.kept("b", 1, 7) == [Write(1), Answer(*PUTTER, 2)], "it was faster all the same"
+    assert made.kept("d", 1, 9) == [Drop("d", 1, (("d", 9),))]
+    made.check()
+
+
+def test_do_6_what_is_on_its_way_to_a_node_with_a_bad_link_goes_elsewhere() -> None:
+    made = table("a", "b", "c")
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("b", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("b") == [Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("c") == [], "now there is no other"
+    made.check()
+    assert made.node_in_reach("b") == [], "it fetches it already"
+    found = made.find(1)
+    assert found is not None
+    assert found.copying == "b"
+    made.check()
+    assert made.node_in_reach("c") == []
+    assert made.kept("b", 1, 7) == [Write(1), Answer(*PUTTER, 2)]
+    made.check()
+
+
+def test_do_6_a_node_that_leaves_does_not_wait_for_a_bad_link() -> None:
+    made = kept(table("a", "b", "c", "d"))
+    made.node_apart("c")
+    assert made.node_leaves("a") == [Copy("d", 1, 5_000_000, "b", 201)]
+    made.check()
+    made = kept(table("a", "b", "c", "d"))
+    made.node_leaves("a")
+    assert made.node_apart("c") == [Copy("d", 1, 5_000_000, "b", 201)]
+    assert made.failed("d", 1, "no room", NOW) == [], "nobody else can, and it fetches it already"
+    made.check()
+    assert made.tick(NOW + AGAIN_S) == [Copy("d", 1, 5_000_000, "a", 101)]
+    made.check()
+
+
+def test_do_6_a_node_that_is_lost_and_comes_back_has_a_link() -> None:
+    made = table("a", "b", "c")
+    made.node_apart("b")
+    made.node_apart("nobody")
+    made.node_lost("b", "not heard")
+    made.node_joined("b")
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("c") == [Copy("b", 1, 5_000_000, "a", 100)]
+
+
 def test_a_node_that_was_away_is_told_again() -> None:
     made = table("a", "b")
     made.put(new())
@@ -385,6 +441,8 @@ def test_random_events(seed: int) -> None:
         what = rng.random()
         if rng.random() < 0.1:
             obey(made.tick(NOW + turn))
+        if rng.random() < 0.05 and held:
+            obey(rng.choice((made.node_apart, made.node_in_reach))(rng.choice(list(held))))
         if what < 0.05 and len(held) < 6:
             node = f"n{turn}"
             held[node] = {}
