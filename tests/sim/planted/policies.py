@@ -307,6 +307,20 @@ def _answers_at_once(original: Any) -> Any:
     return is_open
 
 
+def _never_again(original: Any) -> Any:
+    def again(self: Any, found: Any, node: str, now: float) -> Any:
+        return []
+
+    return again
+
+
+def _any_link_will_do(original: Any) -> Any:
+    def node_apart(self: Any, node: str) -> Any:
+        return []
+
+    return node_apart
+
+
 MUTANTS = [
     Mutant(
         "a promise for ever", "DO-5: the end of the actor that was to make an object is not heard",
@@ -326,6 +340,14 @@ MUTANTS = [
     Mutant(
         "freed in one place", "DO-2: of an object that is freed one node hears",
         durable_objects.DurableObjects, "_end", _tells_the_homes, "outlives_its_putter",
+    ),
+    Mutant(
+        "asked once", "DO-3: a node that could not have an object once is never asked again",
+        durable_objects.DurableObjects, "_again", _never_again, "full_for_a_while",
+    ),
+    Mutant(
+        "any link will do", "DO-6: a node with a bad link is asked for objects as the others are",
+        durable_objects.DurableObjects, "node_apart", _any_link_will_do, "while_a_link_is_bad",
     ),
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first, "actors"),
     Mutant(
