@@ -32,7 +32,8 @@ MUTANTS = [*policies.MUTANTS, *conversations.MUTANTS, *shells.MUTANTS]
 FIRST_SEEDS = 20
 CLUSTERS = (
     "budgets", "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers",
-    "links", "draining", "draining_races", "draining_objects", "durable_objects", "detached_calls", "detached_races", "one_bad_link",
+    "links", "draining", "draining_races", "draining_objects", "durable_objects", "durable_races", "detached_calls",
+    "detached_races", "one_bad_link",
 )  # fmt: skip
 """The tests with a whole cluster in them: `test_<name>.py`."""
 TWICE = "test_the_same_seed"

@@ -37,6 +37,16 @@ class Reader:
         return [total(each) if isinstance(each, np.ndarray) else each for each in await af.get(refs)]
 
 
+@af.remote
+class Freer:
+    async def read_and_free(self, refs: list[Any]) -> int:
+        [_, number] = await refs[0]
+        await af.free(refs)
+        with pytest.raises(af.ObjectFreedError, match="was freed, by a program"):
+            await refs[0]
+        return int(number)
+
+
 def stage(world: World, nodes: int, **options: Any) -> tuple[SimCluster, list[SimNode]]:
     """A first node without CPUs, so that nothing runs there, and others with one name each."""
     cluster = SimCluster(world, num_cpus=0, node_options=OPTIONS, **options)
@@ -107,6 +117,33 @@ def test_17_what_is_put_durably_outlives_its_putter(sim_seed: int) -> None:
         there, count = ended(world, driver)
         assert there == [SMALL, total(value(1)), total(value(2))]
         assert count == 5
+        finish(cluster, driver)
+
+
+def test_17_who_frees_a_small_value_has_it_no_more(sim_seed: int) -> None:
+    """Whoever has put or read it has the value itself; and what was inside goes with it."""
+
+    async def main() -> None:
+        large = await af.put(value(1, 100_000), durable=True)
+        small = await af.put([large, 7], durable=True)
+        core, index = large._core, large._entry.index
+        del large
+        assert await Freer.remote().read_and_free([small]) == 7
+        assert (await small)[1] == 7, "who has put it has not heard of that"
+        with pytest.raises(af.ObjectFreedError, match="was freed, by a program"):
+            await Reader.remote().read([small])
+        await af.free(small)
+        with pytest.raises(af.ObjectFreedError, match="was freed, by a program"):
+            await small
+        with core.lock:
+            core.references.drain()
+            assert ("cluster", index) not in core.references.borrowed.entries, "what was inside was forgotten"
+        assert await core.durables.free([index]) == 1
+
+    with World(sim_seed) as world:
+        cluster, _ = stage(world, 2)
+        driver = cluster.driver(main)
+        ended(world, driver)
         finish(cluster, driver)
 
 

@@ -14,7 +14,8 @@ from actorflow._core.head.nodes import Nodes, Touch, node_id_of, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Forget
-from actorflow._core.policy.durable_objects import Adopt, Answer, Copy, Drop, Durable, DurableObjects, EndMaker, Settled, Step, Write
+from actorflow._core.policy.durable_objects import Durable, DurableObjects
+from actorflow._core.policy.durable_steps import Adopt, Answer, Copy, Drop, EndMaker, Settled, Step, Write
 from actorflow._core.protocol.messages import (
     ActorDied,
     AdoptObject,
@@ -70,6 +71,9 @@ class DurableRoom:
         self._looking: asyncio.TimerHandle | None = None
         for node_id in nodes.membership.living():
             self.table.node_joined(node_id)
+            node = nodes.membership.find(node_id)
+            if node is not None and node.apart:
+                self.table.node_apart(node_id)
 
     def stop(self) -> None:
         """No timer fires from now on."""
@@ -143,6 +147,14 @@ class DurableRoom:
         """A node is there."""
         self._obey(self.table.node_joined(node_id))
 
+    def node_apart(self, node_id: str) -> None:
+        """A node is heard only through others."""
+        self._obey(self.table.node_apart(node_id))
+
+    def node_in_reach(self, node_id: str) -> None:
+        """It is heard by itself again."""
+        self._obey(self.table.node_in_reach(node_id))
+
     def node_leaves(self, node_id: str) -> None:
         """A node is to leave."""
         self._obey(self.table.node_leaves(node_id))
@@ -160,7 +172,8 @@ class DurableRoom:
         if message.all:
             self._obey(self.table.all_here(node_id, dict(message.kept)))
         elif message.failed:
-            self._obey(self.table.failed(node_id, message.failed, message.error))
+            self._obey(self.table.failed(node_id, message.failed, message.error, self._ports.monotonic()))
+            self._arm()  # It may be asked again.
         else:
             for index, extent in message.kept:
                 self._obey(self.table.kept(node_id, index, extent))
@@ -208,6 +221,7 @@ class DurableRoom:
                 self._nodes.send(node_id, message)
         self._obey(self.table.go_on())
         self._arm()
+        self.somebody_went()  # The earlier life may have ended after the last one of a namespace went, and before it looked.
 
     def _arm(self) -> None:
         if self._timer is not None:

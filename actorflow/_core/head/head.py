@@ -411,6 +411,8 @@ class Head:
         self._view.apart(node_id)
         if self._opened is not None:
             self._opened.node_drains(node_id)
+        if self._durable is not None:
+            self._durable.node_apart(node_id)
 
     def node_in_reach(self, node_id: ProcessId) -> None:
         """See watch.Told: it is a node as the others are."""
@@ -420,6 +422,8 @@ class Head:
         node = self._nodes.membership.find(node_id)
         if self._opened is not None and node is not None and not node.drains:
             self._opened.node_in_reach(node_id)
+        if self._durable is not None:
+            self._durable.node_in_reach(node_id)
         self._actors.node_joined(node_id)
 
     def node_silent(self, node_id: ProcessId, reason: str) -> None:

@@ -12,10 +12,12 @@
           value is small, has no nodes.
     DO-2  An object goes when it is freed and not before; what was freed is never had again, and every node is told.
     DO-3  When a node is lost, or is to leave, another one fetches what it kept, as long as one has it. A node that is to leave keeps its
-          objects until then.
+          objects until then. A node that could not have it is asked again, each time later, and then for what another one has. One whose
+          source is gone is asked at once.
     DO-4  Nothing is refused or lost without a reason that its readers get.
     DO-5  What is promised has an end: its maker lives until it is kept, and what was refused or lost before that is promised again. When
           the maker is gone the promise is broken. Readers are answered when it is kept, broken or freed, and not before.
+    DO-6  Who is to fetch is a node that the head hears by itself, as long as there is one: nobody waits for a bad link (HV-3).
 """
 
 from __future__ import annotations
@@ -28,6 +30,17 @@ from itertools import islice
 
 from actorflow._core.base.ids import CLUSTER, ActorId, ProcessId
 from actorflow._core.base.resources import format_bytes
+from actorflow._core.policy.durable_steps import (
+    Adopt,
+    Answer,
+    Copy,
+    Drop,
+    EndMaker,
+    ObjectIndex,
+    Settled,
+    Step,
+    Write,
+)
 from actorflow._core.protocol.messages import ActorDied, Inline, Outcome, Stored
 
 COPIES = 2
@@ -43,75 +56,22 @@ PAST_MAX = 16
 TRIED_MAX = 32
 """Of those that too few nodes keep: how many are looked at whenever something has changed."""
 
-ObjectIndex = int
+AGAIN_S = 10.0
+"""So much later a node that could not have an object is asked again; each time later than before ..."""
+AGAIN_MAX_S = 320.0
+"""... and at most so much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Tell this node that the extent is the cluster's."""
+@dataclass(slots=True)
+class Unfit:
+    """A node could not have an object."""
 
-    node: ProcessId
-    index: ObjectIndex
-    extent: int
-    writer: ProcessId
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Have this node fetch and keep it, from there."""
-
-    node: ProcessId
-    index: ObjectIndex
-    size: int
-    home: ProcessId
-    extent: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Have this node, or all (""), drop it. `names`: all the homes that it had."""
-
-    node: ProcessId
-    index: ObjectIndex
-    names: tuple[tuple[ProcessId, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Tell a putter how it went."""
-
-    process: ProcessId
-    token: int
-    copies: int
-    error: str = ""
-    full: bool = False
-    over: bool = False
-    """Nobody waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """It has changed: write it down (head/ledger.py)."""
-
-    index: ObjectIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What was promised is there, or never will be: tell those who wait for it."""
-
-    index: ObjectIndex
-
-
-@dataclass(frozen=True, slots=True)
-class EndMaker:
-    """Nobody waits for what this actor makes any more. `by`: its process that has made it and was told so; empty: none."""
-
-    actor_id: ActorId
-    by: ProcessId
-
-
-Step = Adopt | Copy | Drop | Answer | Write | Settled | EndMaker
+    source: ProcessId
+    """From there. Empty: it had it, and its disk did not give it back."""
+    times: int
+    """How often it could not."""
+    until: float | None
+    """When it is asked again. None: it may be asked."""
 
 
 @dataclass(slots=True)
@@ -145,8 +105,10 @@ class Durable:
     """Who waits to hear of it."""
     copying: ProcessId = ""
     """Who fetches it at the moment."""
-    unfit: dict[ProcessId, str] = field(default_factory=dict)
-    """Nodes that could not, and why, until something changes there."""
+    asked: dict[ProcessId, ProcessId] = field(default_factory=dict)
+    """Who was told to fetch it, from where, and has not answered: also those that are not waited for any more."""
+    unfit: dict[ProcessId, Unfit] = field(default_factory=dict)
+    """Nodes that could not, until something changes there."""
 
     @property
     def size(self) -> int:
@@ -165,8 +127,8 @@ class DurableObjects:
     """All of them. Each method is one event, and returns what has to be done about it, in order."""
 
     __slots__ = (
-        "_anew", "_bytes", "_copying", "_ends", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max",
-        "_short",
+        "_anew", "_apart", "_bytes", "_copying", "_inline_max", "_leaving", "_lost", "_makers", "_nodes", "_objects", "_objects_max",
+        "_short", "_times",
     )  # fmt: skip
 
     def __init__(self, *, objects_max: int = OBJECTS_MAX, inline_bytes_max: int = INLINE_BYTES_MAX) -> None:
@@ -178,11 +140,13 @@ class DurableObjects:
         self._nodes: dict[ProcessId, int] = {}
         """The nodes of the cluster, and how many objects each keeps or fetches."""
         self._leaving: set[ProcessId] = set()
+        self._apart: set[ProcessId] = set()
+        """Nodes that the head hears only through others."""
         self._copying: dict[ObjectIndex, None] = {}
         self._short: dict[ObjectIndex, None] = {}
         """Objects that too few nodes keep, and nobody fetches."""
-        self._ends: list[tuple[float, ObjectIndex]] = []
-        """A heap: when which object ends, also of those that are gone."""
+        self._times: list[tuple[float, ObjectIndex, ProcessId]] = []
+        """A heap: when which object ends (""), and when which node is asked for it again; also of what has come to nothing."""
         self._anew: dict[ObjectIndex, ObjectIndex] = {}
         """What has been made anew, by its number with nodes."""
         self._makers: dict[ActorId, ObjectIndex] = {}
@@ -267,6 +231,7 @@ class DurableObjects:
             steps.append(self._drop_all(found))
         self._let_go(found)
         found.outcome, found.adopted, found.homes, found.past = None, False, {}, []
+        found.unfit, found.asked = {}, {}
         found.kept_as += 1
         self._anew[found.kept_as] = found.index
         if found.putter is not None:
@@ -314,7 +279,7 @@ class DurableObjects:
         if new.maker:
             self._makers[new.maker] = new.index
         if new.ends_at is not None:
-            heapq.heappush(self._ends, (new.ends_at, new.index))
+            heapq.heappush(self._times, (new.ends_at, new.index, ""))
 
     def no_room(self) -> str:
         """Why there is no room for one more object; empty when there is."""
@@ -374,12 +339,33 @@ class DurableObjects:
         steps: list[Step] = []
         for found in self._each():
             found.unfit.pop(node, None)
+            found.asked.pop(node, None)
             outcome = found.outcome
             if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
                 steps.append(Adopt(node, found.kept_as, outcome.extent, outcome.owner))
             elif found.copying == node:
                 steps.append(self._copy(found))
-        return [*steps, *self._mend()]
+        return [*steps, *self._around(), *self._mend()]
+
+    def node_apart(self, node: ProcessId) -> list[Step]:
+        """A node is heard only through others (DO-6)."""
+        if node not in self._nodes:
+            return []
+        self._apart.add(node)
+        return self._around()
+
+    def node_in_reach(self, node: ProcessId) -> list[Step]:
+        """It is heard by itself again."""
+        self._apart.discard(node)
+        return self._around()
+
+    def _around(self) -> list[Step]:
+        """DO-6: what is on its way to nodes that are apart."""
+        steps: list[Step] = []
+        for found in [self._objects[index] for index in self._copying]:
+            if found.copying in self._apart:
+                steps += self._settled(found)
+        return steps
 
     def node_leaves(self, node: ProcessId) -> list[Step]:
         """A node is to leave: others are to have what it keeps (DO-3)."""
@@ -398,9 +384,11 @@ class DurableObjects:
         """A node is gone, with all that it kept."""
         self._nodes.pop(node, None)
         self._leaving.discard(node)
+        self._apart.discard(node)
         steps: list[Step] = []
         for found in self._each():
             found.unfit.pop(node, None)
+            found.asked.pop(node, None)
             if found.copying == node:
                 self._copy_ends(found)
                 if node not in found.homes:
@@ -420,6 +408,7 @@ class DurableObjects:
         found = self._kept_as(index)
         if found is None:
             return [Drop("", index, ((node, extent),))]  # DO-2: it was freed meanwhile, and others may have copies of this one.
+        found.asked.pop(node, None)
         if found.copying == node:
             self._copy_ends(found)
         if found.homes.get(node) == extent or node not in self._nodes:
@@ -433,7 +422,7 @@ class DurableObjects:
         self._nodes[node] += 1
         return [Write(found.index), *self._settled(found), *self._mend()]
 
-    def failed(self, node: ProcessId, index: ObjectIndex, why: str) -> list[Step]:
+    def failed(self, node: ProcessId, index: ObjectIndex, why: str, now: float) -> list[Step]:
         """A node has not got it, and will not."""
         found = self._kept_as(index)
         if found is None:
@@ -441,13 +430,15 @@ class DurableObjects:
         outcome = found.outcome
         if not found.adopted and isinstance(outcome, Stored) and outcome.node == node:
             return self._end(found, why)
+        source = found.asked.pop(node, "")
+        if source in found.homes:  # Else nobody could have had it from there.
+            self._cannot(found, node, source, now)
         if found.copying == node:
             self._copy_ends(found)
-            found.unfit[node] = why
             return [*self._settled(found), *self._mend()]
         if node in found.homes and len(found.homes) > 1:
             # A disk that does not give it back, at least this time. Where no other node has it, it may the next time.
-            found.unfit[node] = why
+            self._cannot(found, node, "", now)
             drop = Drop(node, index, ((node, found.homes[node]),))
             return [drop, *self._home_gone(found, node, why)]
         return []
@@ -461,6 +452,7 @@ class DurableObjects:
             if node in found.homes and kept.get(found.kept_as) != found.homes[node]:
                 steps += self._home_gone(found, node, f"node {node} does not have it any more")
             elif found.copying == node and found.kept_as not in kept:
+                found.asked.pop(node, None)
                 self._copy_ends(found)
                 steps += self._settled(found)
             elif not found.adopted and isinstance(found.outcome, Stored) and found.outcome.node == node:
@@ -471,16 +463,40 @@ class DurableObjects:
 
     def next_at(self) -> float | None:
         """When `tick` has something to do, or None."""
-        while self._ends and self._ends[0][1] not in self._objects:
-            heapq.heappop(self._ends)
-        return self._ends[0][0] if self._ends else None
+        while self._times:
+            at, index, node = self._times[0]
+            found = self._objects.get(index)
+            if found is not None and (not node or ((unfit := found.unfit.get(node)) is not None and unfit.until == at)):
+                return at
+            heapq.heappop(self._times)
+        return None
 
     def tick(self, now: float) -> list[Step]:
         """Time has passed."""
-        due = []
-        while self._ends and self._ends[0][0] <= now:
-            due.append(heapq.heappop(self._ends)[1])
-        return self.free(due)[1]
+        steps: list[Step] = []
+        while (at := self.next_at()) is not None and at <= now:
+            _, index, node = heapq.heappop(self._times)
+            if node:
+                steps += self._again(self._objects[index], node, now)
+            else:
+                steps += self.free([index])[1]
+        return steps
+
+    def _again(self, found: Durable, node: ProcessId, now: float) -> list[Step]:
+        """A node that could not have it may be asked again, as long as too few have it."""
+        unfit = found.unfit[node]
+        if found.index in self._short and len(self._copying) >= COPYING_MAX:
+            unfit.until = now + AGAIN_S
+            heapq.heappush(self._times, (unfit.until, found.index, node))
+            return []
+        unfit.until = None
+        return self._settled(found)
+
+    def _cannot(self, found: Durable, node: ProcessId, source: ProcessId, now: float) -> None:
+        times = found.unfit[node].times if node in found.unfit else 0
+        until = now + min(AGAIN_S * 2 ** min(times, 16), AGAIN_MAX_S)
+        found.unfit[node] = Unfit(source, times + 1, until)
+        heapq.heappush(self._times, (until, found.index, node))
 
     def namespace_over(self, namespace: str) -> list[Step]:
         """Nobody is left who could have a reference."""
@@ -533,9 +549,12 @@ class DurableObjects:
         if self._enough(found):
             self._short.pop(index, None)
             return [*self._leave_the_leaving(found), *self._answer(found)]
-        if not found.copying and not (node := self._another(found)):
+        node = self._another(found)
+        if found.copying in self._apart and node and node not in self._apart:
+            self._copy_ends(found)  # Should it have it all the same, it may say so.
+        if not found.copying and not node:
             # There is no other node, or none that can.
-            if any(node not in self._leaving for node in found.homes):
+            if any(node not in self._leaving for node in found.homes) and not self._may_yet(found):
                 steps += self._leave_the_leaving(found)
             self._short[index] = None
             return [*steps, *self._answer(found)]
@@ -548,16 +567,24 @@ class DurableObjects:
         found.copying = node
         self._copying[index] = None
         self._nodes[node] += 1
-        return [self._copy(found)]
+        return [self._copy(found)] if node not in found.asked else []  # It fetches it already: one answer, one question.
 
     def _copy(self, found: Durable) -> Copy:
-        home = next((home for home in found.homes if home not in self._leaving), next(iter(found.homes)))
+        unfit = found.unfit.get(found.copying)
+        failed = unfit.source if unfit is not None else ""
+        found.asked[found.copying] = home = min(found.homes, key=lambda home: (home == failed, home in self._leaving))
         return Copy(found.copying, found.kept_as, found.size, home, found.homes[home])
 
     def _another(self, found: Durable) -> ProcessId:
-        """The node that keeps least, of those that could have it."""
-        fit = [node for node in self._nodes if node not in found.homes and node not in self._leaving and node not in found.unfit]
-        return min(fit, key=lambda node: self._nodes[node], default="")
+        """The node that keeps least, of those that could have it, and one that is apart only when no other could (DO-6)."""
+        unfit = {node for node, unfit in found.unfit.items() if unfit.until is not None}
+        fit = [node for node in self._nodes if node not in found.homes and node not in self._leaving and node not in unfit]
+        return min(fit, key=lambda node: (node in self._apart, self._nodes[node]), default="")
+
+    def _may_yet(self, found: Durable) -> bool:
+        """A node that could not have it once is to be asked again, then for what another one has."""
+        others = [unfit for node, unfit in found.unfit.items() if node in self._nodes and node not in (*found.homes, *self._leaving)]
+        return any(unfit.times < 2 for unfit in others)
 
     def _leave_the_leaving(self, found: Durable) -> list[Step]:
         """DO-3: those that are to leave need not keep it any more."""
@@ -591,6 +618,8 @@ class DurableObjects:
 
     def _home_gone(self, found: Durable, node: ProcessId, why: str) -> list[Step]:
         self._leave(found, node)
+        for other in [other for other, unfit in found.unfit.items() if unfit.source == node]:
+            del found.unfit[other]  # It was not their fault, perhaps.
         if found.homes:
             return [Write(found.index), *self._settled(found)]
         return self._end(found, f"{format_bytes(found.size)} that the cluster owned: {why}, and no other node has it")
@@ -647,6 +676,9 @@ class DurableObjects:
         for found in self._objects.values():
             assert not found.homes or isinstance(found.outcome, Stored), "DO-1: a small value has no nodes"
             assert (found.index in self._copying) == bool(found.copying), "DO-3: who fetches is counted"
+            heard = found.copying not in self._apart or self._enough(found) or self._another(found) in ("", *self._apart)
+            assert heard, "DO-6: who fetches is heard"
+            assert not found.copying or found.copying in found.asked, "DO-3: who fetches was told to"
             assert found.outcome is not None or found.maker or found.died is not None, "DO-5: a promise has somebody who is to keep it"
             assert self._kept_as(found.kept_as) is found, "DO-5: what was made anew is found"
             assert not found.maker or self._makers[found.maker] == found.index, "DO-5: makers are known"

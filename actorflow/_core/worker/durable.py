@@ -5,6 +5,7 @@ The head is their owner: it knows what they are and where, and counts no referen
     DP-1  What is put has no references but to other objects that the cluster owns: those inside it are put first.
     DP-2  Who has put it is told when it is kept. Until then this process owns what it has written, and frees it when that fails.
     DP-3  A reader that cannot have it from one node asks for another, until there is none that it has not tried.
+    DP-4  Who has freed it reads it no more, neither from its node nor as the small value that it has.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ DEPTH_MAX = 100
 APART_BYTES_MAX = 64 * 1024 * 1024
 """Of what lies inside: what is larger is not copied once more in this process, though others may have to wait for it."""
 ASK = "durable"
+FREED = "an object that the cluster owned was freed, by a program, at its time, or with its namespace"
 
 
 class DurableCalls:
@@ -207,8 +209,7 @@ class DurableCalls:
             outcome = message.died.error or core.failed(broken(message.name, message.died))
         elif message.outcome is None:
             self._tried.pop(index, None)
-            freed = ObjectFreedError("an object that the cluster owned was freed, by a program, at its time, or with its namespace")
-            outcome = core.failed(ObjectLostError(message.error) if message.error else freed)
+            outcome = core.failed(ObjectLostError(message.error) if message.error else ObjectFreedError(FREED))
         else:
             outcome = message.outcome
             core.references.adopt(outcome.refs, CLUSTER, lambda: None)
@@ -229,8 +230,16 @@ class DurableCalls:
             for index in indices:
                 # Its node may not have heard of that yet: whoever reads it here from now on asks the head.
                 entry = core.references.borrowed.entries.get((CLUSTER, index))
-                if entry is not None and isinstance(entry.outcome, m.Stored):
-                    core.recovery.lost(entry, (entry.outcome.node, entry.outcome.extent), "it was freed")
+                if entry is None:
+                    continue
+                outcome = entry.outcome
+                if isinstance(outcome, m.Stored):
+                    core.recovery.lost(entry, (outcome.node, outcome.extent), "it was freed")
+                elif isinstance(outcome, m.Inline):
+                    # The value itself is here, and nobody need be asked: the head has it no more, or never had.
+                    core.caller.settled_borrow(entry, core.failed(ObjectFreedError(FREED)))
+                    if outcome.refs:
+                        core.references.unpin_all(core.references.entries_of(outcome.refs))
         return answer.count
 
 

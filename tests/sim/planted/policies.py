@@ -11,6 +11,7 @@ from actorflow._core.policy import (
     bundles,
     checkpoints,
     durable_objects,
+    durable_steps,
     leases,
     liveness,
     mailbox,
@@ -284,7 +285,7 @@ def _tells_the_homes(original: Any) -> Any:
     def end(self: Any, found: Any, why: str) -> Any:
         steps = original(self, found, why)
         last = steps[-1]
-        if isinstance(last, durable_objects.Drop) and found.homes:
+        if isinstance(last, durable_steps.Drop) and found.homes:
             steps[-1] = dataclasses.replace(last, node=next(iter(found.homes)))
         return steps
 
@@ -306,6 +307,20 @@ def _answers_at_once(original: Any) -> Any:
     return is_open
 
 
+def _never_again(original: Any) -> Any:
+    def again(self: Any, found: Any, node: str, now: float) -> Any:
+        return []
+
+    return again
+
+
+def _any_link_will_do(original: Any) -> Any:
+    def node_apart(self: Any, node: str) -> Any:
+        return []
+
+    return node_apart
+
+
 MUTANTS = [
     Mutant(
         "a promise for ever", "DO-5: the end of the actor that was to make an object is not heard",
@@ -325,6 +340,14 @@ MUTANTS = [
     Mutant(
         "freed in one place", "DO-2: of an object that is freed one node hears",
         durable_objects.DurableObjects, "_end", _tells_the_homes, "outlives_its_putter",
+    ),
+    Mutant(
+        "asked once", "DO-3: a node that could not have an object once is never asked again",
+        durable_objects.DurableObjects, "_again", _never_again, "full_for_a_while",
+    ),
+    Mutant(
+        "any link will do", "DO-6: a node with a bad link is asked for objects as the others are",
+        durable_objects.DurableObjects, "node_apart", _any_link_will_do, "while_a_link_is_bad",
     ),
     Mutant("mailbox order", "MB-1: the newest waiting call starts first", mailbox.Mailbox, "finished", _newest_first, "actors"),
     Mutant(

@@ -8,7 +8,7 @@ from actorflow._core.head import durable as head_durable
 from actorflow._core.head import view
 from actorflow._core.io import lasting_peers, peers
 from actorflow._core.node import store as node_store
-from actorflow._core.policy.durable_objects import EndMaker
+from actorflow._core.policy.durable_steps import EndMaker
 from actorflow._core.protocol import messages
 from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks, tenure
 from tests.sim.planted.mutant import Mutant

@@ -1,4 +1,4 @@
-"""policy/durable_objects.py: DO-1 to DO-4, one by one and under random events."""
+"""policy/durable_objects.py: DO-1 to DO-4 and DO-6, one by one and under random events."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import random
 
 import pytest
 
-from actorflow._core.policy.durable_objects import (
-    COPIES,
-    COPYING_MAX,
-    Adopt,
-    Answer,
-    Copy,
-    Drop,
-    Durable,
-    DurableObjects,
-    Step,
-    Write,
-)
+from actorflow._core.policy.durable_objects import AGAIN_MAX_S, AGAIN_S, COPIES, COPYING_MAX, Durable, DurableObjects
+from actorflow._core.policy.durable_steps import Adopt, Answer, Copy, Drop, Step, Write
 from actorflow._core.protocol.messages import Inline, Stored
 
 PUTTER = ("driver", 7)
+NOW = 100.0
 
 
 def stored(node: str = "a", extent: int = 100, size: int = 5_000_000) -> Stored:
@@ -98,8 +89,8 @@ def test_do_1_a_node_that_cannot_have_it_is_not_asked_twice_until_it_comes_anew(
     made = table("a", "b", "c")
     made.put(new())
     made.kept("a", 1, 100)
-    assert made.failed("b", 1, "no room") == [Copy("c", 1, 5_000_000, "a", 100)]
-    assert made.failed("c", 1, "no room") == [Answer(*PUTTER, 1)]
+    assert made.failed("b", 1, "no room", NOW) == [Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.failed("c", 1, "no room", NOW) == [Answer(*PUTTER, 1)]
     made.check()
     assert made.node_joined("b") == [Copy("b", 1, 5_000_000, "a", 100)]
 
@@ -107,7 +98,7 @@ def test_do_1_a_node_that_cannot_have_it_is_not_asked_twice_until_it_comes_anew(
 def test_do_4_what_its_writer_took_along_is_refused_with_the_reason() -> None:
     made = table("a", "b")
     made.put(new())
-    steps = made.failed("a", 1, "the process that wrote it is gone")
+    steps = made.failed("a", 1, "the process that wrote it is gone", NOW)
     assert Answer(*PUTTER, 0, "the process that wrote it is gone") in steps
     assert made.outcome(1, "a") == (None, "the process that wrote it is gone")
     assert len(made) == 0
@@ -228,10 +219,144 @@ def test_do_3_so_many_at_one_time_and_the_others_after_them() -> None:
 
 def test_do_3_what_a_disk_does_not_give_back_is_fetched_from_the_other_and_the_last_one_is_kept() -> None:
     made = kept(table("a", "b", "c"))
-    assert made.failed("a", 1, "on disk") == [Drop("a", 1, (("a", 101),)), Write(1), Copy("c", 1, 5_000_000, "b", 201)]
-    assert made.failed("b", 1, "on disk") == [], "perhaps the next time"
+    assert made.failed("a", 1, "on disk", NOW) == [Drop("a", 1, (("a", 101),)), Write(1), Copy("c", 1, 5_000_000, "b", 201)]
+    assert made.failed("b", 1, "on disk", NOW) == [], "perhaps the next time"
     assert where(made) == {"b": 201}
     made.check()
+
+
+def test_do_3_a_node_that_had_no_room_is_asked_again_each_time_later() -> None:
+    made = kept(table("a", "b", "c"))
+    assert made.next_at() is None
+    made.node_lost("b", "reset")
+    now, pauses = NOW, []
+    copy = Copy("c", 1, 5_000_000, "a", 101)
+    for _ in range(40):
+        assert made.failed("c", 1, "no room", now) == []
+        at = made.next_at()
+        assert at is not None
+        assert made.tick(at - 0.01) == []
+        assert made.tick(at) == [copy]
+        assert made.next_at() is None
+        made.check()
+        pauses.append(at - now)
+        now = at
+    assert pauses[:3] == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S]
+    assert pauses[10:] == [AGAIN_MAX_S] * 30
+    assert made.kept("c", 1, 9) == [Write(1)]
+    made.check()
+
+
+def test_do_3_who_is_to_be_asked_again_waits_for_those_that_fetch() -> None:
+    made = table("a", "b", "c")
+    for index in range(1, COPYING_MAX + 2):
+        kept(made, index)
+    steps = [*made.node_lost("b", "reset"), *made.node_lost("c", "reset"), *made.node_joined("d")]
+    copies = [step for step in steps if isinstance(step, Copy)]
+    first = copies[-1]
+    assert made.failed("d", first.index, "no room", NOW), "another one comes first"
+    at = NOW + AGAIN_S
+    assert made.tick(at) == [], "so many fetch already"
+    made.check()
+    assert made.next_at() == at + AGAIN_S
+    made.free([found.index for found in made.all() if found.copying])
+    assert [step.index for step in made.tick(at + AGAIN_S) if isinstance(step, Copy)] == [first.index]
+
+
+def test_do_3_what_is_freed_or_kept_meanwhile_is_not_asked_for_again() -> None:
+    made = kept(table("a", "b", "c"))
+    made.node_lost("b", "reset")
+    made.failed("c", 1, "no room", NOW)
+    made.free([1])
+    assert made.next_at() is None
+    made = kept(table("a", "b", "c"))
+    made.node_lost("b", "reset")
+    made.failed("c", 1, "no room", NOW)
+    assert made.node_joined("d") == [Copy("d", 1, 5_000_000, "a", 101)]
+    made.kept("d", 1, 9)
+    assert made.tick(NOW + AGAIN_S) == []
+    made.check()
+
+
+def test_do_3_the_source_dies_and_whoever_fetched_from_there_is_asked_at_once() -> None:
+    """Whether the head or the one that fetches hears of it first."""
+    made = kept(table("a", "b", "c"))
+    assert made.node_leaves("a") == [Copy("c", 1, 5_000_000, "b", 201)]
+    assert made.node_lost("b", "reset") == [Write(1)], "it fetches"
+    assert made.failed("c", 1, "b is gone", NOW) == [Copy("c", 1, 5_000_000, "a", 101)]
+    made.check()
+    made = kept(table("a", "b", "c"))
+    made.node_leaves("a")
+    assert made.failed("c", 1, "b is gone", NOW) == []
+    assert where(made) == {"a": 101, "b": 201}, "it stays on the one that leaves, as long as another is to be asked once more"
+    assert made.node_lost("b", "reset") == [Write(1), Copy("c", 1, 5_000_000, "a", 101)]
+    made.check()
+
+
+def test_do_3_the_second_time_it_is_fetched_from_elsewhere() -> None:
+    made = kept(table("a", "b", "c"))
+    made.node_leaves("a")
+    made.failed("c", 1, "b is not heard", NOW)
+    assert made.tick(NOW + AGAIN_S) == [Copy("c", 1, 5_000_000, "a", 101)]
+    assert made.failed("c", 1, "no room", NOW) == [Write(1), Drop("a", 1, (("a", 101),))], "that was all that could be done"
+    assert where(made) == {"b": 201}
+    made.check()
+
+
+def test_do_6_a_node_with_a_bad_link_is_asked_only_when_there_is_no_other() -> None:
+    made = table("a", "b", "c")
+    assert made.node_apart("b") == []
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_lost("c", "reset") == [Copy("b", 1, 5_000_000, "a", 100)]
+    made.check()
+    assert made.node_joined("d") == [Copy("d", 1, 5_000_000, "a", 100)], "and instead of it as soon as there is another"
+    made.check()
+    assert made.kept("b", 1, 7) == [Write(1), Answer(*PUTTER, 2)], "it was faster all the same"
+    assert made.kept("d", 1, 9) == [Drop("d", 1, (("d", 9),))]
+    made.check()
+
+
+def test_do_6_what_is_on_its_way_to_a_node_with_a_bad_link_goes_elsewhere() -> None:
+    made = table("a", "b", "c")
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("b", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("b") == [Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("c") == [], "now there is no other"
+    made.check()
+    assert made.node_in_reach("b") == [], "it fetches it already"
+    found = made.find(1)
+    assert found is not None
+    assert found.copying == "b"
+    made.check()
+    assert made.node_in_reach("c") == []
+    assert made.kept("b", 1, 7) == [Write(1), Answer(*PUTTER, 2)]
+    made.check()
+
+
+def test_do_6_a_node_that_leaves_does_not_wait_for_a_bad_link() -> None:
+    made = kept(table("a", "b", "c", "d"))
+    made.node_apart("c")
+    assert made.node_leaves("a") == [Copy("d", 1, 5_000_000, "b", 201)]
+    made.check()
+    made = kept(table("a", "b", "c", "d"))
+    made.node_leaves("a")
+    assert made.node_apart("c") == [Copy("d", 1, 5_000_000, "b", 201)]
+    assert made.failed("d", 1, "no room", NOW) == [], "nobody else can, and it fetches it already"
+    made.check()
+    assert made.tick(NOW + AGAIN_S) == [Copy("d", 1, 5_000_000, "a", 101)]
+    made.check()
+
+
+def test_do_6_a_node_that_is_lost_and_comes_back_has_a_link() -> None:
+    made = table("a", "b", "c")
+    made.node_apart("b")
+    made.node_apart("nobody")
+    made.node_lost("b", "not heard")
+    made.node_joined("b")
+    made.put(new())
+    assert made.kept("a", 1, 100) == [Write(1), Copy("c", 1, 5_000_000, "a", 100)]
+    assert made.node_apart("c") == [Copy("b", 1, 5_000_000, "a", 100)]
 
 
 def test_a_node_that_was_away_is_told_again() -> None:
@@ -314,6 +439,10 @@ def test_random_events(seed: int) -> None:
 
     for turn in range(400):
         what = rng.random()
+        if rng.random() < 0.1:
+            obey(made.tick(NOW + turn))
+        if rng.random() < 0.05 and held:
+            obey(rng.choice((made.node_apart, made.node_in_reach))(rng.choice(list(held))))
         if what < 0.05 and len(held) < 6:
             node = f"n{turn}"
             held[node] = {}
@@ -344,7 +473,7 @@ def test_random_events(seed: int) -> None:
         elif under_way:
             step = under_way.pop(rng.randrange(len(under_way)))
             if rng.random() < 0.15:
-                obey(made.failed(step.node, step.index, "no room"))
+                obey(made.failed(step.node, step.index, "no room", NOW + turn))
             elif isinstance(step, Adopt):
                 held[step.node][step.index] = step.extent
                 obey(made.kept(step.node, step.index, step.extent))

@@ -6,22 +6,12 @@ import random
 
 import pytest
 
-from actorflow._core.policy.durable_objects import (
-    COPYING_MAX,
-    Adopt,
-    Answer,
-    Copy,
-    Drop,
-    Durable,
-    DurableObjects,
-    EndMaker,
-    Settled,
-    Step,
-    Write,
-)
+from actorflow._core.policy.durable_objects import COPYING_MAX, Durable, DurableObjects
+from actorflow._core.policy.durable_steps import Adopt, Answer, Copy, Drop, EndMaker, Settled, Step, Write
 from actorflow._core.protocol.messages import ActorDied, Failed, Inline, Outcome, Stored
 
 MAKER = "maker"
+NOW = 100.0
 DIED = ActorDied("crashed", "signal 9")
 CANCELLED = ActorDied("cancelled", "it was cancelled by driver d")
 FIRST, SECOND = ("first life", 1), ("second life", 2)
@@ -101,7 +91,7 @@ def test_do_5_what_is_lost_before_it_is_kept_is_promised_again() -> None:
 def test_do_5_what_was_refused_is_promised_again() -> None:
     made = table("a")
     made.make(1, stored(), FIRST)
-    steps = made.failed("a", 1, "the process that wrote it is gone")
+    steps = made.failed("a", 1, "the process that wrote it is gone", NOW)
     assert Answer(*FIRST, 0, "the process that wrote it is gone") in steps
     assert made.is_open(1)
     made.check()
@@ -133,7 +123,7 @@ def test_do_5_or_it_is_broken_after_all() -> None:
     made = table("a")
     made.make(1, stored(), FIRST)
     made.maker_gone(MAKER, DIED)
-    steps = made.failed("a", 1, "the process that wrote it is gone")
+    steps = made.failed("a", 1, "the process that wrote it is gone", NOW)
     assert Settled(1) in steps
     assert not made.is_open(1)
     made.check()
@@ -148,7 +138,7 @@ def test_do_5_another_life_makes_another_one() -> None:
     assert Drop("", 1, (("a", 100),)) in steps
     assert Adopt("b", 2, 7, "worker") in steps
     assert made.kept("a", 1, 100) == [Drop("", 1, (("a", 100),))]
-    assert made.failed("b", 1, "it was of the first") == []
+    assert made.failed("b", 1, "it was of the first", NOW) == []
     assert made.kept("b", 2, 7) == [Write(1), Copy("a", 2, 5_000_000, "b", 7)]
     made.check()
     assert Drop("", 2, (("b", 7),)) in made.free([1])[1]
@@ -287,7 +277,7 @@ def test_do_5_random_events(seed: int) -> None:
         elif under_way:
             step = under_way.pop(rng.randrange(len(under_way)))
             if rng.random() < 0.2:
-                obey(made.failed(step.node, step.index, "it has not got it"))
+                obey(made.failed(step.node, step.index, "it has not got it", NOW))
             else:
                 extent += 1
                 obey(made.kept(step.node, step.index, step.extent if isinstance(step, Adopt) else extent))
