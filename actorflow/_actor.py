@@ -297,19 +297,19 @@ def check_class(cls: type, options: ActorOptions, where: str, kinds: dict[str, C
             next_step='make them `async def`, or take process="dedicated"',
             option="process",
         )
-    if hasattr(cls, "__checkpoint__") and not hasattr(cls, "__restore__"):
-        raise OptionError.explain(
-            which=f"{where}: __checkpoint__",
-            what="gives a state that nothing takes back",
-            why="the next life of the actor would start afresh",
-            next_step="define __restore__(self, state), or leave __checkpoint__ out",
-            option="checkpoint_every",
-        )
     if options.checkpoint_every is not None and not hasattr(cls, "__checkpoint__"):
         raise OptionError.explain(
             which=f"{where}: checkpoint_every={options.checkpoint_every!r}",
             what="needs a method that gives the state to keep",
             next_step="define __checkpoint__(self), and __restore__(self, state) to take it back",
+            option="checkpoint_every",
+        )
+    if options.checkpoint_every is not None and not hasattr(cls, "__restore__"):
+        raise OptionError.explain(
+            which=f"{where}: checkpoint_every={options.checkpoint_every!r}",
+            what="keeps a state that nothing takes back",
+            why="__checkpoint__ is there and __restore__ is not, so the next life of the actor would start afresh",
+            next_step="define __restore__(self, state)",
             option="checkpoint_every",
         )
 

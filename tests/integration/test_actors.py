@@ -875,8 +875,10 @@ async def test_21_what_was_acknowledged_is_stored_though_the_checkpoint_takes_it
 
 
 @pytest.mark.parametrize("problem", ["raises", "lock"])
-async def test_21_a_checkpoint_that_fails_holds_no_reply_for_ever(problem: str) -> None:
+async def test_21_a_call_whose_state_cannot_be_stored_says_so(problem: str) -> None:
     class Broken(af.Actor, checkpoint_every="call"):
+        def __restore__(self, state: Any) -> None: ...
+
         def __checkpoint__(self) -> Any:
             if problem == "raises":
                 raise LookupError("no state")
@@ -886,7 +888,9 @@ async def test_21_a_checkpoint_that_fails_holds_no_reply_for_ever(problem: str) 
             return n + 1
 
     broken = Broken.remote()
-    assert await af.get([broken.add.remote(n) for n in range(3)], timeout=10) == [1, 2, 3]
+    outcomes = await asyncio.wait_for(asyncio.gather(*(broken.add(n) for n in range(3)), return_exceptions=True), 10)
+    why = "LookupError: no state" if problem == "raises" else "cannot pickle"
+    assert [type(one) for one in outcomes] == [af.CheckpointError] * 3 and all(why in str(one) for one in outcomes)
 
 
 # Shared actors ----------------------------------------------------------------------------------------------

@@ -58,6 +58,9 @@ class Counter(af.Actor, max_restarts=3, max_pending_calls=10, concurrency_groups
     def __checkpoint__(self) -> int:
         return self.value
 
+    def __restore__(self, value: int) -> None:
+        self.value = value
+
 
 class Plain:
     """A plain class."""
@@ -280,6 +283,12 @@ def test_checkpoint_every_needs_the_hook() -> None:
         class Bad(af.Actor, checkpoint_every=3):
             def work(self) -> None: ...
 
+    class Half(af.Actor):
+        def __checkpoint__(self) -> int:
+            return 1
+
+    with pytest.raises(af.OptionError, match=r"keeps a state that nothing takes back: .*Define __restore__\(self, state\)"):
+        Half.options(checkpoint_every="call")
     assert plan_of(Counter).changed(plan_of(Counter).options, {"checkpoint_every": "call"})
 
 
