@@ -303,7 +303,7 @@ class Actors:
         worker.owed.append(actor.ticket)
         itself = death.exit is not None and death.exit.exit_code == 0 and not worker.ending
         expected = itself or actor.exit is not Exit.NO
-        self._lost(actor, death.cause if expected else death.with_log(), expected=expected)
+        self._lost(actor, death.cause if expected else death.with_log(), expected=expected, ended=worker)
 
     def house_lost(self, house: House, death: Death) -> None:
         """A host is gone, and all who lived in it."""
@@ -317,7 +317,7 @@ class Actors:
                 cause = f"its process was ended because {names}, which shared it, did not stop when killed"
                 self._lost(actor, cause, expected=False, spent=False)
             else:
-                self._lost(actor, death.with_log(), expected=False)
+                self._lost(actor, death.with_log(), expected=False, ended=actor.worker)
 
     def _end(self, actor: Actor, how: Exit, *, moves: bool = False) -> None:
         """Have a worker end an actor. A kill overrides a graceful end, and is not overridden."""
@@ -376,8 +376,9 @@ class Actors:
             worker.owed.append(actor.ticket)
             self._workers.leave(worker, reason)
 
-    def _lost(self, actor: Actor, cause: str, *, expected: bool, spent: bool = True) -> None:
-        self._context.head.send(ActorLost(actor.actor_id, actor.incarnation, cause, expected, spent))
+    def _lost(self, actor: Actor, cause: str, *, expected: bool, spent: bool = True, ended: WorkerProcess | None = None) -> None:
+        worker_id = ended.worker_id if ended is not None else ""
+        self._context.head.send(ActorLost(actor.actor_id, actor.incarnation, cause, expected, spent, worker_id))
         self._forget(actor)
 
     def _forget(self, actor: Actor) -> None:
