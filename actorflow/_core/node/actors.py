@@ -62,7 +62,7 @@ class Actor:
     """
 
     __slots__ = (
-        "_room", "actor_id", "claim", "exit", "incarnation", "name", "order", "retriable", "shared", "stage",
+        "_room", "actor_id", "claim", "exit", "incarnation", "moves", "name", "order", "retriable", "shared", "stage",
         "ticket", "timer", "worker",
     )  # fmt: skip
 
@@ -80,6 +80,8 @@ class Actor:
         self.worker: WorkerProcess | None = None
         self.stage = Stage.WAITING
         self.exit = Exit.NO
+        self.moves = False
+        """Its graceful end is a move: what is queued goes on in the next incarnation."""
         self.timer: asyncio.TimerHandle | None = None
 
     def actor_ids(self) -> list[str]:
@@ -275,7 +277,8 @@ class Actors:
         if actor.exit is Exit.NO:
             self._context.head.send(message)
         else:
-            peer.send(ActorExit(actor.actor_id, actor.exit is Exit.GRACEFUL))
+            graceful = actor.exit is Exit.GRACEFUL
+            peer.send(ActorExit(actor.actor_id, graceful, moves=graceful and actor.moves))
 
     def failed(self, peer: Peer, message: ActorFailed) -> None:
         """A constructor raised. A dedicated worker ends too: nobody knows what the constructor left there."""
@@ -320,13 +323,15 @@ class Actors:
                 self._lost(actor, death.with_log(), expected=False, ended=actor.worker)
 
     def _end(self, actor: Actor, how: Exit, *, moves: bool = False) -> None:
-        """Have a worker end an actor. A kill overrides a graceful end, and is not overridden."""
+        """Have a worker end an actor. A kill overrides a graceful end, and is not overridden. A graceful end overrides a move: one that
+        cannot go on elsewhere may stay here for long (MV-5), and nobody wants it any more.
+        """
         worker = actor.worker
         if worker is None:
             self._withdraw(actor)
         elif how is Exit.GRACEFUL:
-            if actor.exit is Exit.NO:
-                actor.exit = how
+            if actor.exit is Exit.NO or (actor.exit is Exit.GRACEFUL and actor.moves and not moves):
+                actor.exit, actor.moves = how, moves
                 if actor.stage is Stage.ALIVE and worker.peer is not None:
                     worker.peer.send(ActorExit(actor.actor_id, graceful=True, moves=moves))
         elif actor.exit is not Exit.KILL:
