@@ -84,6 +84,7 @@ class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
     resources: dict[str, int]
     labels: dict[str, str]
     joined_at: float
+    drains: str = ""
 
 
 class DurableRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -255,12 +256,12 @@ def job_from(job_id: str, record: JobRecord, offset: float) -> Job:
 
 def node_record(node: Node, offset: float) -> NodeRecord:
     """A living node."""
-    return NodeRecord(node.address, node.resources, node.labels, node.joined_at + offset)
+    return NodeRecord(node.address, node.resources, node.labels, node.joined_at + offset, node.drains)
 
 
 def node_from(node_id: str, record: NodeRecord, offset: float) -> Node:
     """The node."""
-    return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset)
+    return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset, drains=record.drains)
 
 
 def group_record(group: Group, offset: float) -> GroupRecord:

@@ -151,6 +151,8 @@ class Actors:
 
     def place(self, peer: Peer, message: PlaceActor) -> None:
         """Start this incarnation when there is room. Idempotent."""
+        if self._context.has_left:
+            return  # The head has sent it before it heard that, or hears of it that it is not here.
         spec = message.spec
         spec.class_name = sys.intern(spec.class_name)
         known = self._actors.get(spec.actor_id)
