@@ -112,7 +112,7 @@ class Host:
             loop=self.loop,
             network=self.network,
             rng=random.Random(f"{world.seed}/host/{self.name}"),
-            monotonic=lambda: world.now + origin_s,
+            monotonic=_ticking(world, origin_s) if world.clock_tick_s else lambda: world.now + origin_s,
             wall_time=lambda: world.now + wall_start_s + self.wall_jump_s,
             lock=self.lock,
             in_loop_thread=self.in_loop_thread,
@@ -233,3 +233,15 @@ class Host:
             pending, self._pending_signals = self._pending_signals, []
             for signal in pending:
                 self.deliver_signal(signal)
+
+
+def _ticking(world: World, origin_s: float) -> Callable[[], float]:
+    """A clock that no two readings find at the same time, as a real one. It is ahead of the world's by no more than these."""
+    last = origin_s
+
+    def read() -> float:
+        nonlocal last
+        last = max(last + world.clock_tick_s, world.now + origin_s)
+        return last
+
+    return read

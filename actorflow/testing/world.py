@@ -46,12 +46,20 @@ class World:
     """One simulation. Use it as a context manager, so that what it leaves behind is taken down in order."""
 
     def __init__(
-        self, seed: int, *, links: LinkProfile | None = None, steps_max: int = STEPS_MAX, detail: bool = False
+        self,
+        seed: int,
+        *,
+        links: LinkProfile | None = None,
+        steps_max: int = STEPS_MAX,
+        detail: bool = False,
+        clock_tick_s: float = 0.0,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int):
             # Any object would do to draw from, but a run is to be repeated by what its report shows.
             raise OptionTypeError(f"World(seed={seed!r}): a whole number is needed, not {type(seed).__name__}", option="seed")
         self.seed = seed
+        self.clock_tick_s = clock_tick_s
+        """How far a monotonic clock moves, at least, between two readings of it. 0: all that runs in one moment reads the same time."""
         self.now = 0.0
         """Virtual seconds since the start."""
         self.steps = 0

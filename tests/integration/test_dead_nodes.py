@@ -34,3 +34,21 @@ async def test_the_actors_of_a_node_that_was_killed_are_back_long_before_its_sil
             fresh = await asyncio.gather(*(actor.pid() for actor in hit))
             assert not on_it & set(fresh)
             assert time.monotonic() - killed_at < LEASE_S - 2
+
+
+class Member(af.Actor, max_task_retries=-1, num_cpus=0, resources={"there": 1}):
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+async def test_sv_2_a_node_that_dies_is_one_failure_of_all_that_were_there() -> None:
+    with Cluster(1, num_cpus=1) as cluster:
+        victim = cluster.add_node(num_cpus=1, resources={"there": 4})
+        async with af.init(address=cluster.address, log_to_driver=False):
+            actors = [Member.remote() for _ in range(4)]
+            pids = await asyncio.gather(*(actor.pid() for actor in actors))
+            async with af.supervise(*actors, max_restarts=1, within=60):
+                await asyncio.to_thread(cluster.kill, victim)
+                cluster.add_node(num_cpus=1, resources={"there": 4})
+                fresh = await asyncio.gather(*(actor.pid() for actor in actors))
+            assert not set(pids) & set(fresh)

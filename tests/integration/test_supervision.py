@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,6 +19,11 @@ class Member(af.Actor):
         return os.getpid()
 
 
+class Tenant(af.Actor):
+    async def pid(self) -> int:
+        return os.getpid()
+
+
 async def members(count: int = 3, **options: object) -> tuple[list[af.Handle[Member]], list[int]]:
     actors = [Member.options(num_cpus=0, max_task_retries=-1, **options).remote() for _ in range(count)]
     return actors, await asyncio.gather(*[actor.pid() for actor in actors])
@@ -27,7 +33,7 @@ def crash(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def new_pids(actors: list[af.Handle[Member]], pids: list[int], changed: list[bool]) -> list[int]:
+async def new_pids(actors: Sequence[af.Handle[Member] | af.Handle[Tenant]], pids: list[int], changed: list[bool]) -> list[int]:
     """Wait until just those actors live in new processes."""
     while True:
         now = await asyncio.gather(*[actor.pid() for actor in actors])
@@ -66,6 +72,17 @@ async def test_a_supervision_that_gives_up_ends_its_actors_and_cancels_its_block
             await actor.pid()
     with pytest.raises(af.SupervisionError):
         await supervision.wait()
+
+
+async def test_sv_2_the_end_of_a_process_is_one_failure_of_all_that_lived_in_it() -> None:
+    actors = [Tenant.options(num_cpus=0, max_task_retries=-1, process="shared").remote() for _ in range(4)]
+    pids = await asyncio.gather(*[actor.pid() for actor in actors])
+    assert len(set(pids)) == 1
+    async with af.supervise(*actors, max_restarts=1, within=60):
+        crash(pids[0])
+        pids = await new_pids(actors, pids, [True] * 4)
+        await asyncio.sleep(0.2)
+        assert await asyncio.gather(*[actor.pid() for actor in actors]) == pids
 
 
 async def test_after_its_end_each_goes_by_its_own_restarts() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 import actorflow as af
 from actorflow.testing import World
 from actorflow.testing.cluster import SimCluster
+from tests.sim.test_draining import ended, two_nodes
+from tests.sim.test_nodes import finish
 
 
 class Member(af.Actor, max_task_retries=-1, num_cpus=0):
@@ -73,3 +77,67 @@ def test_too_many_failures_end_all_and_leave_nothing(sim_seed: int) -> None:
         driver.forget()
         cluster.settle()
         cluster.stop()
+
+
+TICK_S = 1e-6
+"""Real clocks do not stand still while the head hears of an event, and those of a world do, unless it is told."""
+
+
+def end_their_process(world: World, cluster: SimCluster) -> None:
+    """And those of nobody."""
+    for host in cluster.call_hosts:
+        if host.alive:
+            world.kill(host)
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+@pytest.mark.parametrize("what", ["node", "process", "nested"])
+def test_sv_2_what_one_event_has_ended_counts_as_one_failure(sim_seed: int, what: str, strategy: str) -> None:
+    async def main() -> list[int]:
+        where = {"resources": {"second": 1}, "process": "shared" if what == "process" else "dedicated"}
+        actors = [Member.options(**where).remote() for _ in range(4)]
+        await asyncio.gather(*(actor.call() for actor in actors))
+        rule = {"strategy": strategy, "within": 1_000.0}
+        members = [await af.supervise(*actors[:3], max_restarts=0, **rule), actors[3]] if what == "nested" else actors
+        async with af.supervise(*members, max_restarts=1, **rule):
+            there.set()
+            await asyncio.sleep(20.0)
+            return await asyncio.gather(*(actor.call() for actor in actors))
+
+    there = asyncio.Event()
+    with World(sim_seed, clock_tick_s=TICK_S) as world:
+        cluster, second = two_nodes(world)
+        driver = cluster.driver(main)
+        world.run_until(there.is_set, 60.0)
+        if what == "process":
+            end_their_process(world, cluster)
+        else:
+            world.kill(second.host)
+            cluster.add_node(num_cpus=2, resources={"second": 100})
+        ended(world, driver)
+        assert driver.result() == [1, 1, 1, 1], "all have begun anew"
+        finish(cluster, driver)
+
+
+def test_sv_2_a_head_that_comes_back_in_the_middle_of_an_event_knows_what_it_has_counted(sim_seed: int) -> None:
+    """Its clock is another one, and it is told once more of some that it has heard of (HL-3)."""
+
+    async def main() -> list[int]:
+        actors = [Member.options(resources={"second": 1}, process="shared").remote() for _ in range(30)]
+        await asyncio.gather(*(actor.call() for actor in actors))
+        async with af.supervise(*actors, max_restarts=1, within=1_000.0):
+            there.set()
+            await asyncio.sleep(30.0)
+            return await asyncio.gather(*(actor.call() for actor in actors))
+
+    there = asyncio.Event()
+    with World(sim_seed, clock_tick_s=TICK_S) as world:
+        cluster, _ = two_nodes(world, durable=True)
+        driver = cluster.driver(main)
+        world.run_until(there.is_set, 60.0)
+        end_their_process(world, cluster)
+        world.run_for(world.rng("moment").uniform(0.0, 0.02))
+        cluster.sim_head.kill(machine_down=False)
+        ended(world, driver)
+        assert driver.result() == [1] * 30
+        finish(cluster, driver)

@@ -165,6 +165,7 @@ class NodeProcess:
         self._in_order: Node | None = None
         """What is to leave in order when this process is asked to end."""
         self._gateway = Gateway(loop, protocol_version=HANDSHAKE_PROTOCOL, tls=config.tls)
+        self._node: Node | None = None
         self.port = 0
         self._joining: Enrolment | None = None
         self._credentials: NodeCredentials | None = None
@@ -216,6 +217,7 @@ class NodeProcess:
                 if starting.cancelled():
                     return self._code
             node, credentials = await starting
+            self._node = node
             self._in_order = node if not self._for_good else None
             reason = await self._ended
             self.again = credentials.again
@@ -342,6 +344,10 @@ class NodeProcess:
             self._end(reason)
 
     def _give_up(self, why: str) -> None:
+        if self._node is not None and self._node.last_word:
+            # That was heard, so the head does not want it back; only that it was heard was not.
+            self._end_for_good(self._node.last_word)
+            return
         if not self._code:
             log.error("%s. It ends with all that it runs", why)
             self._code = GIVEN_UP

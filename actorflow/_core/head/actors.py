@@ -212,6 +212,7 @@ class Actors:
                 expected=message.expected,
                 spent=message.spent,
                 now=self._ports.monotonic(),
+                worker_id=message.worker_id,
             )
         )
 

@@ -1,11 +1,13 @@
 """Nodes that are to leave in order: who asked, what has to move, and when it is tried again.
 
-The word goes to the node, which knows from then on that it drains, and says so: also to a head that has come back, which need not have
-remembered it. The node decides when it leaves; docs/internals/draining.md has the whole way.
+The word goes to the node, which knows from then on that it drains, and says so: also to a head that has come back. That one remembers it as
+well, for nodes that are gone by then. The node decides when it leaves; docs/internals/draining.md has the whole way.
 
     DR-1  Who asks is answered once: by the node's word that it drains, or by why it will not.
     DR-2  Nothing new is placed on a node that drains, and what can move is told so as soon as another node has room for it.
     DR-3  What ends because its node leaves is not counted as a failure, where it may have another life at all (AC-8).
+    DR-4  A node's last word is answered when no head will forget it. Where nothing is left there it is gone with that: nobody waits for it,
+          neither this head nor the next one. Otherwise it is when its connection has ended, as what is there still acts.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from actorflow._core.head.nodes import Nodes, node_id_of
 from actorflow._core.head.view import View
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
-from actorflow._core.protocol.messages import Drain, Draining, DrainNode, DrainReply
+from actorflow._core.protocol.messages import Drain, Draining, DrainNode, DrainReply, LastWordTaken
 
 if TYPE_CHECKING:
     from actorflow._core.head.durable import DurableRoom
@@ -35,7 +37,7 @@ MOVE_AGAIN_S = 0.5
 
 
 class Drains:
-    """See the module. `groups`, `durables`: those rooms, if they are open."""
+    """See the module. `groups`, `durables`: those rooms, if they are open. `gone(peer, reason)`: a node has left."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Drains:
         actors: Actors,
         groups: Callable[[], Groups | None],
         durables: Callable[[], DurableRoom | None],
+        gone: Callable[[Peer, str], None],
     ) -> None:
         self._ports = ports
         self._directory = directory
@@ -54,6 +57,7 @@ class Drains:
         self._actors = actors
         self._groups = groups
         self._durables = durables
+        self._gone = gone
         self._asked: dict[ProcessId, list[tuple[ProcessId, int]]] = {}
         """By node, who waits for its word: process and token."""
         self._wanted: dict[ProcessId, tuple[float, str]] = {}
@@ -98,7 +102,7 @@ class Drains:
         """A node says that it leaves, or why it does not."""
         node_id = node_id_of(peer)
         if message.left:
-            self._last_words[node_id] = message.left
+            self._last_word(peer, message)
             return
         self._answer(node_id, message.error)
         if message.error or self._nodes.membership.find(node_id) is None:
@@ -106,7 +110,7 @@ class Drains:
         if node_id not in self._reasons:
             log.warning("node %s drains for up to %.3g s: %s", node_id, message.deadline_s, message.reason)
         self._reasons[node_id] = message.reason
-        self._nodes.membership.drains(node_id, message.reason)
+        self._nodes.drains(node_id, message.reason)
         self._view.drains(node_id)
         groups = self._groups()
         if groups is not None:
@@ -115,6 +119,19 @@ class Drains:
         if durables is not None:
             durables.node_leaves(node_id)
         self._move()
+
+    def _last_word(self, peer: Peer, message: Draining) -> None:
+        """DR-4. The answer waits for the disk, as all that a head says that remembers (HM-1)."""
+        if self._nodes.membership.find(node_id_of(peer)) is not None:  # Else it is gone, and has not heard that this was heard.
+            self._last_words[node_id_of(peer)] = message.left
+            if message.empty:
+                self._gone(peer, message.left)
+        peer.send(LastWordTaken())
+
+    def restore(self, node_id: ProcessId, reason: str) -> None:
+        """One that was to leave in the head's earlier life. If it is still there it says so itself, and moves on then."""
+        self._reasons[node_id] = reason
+        self._view.drains(node_id)
 
     def groups_opened(self, groups: Groups) -> None:
         """The room of the placement groups is open: it has not heard yet."""

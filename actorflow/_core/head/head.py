@@ -174,7 +174,7 @@ class Head:
             from actorflow._core.head.drains import Drains
 
             rooms = self._directory, self._nodes, self._view, self._actors
-            self._drains = Drains(self._ports, *rooms, lambda: self._opened, lambda: self._durable)
+            self._drains = Drains(self._ports, *rooms, lambda: self._opened, lambda: self._durable, self._node_given_up)
         return self._drains
 
     def _durables(self) -> DurableRoom:
@@ -314,6 +314,9 @@ class Head:
             return
         nodes = list(self._nodes.membership.nodes())
         self._view.restore(nodes)
+        for node in nodes:
+            if node.drains:
+                self._draining().restore(node.node_id, node.drains)
         if ledger.has_groups():
             ledger.restore_groups(self._groups())
         if ledger.has_durables():

@@ -36,6 +36,11 @@ class Nodes:
         peer.state = message.node_id
         self.touch("node", message.node_id)
 
+    def drains(self, node_id: ProcessId, reason: str) -> None:
+        """A living node is to leave."""
+        self.membership.drains(node_id, reason)
+        self.touch("node", node_id)
+
     def replaced_by(self, peer: Peer, message: NodeInfo) -> Peer | None:
         """The older connection of the node, when it connects again before the old one is seen to be lost."""
         known = self._peers.get(message.node_id)

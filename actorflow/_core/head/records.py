@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import msgspec
 
+from actorflow._core.policy.actor_decisions import Ending
 from actorflow._core.policy.actor_record import Actor, State
 from actorflow._core.policy.bundle_packing import BundleSpec
 from actorflow._core.policy.bundle_packing import Strategy as GroupStrategy
@@ -26,7 +27,7 @@ from actorflow._core.policy.graveyard import DeadActor
 from actorflow._core.policy.jobs import Job, JobState
 from actorflow._core.policy.membership import Node
 from actorflow._core.policy.placement_record import Group, GroupSpec, Placed, RemovedGroup
-from actorflow._core.policy.supervision import Strategy, Supervision
+from actorflow._core.policy.supervision import Failure, Strategy, Supervision
 from actorflow._core.protocol.messages import ActorDied, ActorSpec, Outcome, SupervisionOver
 
 
@@ -83,6 +84,7 @@ class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
     resources: dict[str, int]
     labels: dict[str, str]
     joined_at: float
+    drains: str = ""
 
 
 class DurableRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -115,6 +117,8 @@ class SupervisionRecord(msgspec.Struct, array_like=True, frozen=True):
     detached: bool
     above: str
     failures: list[float]
+    endings: list[tuple[str, str, bool]] = []
+    begun_by: str = ""
 
 
 class GroupRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -252,12 +256,12 @@ def job_from(job_id: str, record: JobRecord, offset: float) -> Job:
 
 def node_record(node: Node, offset: float) -> NodeRecord:
     """A living node."""
-    return NodeRecord(node.address, node.resources, node.labels, node.joined_at + offset)
+    return NodeRecord(node.address, node.resources, node.labels, node.joined_at + offset, node.drains)
 
 
 def node_from(node_id: str, record: NodeRecord, offset: float) -> Node:
     """The node."""
-    return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset)
+    return Node(node_id, record.address, record.resources, record.labels, record.joined_at - offset, drains=record.drains)
 
 
 def group_record(group: Group, offset: float) -> GroupRecord:
@@ -316,9 +320,11 @@ def removed_from(group_id: str, record: RemovedRecord, offset: float) -> Removed
 
 def supervision_record(one: Supervision, offset: float) -> SupervisionRecord:
     """A supervision."""
-    failures = [at + offset for at in one.failures]
+    failures = [failure.at + offset for failure in one.failures]
+    endings = [(failure.ending.key, failure.ending.node_id, failure.ending.of_node) for failure in one.failures]
+    strategy, bounds = one.strategy.value, (one.max_restarts, one.within_s)
     return SupervisionRecord(
-        one.owner, one.job_id, one.members, one.strategy.value, one.max_restarts, one.within_s, one.detached, one.above, failures
+        one.owner, one.job_id, one.members, strategy, *bounds, one.detached, one.above, failures, endings, one.begun_by
     )
 
 
@@ -335,5 +341,7 @@ def supervision_from(supervision_id: str, record: SupervisionRecord, offset: flo
         record.detached,
         record.above,
     )
-    one.failures.extend(at - offset for at in record.failures)
+    endings = [Ending(*ending) for ending in record.endings] or [Ending() for _ in record.failures]
+    one.failures.extend(Failure(at - offset, ending) for at, ending in zip(record.failures, endings, strict=True))
+    one.begun_by = record.begun_by
     return one

@@ -91,9 +91,8 @@ class Supervisions:
 
     def lost(self, decision: LifeLost) -> list[Decision]:
         """A member has lost its incarnation."""
-        return self._carry_out(
-            self.book.lost(decision.actor_id, _first_line(decision.cause), asked=decision.asked, now=self._ports.monotonic())
-        )
+        cause, now = _first_line(decision.cause), self._ports.monotonic()
+        return self._carry_out(self.book.lost(decision.actor_id, cause, asked=decision.asked, now=now, ending=decision.ending))
 
     def dead(self, decision: Forget) -> list[Decision]:
         """An actor is gone for good."""

@@ -62,7 +62,7 @@ class Actor:
     """
 
     __slots__ = (
-        "_room", "actor_id", "claim", "exit", "incarnation", "name", "order", "retriable", "shared", "stage",
+        "_room", "actor_id", "claim", "exit", "incarnation", "moves", "name", "order", "retriable", "shared", "stage",
         "ticket", "timer", "worker",
     )  # fmt: skip
 
@@ -80,6 +80,8 @@ class Actor:
         self.worker: WorkerProcess | None = None
         self.stage = Stage.WAITING
         self.exit = Exit.NO
+        self.moves = False
+        """Its graceful end is a move: what is queued goes on in the next incarnation."""
         self.timer: asyncio.TimerHandle | None = None
 
     def actor_ids(self) -> list[str]:
@@ -149,6 +151,8 @@ class Actors:
 
     def place(self, peer: Peer, message: PlaceActor) -> None:
         """Start this incarnation when there is room. Idempotent."""
+        if self._context.has_left:
+            return  # The head has sent it before it heard that, or hears of it that it is not here.
         spec = message.spec
         spec.class_name = sys.intern(spec.class_name)
         known = self._actors.get(spec.actor_id)
@@ -275,7 +279,8 @@ class Actors:
         if actor.exit is Exit.NO:
             self._context.head.send(message)
         else:
-            peer.send(ActorExit(actor.actor_id, actor.exit is Exit.GRACEFUL))
+            graceful = actor.exit is Exit.GRACEFUL
+            peer.send(ActorExit(actor.actor_id, graceful, moves=graceful and actor.moves))
 
     def failed(self, peer: Peer, message: ActorFailed) -> None:
         """A constructor raised. A dedicated worker ends too: nobody knows what the constructor left there."""
@@ -303,7 +308,7 @@ class Actors:
         worker.owed.append(actor.ticket)
         itself = death.exit is not None and death.exit.exit_code == 0 and not worker.ending
         expected = itself or actor.exit is not Exit.NO
-        self._lost(actor, death.cause if expected else death.with_log(), expected=expected)
+        self._lost(actor, death.cause if expected else death.with_log(), expected=expected, ended=worker)
 
     def house_lost(self, house: House, death: Death) -> None:
         """A host is gone, and all who lived in it."""
@@ -317,16 +322,18 @@ class Actors:
                 cause = f"its process was ended because {names}, which shared it, did not stop when killed"
                 self._lost(actor, cause, expected=False, spent=False)
             else:
-                self._lost(actor, death.with_log(), expected=False)
+                self._lost(actor, death.with_log(), expected=False, ended=actor.worker)
 
     def _end(self, actor: Actor, how: Exit, *, moves: bool = False) -> None:
-        """Have a worker end an actor. A kill overrides a graceful end, and is not overridden."""
+        """Have a worker end an actor. A kill overrides a graceful end, and is not overridden. A graceful end overrides a move: one that
+        cannot go on elsewhere may stay here for long (MV-5), and nobody wants it any more.
+        """
         worker = actor.worker
         if worker is None:
             self._withdraw(actor)
         elif how is Exit.GRACEFUL:
-            if actor.exit is Exit.NO:
-                actor.exit = how
+            if actor.exit is Exit.NO or (actor.exit is Exit.GRACEFUL and actor.moves and not moves):
+                actor.exit, actor.moves = how, moves
                 if actor.stage is Stage.ALIVE and worker.peer is not None:
                     worker.peer.send(ActorExit(actor.actor_id, graceful=True, moves=moves))
         elif actor.exit is not Exit.KILL:
@@ -376,8 +383,9 @@ class Actors:
             worker.owed.append(actor.ticket)
             self._workers.leave(worker, reason)
 
-    def _lost(self, actor: Actor, cause: str, *, expected: bool, spent: bool = True) -> None:
-        self._context.head.send(ActorLost(actor.actor_id, actor.incarnation, cause, expected, spent))
+    def _lost(self, actor: Actor, cause: str, *, expected: bool, spent: bool = True, ended: WorkerProcess | None = None) -> None:
+        worker_id = ended.worker_id if ended is not None else ""
+        self._context.head.send(ActorLost(actor.actor_id, actor.incarnation, cause, expected, spent, worker_id))
         self._forget(actor)
 
     def _forget(self, actor: Actor) -> None:

@@ -40,6 +40,8 @@ class NodeContext:
     """The bundles of placement groups here; None until the head speaks of one."""
     draining: bool = False
     """It is to leave, and takes nothing new. Written by node/draining.py."""
+    has_left: bool = False
+    """It has said its last word: nothing begins here any more, whatever was on its way. As well."""
 
     def books(self) -> Iterable[LeaseBook]:
         """The node's own tickets, and those in bundles."""

@@ -4,6 +4,8 @@
     ND-2  The node leaves when no task, no actor and no driver is left here, and what its objects' owners need of them is elsewhere; or at
           the deadline. Of several words the soonest deadline holds.
     ND-3  Its word that it drains is said again on each connection with the head.
+    ND-4  So is its last word, and it goes when that was taken: a head between two lives would take it for a node that died, and wait for
+          it. It goes unheard LAST_WORD_S later, and in any case when the machine ends. From its last word on nothing begins here.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ DRAINED = "it was drained"
 """With this the reason begins, for whoever has to know that it is not to begin again."""
 LOOK_S = 0.1
 """How often it is looked whether anything is left."""
+LAST_WORD_S = 5.0
+"""How long a node that is done waits for a head: longer than one takes to be back, and shorter than the lease of a node (LEASE_S)."""
 
 
 class LeavesInOrder:
@@ -42,7 +46,12 @@ class LeavesInOrder:
         self._why_not = why_not
         self._deadline = 0.0
         self._reason = ""
+        self._machine_ends: float | None = None
+        """The deadline of the machine, which no time can be added to."""
         self._begun = False
+        self._empty = False
+        self.last_word = ""
+        """Why it leaves, and how; empty before that."""
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
@@ -55,12 +64,14 @@ class LeavesInOrder:
         """The head wants this node to leave."""
         self.wanted(message.deadline_s, message.reason)
 
-    def wanted(self, deadline_s: float, reason: str) -> None:
-        """This node is to leave. See ND-2."""
+    def wanted(self, deadline_s: float, reason: str, *, machine_ends: bool = False) -> None:
+        """This node is to leave. See ND-2. `machine_ends`: it cannot be later."""
         if self._why_not:
             self._context.head.send(Draining(deadline_s, reason, self._why_not))
             return
         deadline = self._context.now() + max(deadline_s, 0.0)
+        if machine_ends:
+            self._machine_ends = deadline
         if not self._begun:
             self._begun, self._deadline, self._reason = True, deadline, reason
             self._context.draining = True
@@ -71,9 +82,16 @@ class LeavesInOrder:
         self.say()
 
     def say(self) -> None:
-        """ND-3."""
+        """ND-3, ND-4."""
         if self._begun:
             self._context.head.send_if_there(Draining(max(self._deadline - self._context.now(), 0.0), self._reason))
+        if self.last_word:
+            self._context.head.send_if_there(Draining(0.0, self._reason, left=self.last_word, empty=self._empty))
+
+    def taken(self) -> None:
+        """The head has heard the last word."""
+        if self.last_word:
+            self._go()
 
     def _look(self) -> None:
         """ND-2."""
@@ -82,9 +100,19 @@ class LeavesInOrder:
         if left and now < self._deadline:
             self._timer = self._context.ports.loop.call_later(LOOK_S, self._look)
             return
-        self._timer = None
         what = f"its time was over, with {', '.join(left)} left" if left else "nothing was left here"
-        told = f"{DRAINED} ({self._reason}): {what}"
-        self._context.head.send_if_there(Draining(0.0, self._reason, left=told))
+        self.last_word, self._empty = f"{DRAINED} ({self._reason}): {what}", not left
+        self._context.has_left = True
+        self.say()
         self._context.head.flush()
-        self._leave(told)
+        wait_s = LAST_WORD_S
+        if self._machine_ends is not None:
+            wait_s = min(wait_s, self._machine_ends - now)
+        if wait_s > 0:
+            self._timer = self._context.ports.loop.call_later(wait_s, self._go)
+        else:
+            self._go()
+
+    def _go(self) -> None:
+        self.stop()
+        self._leave(self.last_word)

@@ -54,6 +54,7 @@ from actorflow._core.protocol.messages import (
     Hosted,
     KillActor,
     KillLease,
+    LastWordTaken,
     LeaveParts,
     Message,
     Needed,
@@ -201,6 +202,7 @@ class Node:
             RelayBeat: (NODE, self._relay_beat),
             BeatHeardOf: (HEAD, self._beat_heard_of),
             Drain: (HEAD, lambda peer, message: self._draining().drain(peer, message)),
+            LastWordTaken: (HEAD, lambda peer, message: self._draining().taken()),
             AdoptObject: (HEAD, lambda peer, message: self._keeping().adopt(peer, message)),
             CopyObject: (HEAD, lambda peer, message: self._keeping().copy(peer, message)),
             DropObjects: (HEAD, lambda peer, message: self._keeping().drop(peer, message)),
@@ -228,8 +230,8 @@ class Node:
     # -- leaving
 
     def drain(self, deadline_s: float, reason: str) -> None:
-        """Leave in order: when nothing is left here, or after that time. `on_driver_gone` is told then."""
-        self._draining().wanted(deadline_s, reason)
+        """Leave in order: when nothing is left here, or after that time, when the machine ends. `on_driver_gone` is told then."""
+        self._draining().wanted(deadline_s, reason, machine_ends=True)
 
     def _draining(self) -> LeavesInOrder:
         """The room of a node that is to leave, opened then."""
@@ -410,7 +412,12 @@ class Node:
     def _driver_gone(self, reason: str) -> None:
         tell, self._on_driver_gone = self._on_driver_gone, None
         if tell is not None:
-            tell(reason)
+            tell(self.last_word or reason)
+
+    @property
+    def last_word(self) -> str:
+        """Why it leaves in order, when nothing is left to do but to be heard (ND-4); empty before that."""
+        return self._leaves.last_word if self._leaves is not None else ""
 
     # -- PeerHandler
 
@@ -527,7 +534,7 @@ class Node:
         now = self._ports.monotonic()
         while True:
             if groups is not None:
-                granted = groups.admit(now)
+                granted = groups.admit(now) if not self._context.has_left else []
             else:
                 granted = book.admit(now) if not self._context.draining else []
             for ticket in granted:

@@ -53,6 +53,18 @@ class Publish:
     state: ActorState
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The event that has ended an incarnation."""
+
+    key: str = ""
+    """The same for all that it has ended, and of no other event; empty where it has ended nobody else."""
+    node_id: ProcessId = ""
+    """Where that was."""
+    of_node: bool = False
+    """The node itself is gone."""
+
+
 @dataclass(slots=True)
 class LifeLost:
     """An incarnation of a supervised actor is gone, and another one follows. `asked`: it was to go."""
@@ -60,6 +72,7 @@ class LifeLost:
     actor_id: ActorId
     cause: str
     asked: bool
+    ending: Ending
 
 
 @dataclass(slots=True)

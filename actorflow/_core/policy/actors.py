@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from actorflow._core.base.ids import ActorId, ProcessId
-from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, Forget, LifeLost, Place, Publish, Stop
+from actorflow._core.policy.actor_decisions import Answer, Decision, Ending, FindNode, Forget, LifeLost, Place, Publish, Stop
 from actorflow._core.policy.actor_record import Actor, Event, State, restart_delay_s
 from actorflow._core.policy.actor_roster import Roster
 from actorflow._core.policy.early import EarlyWords, Unheard
@@ -191,7 +191,8 @@ class ActorTable:
             if one is None:
                 was_alive = actor.state is State.ALIVE
                 cause = "its process was gone when the head came back" if was_alive else "it had not begun when the head came back"
-                decisions += self._lose(actor, cause, expected=actor.leaving is not None or actor.bouncing, spent=was_alive, now=now)
+                expected = actor.leaving is not None or actor.bouncing
+                decisions += self._lose(actor, cause, expected, was_alive, now, Ending(actor.worker_id, node_id))
                 continue
             if one.worker_id and (actor.state is not State.ALIVE or actor.worker_id != one.worker_id):
                 decisions += self.ready(one.actor_id, one.incarnation, node_id, one.worker_id, one.address, now)
@@ -282,11 +283,12 @@ class ActorTable:
         expected: bool,
         spent: bool,
         now: float,
+        worker_id: ProcessId = "",
     ) -> list[Decision]:
-        """The incarnation's process is gone (`expected`: it was asked to end, or ended itself)."""
+        """The incarnation's process `worker_id` is gone (`expected`: it was asked to end, or ended itself)."""
         self._stopped(node_id, actor_id)
         actor = self._current(actor_id, incarnation, node_id)
-        return self._lose(actor, cause, expected, spent, now) if actor is not None else []
+        return self._lose(actor, cause, expected, spent, now, Ending(worker_id, node_id)) if actor is not None else []
 
     def node_lost(self, node_id: ProcessId, cause: str, now: float, *, left: bool = False) -> list[Decision]:
         """A node is gone, with every incarnation on it. `left`: it was to go (AC-8)."""
@@ -297,8 +299,9 @@ class ActorTable:
         self._left_behind[node_id] = [*stopping.items(), *((actor.spec.actor_id, actor.incarnation) for actor in actors)]
         if len(self._left_behind) > LOST_NODES_MAX:
             self._left_behind.popitem(last=False)
+        ending = Ending(f"node {node_id} at {now}", node_id, of_node=True)  # One that has come back may be lost again.
         for actor in actors:
-            decisions += self._lose(actor, words, expected=False, spent=not (left and actor.may_move()), now=now)
+            decisions += self._lose(actor, words, False, not (left and actor.may_move()), now, ending)
         assert not self._actors.on_node(node_id), f"AC-1: actors are still on node {node_id}, which is lost"
         return decisions
 
@@ -448,7 +451,7 @@ class ActorTable:
         if stopping is not None and stopping.pop(actor_id, None) is not None and not stopping:
             del self._stopping[node_id]
 
-    def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float) -> list[Decision]:
+    def _lose(self, actor: Actor, cause: str, expected: bool, spent: bool, now: float, ending: Ending) -> list[Decision]:
         """The current incarnation is gone: decide whether there is another one."""
         self._actors.take_off_node(actor)
         spent = spent and not actor.moving
@@ -470,7 +473,7 @@ class ActorTable:
             FindNode(actor.spec.actor_id, actor.incarnation, delay_s),
         ]
         if actor.supervised:
-            decisions.append(LifeLost(actor.spec.actor_id, cause, asked))
+            decisions.append(LifeLost(actor.spec.actor_id, cause, asked, ending))
         return decisions
 
     def _restart(self, actor: Actor, cause: str, spent: bool, now: float) -> float:

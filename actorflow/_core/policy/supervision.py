@@ -8,7 +8,8 @@ A member is an actor, or another supervision, whose giving up is the failure of 
 are taken up by the larger one. The outermost gives up by ending all its actors.
 
     SV-1  Restarts that the supervision has asked for are no failures.
-    SV-2  What one event has ended, such as the loss of a node, counts as one failure.
+    SV-2  What one event has ended, such as the loss of a node or of a process of many actors, counts as one failure, however far apart it
+          is reported. Who was lost on a node less than TOGETHER_S before the node itself counts with it.
     SV-3  More than `max_restarts` failures within `within_s`, or one member that cannot come back, and the supervision gives up.
     SV-4  A member that was ended on purpose (killed, out of scope, of its own will) leaves, and the others go on.
     SV-5  An actor has at most one supervision, and a supervision at most one above it.
@@ -22,10 +23,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from actorflow._core.base.ids import ActorId, ProcessId
+from actorflow._core.policy.actor_decisions import Ending
 
 SUPERVISIONS_MAX = 100_000
 MEMBERS_MAX = 10_000
 DEPTH_MAX = 32
+TOGETHER_S = 2.0
+"""Processes of a node that dies may be seen to end before it is."""
 
 ON_PURPOSE = frozenset({"killed", "exited", "out_of_scope", "job_ended", "group_removed", "owner_died"})
 """Kinds of ends (ActorDied) after which nobody wants a member back."""
@@ -37,6 +41,14 @@ class Strategy(Enum):
     ONE_FOR_ONE = "one_for_one"
     ONE_FOR_ALL = "one_for_all"
     REST_FOR_ONE = "rest_for_one"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Of one or more members, by one event."""
+
+    at: float
+    ending: Ending
 
 
 @dataclass(slots=True)
@@ -55,8 +67,10 @@ class Supervision:
     detached: bool = False
     above: str = ""
     """The supervision that this is a member of."""
-    failures: deque[float] = field(default_factory=deque)
-    """When members failed, the newest `max_restarts` + 1 of them."""
+    failures: deque[Failure] = field(default_factory=deque)
+    """The newest `max_restarts` + 1 of them."""
+    begun_by: str = ""
+    """The key of the event for which it has begun anew, if it has: what else that has ended is no new failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +178,12 @@ class SupervisionBook:
 
     # -- members
 
-    def lost(self, actor_id: ActorId, cause: str, *, asked: bool, now: float) -> list[SupervisionDecision]:
-        """An incarnation of a member is gone, and another one follows. `asked`: it was to go."""
+    def lost(self, actor_id: ActorId, cause: str, *, asked: bool, now: float, ending: Ending) -> list[SupervisionDecision]:
+        """An incarnation of a member is gone by this event, and another one follows. `asked`: it was to go."""
         supervision = self.of(actor_id)
         if supervision is None or asked:
             return []  # SV-1
-        return self._failed(supervision, actor_id, cause, now)
+        return self._failed(supervision, actor_id, cause, now, ending)
 
     def dead(self, actor_id: ActorId, kind: str, reason: str) -> list[SupervisionDecision]:
         """An actor is gone for good."""
@@ -178,7 +192,7 @@ class SupervisionBook:
             return []
         self._leave(supervision, actor_id)
         if kind not in ON_PURPOSE:
-            return self._give_up(supervision, f"its member {actor_id} cannot come back: {reason}", 0.0, final=True)
+            return self._give_up(supervision, f"its member {actor_id} cannot come back: {reason}", 0.0, Ending(), final=True)
         if supervision.members:
             return []
         return self._take_down(supervision, "all its members have ended", gave_up=False)
@@ -188,17 +202,22 @@ class SupervisionBook:
     def _depth(self, supervision: Supervision) -> int:
         return 1 + max((self._depth(self._supervisions[m]) for m in supervision.members if m in self._supervisions), default=0)
 
-    def _failed(self, supervision: Supervision, member: str, cause: str, now: float) -> list[SupervisionDecision]:
+    def _failed(self, supervision: Supervision, member: str, cause: str, now: float, ending: Ending) -> list[SupervisionDecision]:
+        if ending.key and ending.key == supervision.begun_by:
+            return []  # All its members have begun anew for this already.
         failures = supervision.failures
-        if not (failures and failures[-1] == now):  # SV-2
-            failures.append(now)
-        while failures and now - failures[0] > supervision.within_s:
+        if not (ending.key and any(failure.ending.key == ending.key for failure in failures)):  # SV-2
+            if ending.of_node:
+                for before in [one for one in failures if one.ending.node_id == ending.node_id and now - one.at <= TOGETHER_S]:
+                    failures.remove(before)
+            failures.append(Failure(now, ending))
+        while failures and now - failures[0].at > supervision.within_s:
             failures.popleft()
         if len(failures) > supervision.max_restarts:
             count = f"{len(failures)} failures within {supervision.within_s:g} s, and {supervision.max_restarts} are allowed"
-            return self._give_up(supervision, f"{count}; the last one: {cause}", now)
+            return self._give_up(supervision, f"{count}; the last one: {cause}", now, ending)
         reason = f"{member}, which is supervised with it ({supervision.strategy.value}), failed: {cause}"
-        return [Bounce(actor_id, reason) for other in self._others(supervision, member) for actor_id in self._restart(other)]
+        return [Bounce(actor_id, reason) for other in self._others(supervision, member) for actor_id in self._restart(other, ending)]
 
     def _others(self, supervision: Supervision, member: str) -> list[str]:
         if supervision.strategy is Strategy.ONE_FOR_ONE:
@@ -207,29 +226,32 @@ class SupervisionBook:
             return [other for other in supervision.members if other != member]
         return supervision.members[supervision.members.index(member) + 1 :]
 
-    def _restart(self, member: str) -> Iterator[ActorId]:
+    def _restart(self, member: str, ending: Ending) -> Iterator[ActorId]:
         """The actors of a member. A supervision begins to count anew."""
         below = self._supervisions.get(member)
         if below is None:
             yield member
             return
         below.failures.clear()
+        below.begun_by = ending.key
         for one in below.members:
-            yield from self._restart(one)
+            yield from self._restart(one, ending)
 
-    def _give_up(self, supervision: Supervision, reason: str, now: float, *, final: bool = False) -> list[SupervisionDecision]:
+    def _give_up(
+        self, supervision: Supervision, reason: str, now: float, ending: Ending, *, final: bool = False
+    ) -> list[SupervisionDecision]:
         """It bears no more: whoever is above it decides. `final`: a member is missing for good, so there is nothing to restart."""
         if supervision.above and not final:
             above = self._supervisions[supervision.above]
             cause = f"supervision {supervision.id} gave up: {reason}"
-            ends = self._failed(above, supervision.id, cause, now)
+            ends = self._failed(above, supervision.id, cause, now, ending)
             if supervision.id not in self._supervisions:
                 return ends  # The one above has given up as well.
-            own = [Bounce(actor_id, f"its supervision begins anew: {reason}") for actor_id in self._restart(supervision.id)]
+            own = [Bounce(actor_id, f"its supervision begins anew: {reason}") for actor_id in self._restart(supervision.id, ending)]
             return [*own, *ends]
         if supervision.above:
             outer = self._supervisions[supervision.above]
-            return self._give_up(outer, f"its member {supervision.id} gave up: {reason}", now, final=True)
+            return self._give_up(outer, f"its member {supervision.id} gave up: {reason}", now, ending, final=True)
         return self._take_down(supervision, reason, gave_up=True)
 
     def _take_down(self, supervision: Supervision, reason: str, *, gave_up: bool) -> list[SupervisionDecision]:

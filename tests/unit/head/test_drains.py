@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from actorflow._core.head.returning import RETURN_S
 from actorflow._core.protocol.messages import (
     ActorLost,
     Drain,
@@ -14,6 +15,7 @@ from actorflow._core.protocol.messages import (
     DrainNode,
     DrainReply,
     KillActor,
+    LastWordTaken,
     NodesChanged,
     PlaceActor,
     StateQuery,
@@ -113,3 +115,46 @@ def test_a_head_that_comes_back_hears_it_from_the_node_and_has_not_counted_the_l
     cluster.come_back()
     (actor,) = cluster.head._actors.table.living()
     assert actor.moving
+
+
+LEFT = "it was drained (a new disk): nothing was left here"
+
+
+def test_dr_4_a_node_where_nothing_is_left_is_gone_with_its_last_word_also_for_the_next_head(cluster: Cluster) -> None:
+    cluster.node("node-1")
+    node, driver = cluster.node("node-2"), cluster.driver()
+    node.send(Draining(30.0, "a new disk"), Draining(0.0, "a new disk", left=LEFT, empty=True))
+    cluster.run()
+    assert node.take(LastWordTaken) == [LastWordTaken()]
+    assert states(cluster)["node-2"] == ("lost", LEFT)
+    assert driver.take(DrainReply) == []
+    cluster.come_back()
+    assert cluster.head._nodes.membership.living() == ["node-1"]
+
+
+def test_dr_4_where_something_is_left_it_is_gone_when_it_has_ended_and_the_next_head_knows_that_it_was_to_go(cluster: Cluster) -> None:
+    node, driver = cluster.node("node-1"), cluster.driver()
+    cluster.make_alive(driver, node, max_restarts=1, detached=True)
+    node.send(Draining(30.0, "a new disk"), Draining(0.0, "a new disk", left=LEFT))
+    cluster.run()
+    assert node.take(LastWordTaken) == [LastWordTaken()]
+    assert states(cluster)["node-1"] == ("draining", "a new disk")
+    cluster.come_back()
+    membership = cluster.head._nodes.membership
+    (known,) = membership.nodes()
+    assert known.drains == "a new disk"
+    cluster.run(RETURN_S)
+    assert membership.living() == []
+    (actor,) = cluster.head._actors.table.living()
+    assert (actor.incarnation, actor.restarts) == (2, 0), "DR-3"
+
+
+def test_dr_4_a_last_word_that_is_said_once_more_is_answered_once_more(cluster: Cluster) -> None:
+    """Its answer was lost with the connection."""
+    cluster.node("node-1")
+    node = cluster.node("node-2")
+    for _ in range(2):
+        node.send(Draining(30.0, "a new disk"), Draining(0.0, "a new disk", left=LEFT, empty=True))
+        cluster.run()
+        assert node.take(LastWordTaken) == [LastWordTaken()]
+    assert states(cluster)["node-2"] == ("lost", LEFT)

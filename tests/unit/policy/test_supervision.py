@@ -6,10 +6,12 @@ import random
 
 import pytest
 
+from actorflow._core.policy.actor_decisions import Ending
 from actorflow._core.policy.supervision import (
     DEPTH_MAX,
     MEMBERS_MAX,
     ON_PURPOSE,
+    TOGETHER_S,
     Bounce,
     EndMember,
     Over,
@@ -19,6 +21,9 @@ from actorflow._core.policy.supervision import (
     SupervisionDecision,
     Unsupervised,
 )
+
+LOST = Ending()
+"""Something that has ended nobody else."""
 
 
 def begin(book: SupervisionBook, name: str, *members: str, strategy: str = "one_for_one", **fields: object) -> Supervision:
@@ -41,7 +46,7 @@ def bounced(decisions: list[SupervisionDecision]) -> list[str]:
 def test_who_is_restarted_with_whom(strategy: str, restarted: list[str]) -> None:
     book = SupervisionBook()
     begin(book, "s", "a", "b", "c", "d", strategy=strategy)
-    decisions = book.lost("b", "killed by SIGKILL", asked=False, now=1.0)
+    decisions = book.lost("b", "killed by SIGKILL", asked=False, now=1.0, ending=LOST)
     assert bounced(decisions) == restarted
     if decisions:
         assert decisions[0].reason == f"b, which is supervised with it ({strategy}), failed: killed by SIGKILL"  # type: ignore[union-attr]
@@ -52,26 +57,58 @@ def test_sv_1_restarts_that_were_asked_for_are_no_failures() -> None:
     book = SupervisionBook()
     begin(book, "s", "a", "b", strategy="one_for_all")
     for now in range(20):
-        assert book.lost("a", "asked", asked=True, now=float(now)) == []
-    assert bounced(book.lost("a", "crash", asked=False, now=30.0)) == ["b"]
+        assert book.lost("a", "asked", asked=True, now=float(now), ending=LOST) == []
+    assert bounced(book.lost("a", "crash", asked=False, now=30.0, ending=LOST)) == ["b"]
 
 
 def test_sv_2_what_one_event_has_ended_counts_once() -> None:
+    """However long the head takes to hear of it all, and with what else happens meanwhile."""
     book = SupervisionBook()
-    begin(book, "s", "a", "b", "c", "d", max_restarts=1)
-    for member in "abcd":
-        assert book.lost(member, "its node was lost", asked=False, now=7.0) == []
-    assert book.lost("a", "crash", asked=False, now=8.0)[-1].gave_up  # type: ignore[union-attr]
+    begin(book, "s", "a", "b", "c", "d", max_restarts=2)
+    node = Ending("node n at 7.0", "n", of_node=True)
+    for number, member in enumerate("abc"):
+        assert book.lost(member, "its node was lost", asked=False, now=7.0 + number * 0.001, ending=node) == []
+        assert book.lost("d", "its worker died", asked=False, now=7.0 + number * 0.001, ending=Ending("w", "m")) == []
+    assert book.lost("a", "crash", asked=False, now=8.0, ending=Ending("x", "m"))[-1].gave_up  # type: ignore[union-attr]
+
+
+def test_sv_2_two_events_of_one_moment_count_twice() -> None:
+    book = SupervisionBook()
+    begin(book, "s", "a", "b", max_restarts=1)
+    assert book.lost("a", "its worker died", asked=False, now=7.0, ending=Ending("w1", "n")) == []
+    assert book.lost("b", "its worker died", asked=False, now=7.0, ending=Ending("w2", "n"))[-1].gave_up  # type: ignore[union-attr]
+
+
+def test_sv_2_who_goes_just_before_the_node_does_counts_with_it() -> None:
+    for before_s, gave_up in ((TOGETHER_S * 0.9, False), (TOGETHER_S * 1.1, True)):
+        for node_id, other in (("n", gave_up), ("m", True)):
+            book = SupervisionBook()
+            begin(book, "s", "a", "b", max_restarts=1)
+            assert book.lost("a", "its worker died", asked=False, now=7.0, ending=Ending("w", node_id)) == []
+            node = Ending("node n at 8", "n", of_node=True)
+            assert bool(book.lost("b", "its node was lost", asked=False, now=7.0 + before_s, ending=node)) is other
+
+
+def test_sv_2_a_supervision_that_begins_anew_does_not_count_the_rest_of_what_it_has_begun_for() -> None:
+    book = SupervisionBook()
+    inner = begin(book, "inner", "a", "b", max_restarts=0)
+    begin(book, "outer", "inner", "c", max_restarts=1)
+    node = Ending("node n at 1", "n", of_node=True)
+    assert bounced(book.lost("a", "its node was lost", asked=False, now=1.0, ending=node)) == ["a", "b"]
+    assert book.lost("b", "its node was lost", asked=False, now=1.1, ending=node) == []
+    assert not inner.failures
+    assert book.lost("c", "its node was lost", asked=False, now=1.2, ending=node) == []
+    assert book.lost("c", "crash", asked=False, now=1.3, ending=LOST)[-1].gave_up  # type: ignore[union-attr]
 
 
 def test_sv_3_too_many_failures_and_it_gives_up() -> None:
     book = SupervisionBook()
     begin(book, "s", "a", "b")
-    assert book.lost("a", "one", asked=False, now=0.0) == []
-    assert book.lost("b", "two", asked=False, now=1.0) == []
+    assert book.lost("a", "one", asked=False, now=0.0, ending=LOST) == []
+    assert book.lost("b", "two", asked=False, now=1.0, ending=LOST) == []
     # The first one is older than `within_s` by now.
-    assert book.lost("a", "three", asked=False, now=5.5) == []
-    *ends, over = book.lost("a", "four", asked=False, now=5.6)
+    assert book.lost("a", "three", asked=False, now=5.5, ending=LOST) == []
+    *ends, over = book.lost("a", "four", asked=False, now=5.6, ending=LOST)
     why = "3 failures within 5 s, and 2 are allowed; the last one: four"
     assert ends == [EndMember("a", f"its supervision gave up: {why}"), EndMember("b", f"its supervision gave up: {why}")]
     assert over == Over("s", "p", why, True)
@@ -93,7 +130,7 @@ def test_sv_4_who_was_ended_on_purpose_leaves(kind: str) -> None:
     book = SupervisionBook()
     begin(book, "s", "a", "b", strategy="one_for_all")
     assert book.dead("a", kind, "") == []
-    assert book.lost("b", "crash", asked=False, now=1.0) == []
+    assert book.lost("b", "crash", asked=False, now=1.0, ending=LOST) == []
     assert book.dead("b", kind, "") == [Over("s", "p", "all its members have ended", False)]
     book.check()
 
@@ -141,8 +178,8 @@ def test_the_one_above_takes_up_what_is_too_much_for_the_one_below() -> None:
     begin(book, "in", "a", "b", max_restarts=0)
     begin(book, "out", "in", "c", strategy="one_for_all", max_restarts=1)
     # The inner one bears nothing: it begins anew, and so does its neighbour.
-    assert bounced(book.lost("a", "crash", asked=False, now=1.0)) == ["a", "b", "c"]
-    *ends, last = book.lost("b", "crash", asked=False, now=2.0)
+    assert bounced(book.lost("a", "crash", asked=False, now=1.0, ending=LOST)) == ["a", "b", "c"]
+    *ends, last = book.lost("b", "crash", asked=False, now=2.0, ending=LOST)
     assert [end.actor_id for end in ends if isinstance(end, EndMember)] == ["a", "b", "c"]
     assert isinstance(last, Over)
     assert last.supervision == "out"
@@ -194,7 +231,7 @@ def test_random_histories_keep_the_book_in_order() -> None:
                 if not book.problem_with(one):
                     book.begin(one)
             elif what < 0.8 and actor in living:
-                decisions = book.lost(actor, "crash", asked=rng.random() < 0.3, now=now)
+                decisions = book.lost(actor, "crash", asked=rng.random() < 0.3, now=now, ending=LOST)
             elif what < 0.9 and actor in living:
                 living.discard(actor)
                 decisions = book.dead(actor, rng.choice(("killed", "crashed")), "")

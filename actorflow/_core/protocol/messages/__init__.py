@@ -51,7 +51,7 @@ from actorflow._core.protocol.messages.cluster import (
     NodesChanged,
     RelayBeat,
 )
-from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, NodeLeaves, NotTaken
+from actorflow._core.protocol.messages.drain import Drain, Draining, DrainNode, DrainReply, LastWordTaken, NodeLeaves, NotTaken
 from actorflow._core.protocol.messages.durable import (
     AdoptObject,
     CancelDetached,
@@ -151,7 +151,7 @@ AnyMessage = (
     | Part | PartsTaken | ReadParts | LeaveParts
     | StateQuery | StateReply | WorkerLog
     | ClusterKeys | Enrol | Enrolled | AskPass | PassGiven | TurnedOut
-    | DrainNode | DrainReply | Drain | Draining | NodeLeaves | NotTaken
+    | DrainNode | DrainReply | Drain | Draining | LastWordTaken | NodeLeaves | NotTaken
     | PutDurable | DurablePut | FetchDurable | FetchedDurable | FreeDurable | DurablesFreed
     | AdoptObject | CopyObject | KeptHere | DropObjects | StartDetached | CancelDetached
 )  # fmt: skip
@@ -228,6 +228,7 @@ __all__ = [
     "KeptHere",
     "KillActor",
     "KillLease",
+    "LastWordTaken",
     "LeaseGranted",
     "LeaseLost",
     "LeaseRedirect",

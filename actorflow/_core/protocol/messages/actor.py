@@ -125,6 +125,7 @@ class ActorLost(Message, tag=56):
 
     `expected`: it was asked to end (KillActor), or ended itself. `spent`: False when the actor is the victim
     of a co-tenant of its shared process, which does not count against its max_restarts (SEMANTICS 22).
+    `worker_id`: the process that has ended, and has taken along all that lived there; empty when none has.
     """
 
     actor_id: str
@@ -132,6 +133,7 @@ class ActorLost(Message, tag=56):
     cause: str
     expected: bool = False
     spent: bool = True
+    worker_id: str = ""
 
 
 class ActorExit(Message, tag=57):

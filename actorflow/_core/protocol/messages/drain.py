@@ -32,13 +32,19 @@ class Drain(Message, tag=157):
 class Draining(Message, tag=158):
     """node -> head: I leave; or why not. Said once more whenever the node connects, so that the head need not remember it.
 
-    `deadline_s`: what is left of the time. `left`: the last word, how it was when the node left.
+    `deadline_s`: what is left of the time. `left`: the last word, how it was when the node left; `empty`: nothing runs there, nor will.
+    Answered by LastWordTaken.
     """
 
     deadline_s: float
     reason: str
     error: str = ""
     left: str = ""
+    empty: bool = False
+
+
+class LastWordTaken(Message, tag=183):
+    """head -> node: it is known that you leave in order, also to a head that comes after me."""
 
 
 class NodeLeaves(Message, tag=159):
