@@ -159,12 +159,21 @@ async def test_what_the_deadline_cuts_off_does_not_run_again(tmp_path: Path) -> 
             assert paid.read_text() == f"{other}\n"
 
 
-async def test_sigterm_drains_a_node_that_has_joined() -> None:
+@af.remote(max_retries=0, num_cpus=0)
+async def where_then(begun: str, seconds: float) -> str:
+    Path(begun).touch()
+    await asyncio.sleep(seconds)
+    return here()
+
+
+async def test_sigterm_drains_a_node_that_has_joined(tmp_path: Path) -> None:
     with two_nodes(drain_deadline=60.0) as nodes:
         async with af.init(address=nodes[0].tcp):
             ledger, other = await on_the_second()
-            slow = where.options(resources={"there": 1}).remote(1.0)
+            slow = where_then.options(resources={"there": 1}).remote(str(tmp_path / "begun"), 1.0)
             await ledger.add(1)
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.01)
             os.kill(nodes[1].pid, signal.SIGTERM)
             assert await slow == other
             while (await ledger.all())[1] == other:

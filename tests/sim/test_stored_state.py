@@ -182,7 +182,7 @@ def test_21_what_a_call_has_returned_is_what_it_was_when_it_returned(sim_seed: i
 
 
 @pytest.mark.parametrize("calls", [1, 10])
-def test_sr_1_a_call_whose_answer_was_lost_with_its_actor_does_not_run_again(sim_seed: int, calls: int) -> None:
+def test_as_1_a_call_whose_answer_was_lost_with_its_actor_does_not_run_again(sim_seed: int, calls: int) -> None:
     """Its process dies when its state has been stored, and before it hears of that. The next life dies as well."""
 
     async def main() -> tuple[list[Any], int]:
@@ -203,7 +203,7 @@ def test_sr_1_a_call_whose_answer_was_lost_with_its_actor_does_not_run_again(sim
         finish(cluster, driver)
 
 
-def test_sr_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:
+def test_as_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:
     async def main() -> tuple[int, int]:
         registry = Registry.remote()
         await registry.keys()

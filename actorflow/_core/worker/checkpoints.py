@@ -215,7 +215,7 @@ class Checkpoints:
             self._tell()
 
     def _answers_with(self, held: list[_Held]) -> list[actor_state.Answered]:
-        """The last answers, these among them, for the state that has what their calls did (SR-1)."""
+        """The last answers, these among them, for the state that has what their calls did (AS-1)."""
         answers = self._actor.answers
         if answers is None:
             return []

@@ -69,7 +69,7 @@ class HostedActor:
         self.after_call: Callable[[Incoming, Any], bool] | None = None
         """Told of a call and what it has returned. True: who is told has it answered, later."""
         self.answers: Answers | None = None
-        """The last answers that are kept with its state (SR-1)."""
+        """The last answers that are kept with its state (AS-1)."""
         self.starting = 0
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()

@@ -1,8 +1,8 @@
 """What a call has returned, while it waits until the state of its actor is stored, and with that state.
 
-    SR-1  The last answers to each caller are kept with the state that has what their calls did. A call that comes again, as its answer
+    AS-1  The last answers to each caller are kept with the state that has what their calls did. A call that comes again, as its answer
           was lost with the life before, gets that answer and does not run again.
-    SR-2  What is kept is bounded. A call may run again, as with any actor, when its caller has more of them under way, or when it has
+    AS-2  What is kept is bounded. A call may run again, as with any actor, when its caller has more of them under way, or when it has
           returned a large value, or references.
 """
 
