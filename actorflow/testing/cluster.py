@@ -436,6 +436,7 @@ class SimCluster:
 
     def _leave(self, core: Core, host: Host, code: int) -> None:
         """Leave in order: what has been said is written first, and meanwhile no code of the user runs. On the user's loop."""
+        core.tasks.return_all_idle()
         for peer in core.all_peers():
             peer.flush()
         if not core.has_unsent():

@@ -126,6 +126,8 @@ class Worker:
         """Leave in order: what has been said is written first. On the user's thread."""
         core = self.core
         assert core is not None
+        with core.lock:
+            core.tasks.return_all_idle()
         for peer in list(core.all_peers()):
             peer.flush()
         deadline = time.monotonic() + SENT_S

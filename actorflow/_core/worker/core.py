@@ -61,6 +61,7 @@ DRAIN_IDLE_S = 1.0
 SENT_S = 1.0
 """So long a process that ends waits at most until what it has said has left it."""
 SENT_POLL_S = 0.001
+TAKEN_POLL_S = 0.005
 SHUT_DOWN = "actorflow has been shut down in this process"
 """What those get who wait while the program itself ends the runtime."""
 Handler = Callable[[Peer, Any], None]
@@ -548,7 +549,15 @@ class Core:
             self.store.node_leaves(message.node_id, gone=False)
 
     def _on_shutdown(self, peer: Peer, message: m.Shutdown) -> None:
-        self._part(message.reason or "it was shut down")
+        self.tasks.return_all_idle()
+        self._part_when_taken(message.reason or "it was shut down", self.ports.monotonic() + SENT_S)
+
+    def _part_when_taken(self, reason: str, until: float) -> None:
+        """Receivers of what was in the last answers have to take it over first: nobody else holds it."""
+        if self.host is not None and self.host.holds and self.ports.monotonic() < until:
+            self.later(TAKEN_POLL_S, lambda: self._part_when_taken(reason, until))
+        elif self.closed is None:
+            self._part(reason)
 
     def _part(self, reason: str) -> None:
         """The cluster ends: what runs here is told first."""
@@ -565,6 +574,7 @@ class Core:
         if any(entry.borrowers or entry.call is not None for entry in owned) or (self.host is not None and self.host.holds):
             peer.send(m.Needed())
         else:
+            self.tasks.return_all_idle()
             self._cluster_lost(message.reason)
 
     def _on_worker_log(self, peer: Peer, message: m.WorkerLog) -> None:

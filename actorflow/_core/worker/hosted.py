@@ -33,6 +33,11 @@ ASYNC_CONCURRENCY = 1000
 """Calls of an async actor that run at a time, unless `max_concurrency` says otherwise."""
 
 
+TAKEN_S = 5.0
+"""How long those who have got answers may take to say that they hold what is in them, before the actor leaves."""
+TAKEN_POLL_S = 0.005
+
+
 class KeptSpec:
     """What a worker keeps of an ActorSpec. The rest, most of all the pickle of the class, is for the constructor only."""
 
@@ -177,6 +182,8 @@ class HostedActor:
             return
         if (checkpoints := host.checkpoints.get(self.spec.actor_id)) is not None:
             await checkpoints.answered()
+        if self.moves is None and not self.spec.shared:
+            await _taken(host)
         trouble = await self.leave_context()
         if host.own_tasks is not None:
             await host.own_tasks.end_within(self.spec.actor_id, self.label, host.core.cancels.grace_s)
@@ -222,6 +229,13 @@ class HostedActor:
         if host.own_tasks is not None and (own := host.own_tasks.end(self.spec.actor_id)):
             await asyncio.wait(own)
         host.actor_left(self, "it was killed")
+
+
+async def _taken(host: Host) -> None:
+    """Return when what was in its last answers has been taken over by those who got it: nobody else holds it. Bounded."""
+    give_up_at = host.core.ports.monotonic() + TAKEN_S
+    while host.holds and host.core.ports.monotonic() < give_up_at:  # noqa: ASYNC110  # each of many may be the last
+        await asyncio.sleep(TAKEN_POLL_S)
 
 
 def not_here(message: m.ActorCall, actor: HostedActor | None) -> ActorUnavailableError:

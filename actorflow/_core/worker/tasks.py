@@ -594,6 +594,13 @@ class TaskSubmitter:
             self._return_if_idle(lease)
             self._core.flush_now(lease.node)
 
+    def return_all_idle(self) -> None:
+        """Give back all leases without work, as this process ends: its death would end these workers, and they may own what others hold."""
+        for lease in [lease for lease in self._leases.values() if not lease.inflight]:
+            lease.reclaimed = True
+            self._return_if_idle(lease)
+            lease.node.flush()  # Not with the end of the batch: there may be none.
+
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""
         queues = [self._resting, *(klass.queue for klass in self._classes.values())]
