@@ -203,6 +203,69 @@ def test_as_1_a_call_whose_answer_was_lost_with_its_actor_does_not_run_again(sim
         finish(cluster, driver)
 
 
+def test_as_1_an_answer_whose_state_is_not_stored_is_nobody_s(sim_seed: int) -> None:
+    """A call comes again to the same life, as the connection with its caller broke, while its state is on its way to a far head."""
+
+    async def main() -> tuple[int, int]:
+        registry = Registry.remote()
+        await registry.keys()
+        host = await process_of(cluster)
+        world.fabric.delay(host, cluster.sim_head.host, 5.0)
+        call = asyncio.ensure_future(registry.add(0))
+        await asyncio.sleep(0.3)
+        for one, other in world.fabric.connections():
+            if {one.host, other.host} == {host, cluster.drivers[0].host}:
+                world.fabric.reset(one)
+        await asyncio.wait([call], timeout=4.0)
+        assert not call.done(), "it is answered when its state is stored"
+        got = await call
+        await killed(registry, world, cluster)
+        return got, await registry.add(0)
+
+    with World(sim_seed, links=LinkProfile(spike_chance=0, cut_chance=0)) as world:
+        cluster, _ = arena(world, 1, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == (1, 2)
+        finish(cluster, driver)
+
+
+@af.remote(num_cpus=0, max_restarts=-1, max_task_retries=3, checkpoint_every="call")
+class Store:
+    def __init__(self) -> None:
+        self.state, self.trouble = 0, ""
+
+    async def __checkpoint__(self) -> Any:
+        if self.trouble == "cancelled":
+            task = asyncio.ensure_future(asyncio.sleep(10))
+            task.cancel()
+            await task
+        return (number for number in range(3)) if self.trouble else self.state
+
+    def __restore__(self, state: int) -> None:
+        self.state = state
+
+    @af.method(retry_exceptions=(af.CheckpointError,))
+    async def add(self, trouble: str) -> int:
+        self.trouble = trouble
+        self.state += 1
+        return self.state
+
+
+@pytest.mark.parametrize("trouble", ["cannot travel", "cancelled"])
+def test_21_a_call_that_is_tried_again_for_a_checkpoint_error_fails_again(sim_seed: int, trouble: str) -> None:
+    async def main() -> int:
+        store = Store.remote()
+        with pytest.raises(af.CheckpointError):
+            await asyncio.wait_for(store.add(trouble), 60.0)
+        return int(await store.add(""))
+
+    with World(sim_seed) as world:
+        cluster, _ = arena(world, 1)
+        driver = cluster.driver(main)
+        assert ended(world, driver) >= 2
+        finish(cluster, driver)
+
+
 def test_as_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:
     async def main() -> tuple[int, int]:
         registry = Registry.remote()

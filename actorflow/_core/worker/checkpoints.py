@@ -7,7 +7,8 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import CheckpointError
 from actorflow._core.protocol import messages as m
@@ -35,8 +36,9 @@ ANSWERED_S = 5.0
 """How long an actor that leaves waits until the last of its calls are answered."""
 
 
-class _Held(NamedTuple):
-    """A call that has ended and is not answered yet. `copy`: of what it has returned."""
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A call that has ended and is not answered yet. `incoming`: its newest attempt. `copy`: of what it has returned."""
 
     incoming: Incoming
     copy: Any
@@ -48,11 +50,13 @@ class Checkpoints:
 
     def __init__(self, host: Host, actor: HostedActor) -> None:
         self._host = host
-        self._actor = actor
+        self.actor = actor
         self._number = 0
         self._changed = False
         self._waiting: dict[int, list[_Held]] = {}
         self._held: list[_Held] = []
+        self._open: dict[tuple[str, int], _Held] = {}
+        """All that have ended and are not answered."""
         self._trouble = False
         """The last one that was taken, or told of, could not be stored."""
         self._why = ""
@@ -67,29 +71,46 @@ class Checkpoints:
 
     def start(self) -> None:
         """Begin: after each call, or every so many seconds in which there were calls."""
-        self._host.checkpoints[self._actor.spec.actor_id] = self
-        self._actor.after_call = self._after_call
-        every = self._actor.spec.checkpoint_every
-        if every == "call" and self._actor.answers is None:
-            self._actor.answers = stored_replies.Answers()
+        self._host.checkpoints[self.actor.spec.actor_id] = self
+        self.actor.after_call = self._after_call
+        every = self.actor.spec.checkpoint_every
+        if every == "call" and self.actor.answers is None:
+            self.actor.answers = stored_replies.Answers()
         if isinstance(every, (int, float)):
             self._host.core.later(float(every), lambda: self._tick(float(every)))
 
     def _after_call(self, incoming: Incoming, value: Any) -> bool:
         """See HostedActor. What was returned is copied now, as the actor may go on changing it."""
         self._changed = True
-        if self._actor.spec.checkpoint_every != "call":
+        if self.actor.spec.checkpoint_every != "call":
             return False
         host = self._host
         copy, large = stored_replies.copied(incoming, value)
         with host.core.lock:
-            self._held.append(_Held(incoming, copy, large))
-        self._take_soon()
+            held = self._open[incoming.key] = _Held(incoming, copy, large)
+            self._held.append(held)
+            self._take_soon()
+        return True
+
+    def knows(self, incoming: Incoming) -> bool:
+        """True for a call that has ended already, in an earlier attempt: it is answered from there (AS-1). Under the lock."""
+        host, answers = self._host, self.actor.answers
+        if (held := self._open.get(incoming.key)) is not None:
+            held.incoming = host.calls[incoming.key] = incoming
+            return True
+        if answers is None or (known := answers.find(incoming.key)) is None:
+            return False
+        host.end(incoming, known[0], [], known[1:] or None)
         return True
 
     def _answer(self, held: _Held, error: CheckpointError | None) -> None:
         """The state is stored, or cannot be."""
         host, incoming = self._host, held.incoming
+        with host.core.lock:
+            if self._open.get(incoming.key) is held:
+                del self._open[incoming.key]
+            if self.actor.answers is not None:
+                (self.actor.answers.forget if error is not None else self.actor.answers.stored)(incoming.key)
         if error is not None:
             host.end(incoming, host.core.failed(error), [])
         elif held.large:
@@ -104,14 +125,14 @@ class Checkpoints:
         host = self._host
         if self._changed and not self._holding and host.core.ports.monotonic() >= self._not_before:
             self._holding = True
-            if self._actor.width > 1:
+            if self.actor.width > 1:
                 # With one call at a time nobody waits for longer than that call takes.
                 self._too_long = host.core.later(QUIET_S, self._give_up)
-            self._actor.when_quiet(host, self._quiet)
+            self.actor.when_quiet(host, self._quiet)
         host.core.later(every_s, lambda: self._tick(every_s))
 
     def _is_alive(self) -> bool:
-        return self._host.actors.get(self._actor.spec.actor_id) is self._actor
+        return self._host.actors.get(self.actor.spec.actor_id) is self.actor
 
     def _quiet(self) -> None:
         """No call runs, and none starts (SEMANTICS 21). Under the lock."""
@@ -119,7 +140,7 @@ class Checkpoints:
             self._too_long.cancel()
         self._changed = False
         loop, host = self._host.executor.loop, self._host
-        loop.call_soon_threadsafe(lambda: host.keep(loop.create_task(self._take_quietly(), name=f"checkpoint {self._actor.label}")))
+        loop.call_soon_threadsafe(lambda: host.keep(loop.create_task(self._take_quietly(), name=f"checkpoint {self.actor.label}")))
 
     async def _take_quietly(self) -> None:
         try:
@@ -127,30 +148,37 @@ class Checkpoints:
         finally:
             with self._host.core.lock:
                 self._go_on()
+                if self._held:
+                    self._take_soon()
 
     def _give_up(self) -> None:
         """Calls do not end: that state may be half changed. Under the lock."""
-        self._actor.on_quiet = None
+        self.actor.on_quiet = None
         self._not_before = self._host.core.ports.monotonic() + AGAIN_S
-        names = [incoming.name for incoming in self._host.calls.values() if incoming.actor is self._actor and incoming.started]
+        names = [incoming.name for incoming in self._host.calls.values() if incoming.actor is self.actor and incoming.started]
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         log.warning(
             "%s: no checkpoint was taken: new calls were held for %g s, and these did not end: %s%s. Calls go on; the next try is in %g s",
-            self._actor.label, QUIET_S, ", ".join(names[:NAMES_SHOWN]), more, AGAIN_S,
+            self.actor.label, QUIET_S, ", ".join(names[:NAMES_SHOWN]), more, AGAIN_S,
         )  # fmt: skip
         self._go_on()
 
     def _go_on(self) -> None:
         self._holding = False
         if self._is_alive():
-            self._host.let_go(self._actor)
+            self._host.let_go(self.actor)
 
     def _take_soon(self) -> None:
         if not self._taking:
             self._taking = True
             host = self._host
+            if self.actor.threads_max:
+                # Its calls run on threads of their own, and would change the state while it is pickled.
+                self._holding = True
+                self.actor.when_quiet(host, self._quiet)
+                return
             host.executor.loop.call_soon_threadsafe(
-                lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self._actor.label}"))
+                lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self.actor.label}"))
             )
 
     async def last(self) -> bool:
@@ -188,35 +216,37 @@ class Checkpoints:
 
     async def _take(self) -> None:
         """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
-        core, spec = self._host.core, self._actor.spec
+        core, spec = self._host.core, self.actor.spec
         with core.lock:
             # Only these have ended by now: what ends while an async __checkpoint__ runs may not be in its value.
             held, self._held = self._held, []
         self._under_way += 1
         try:
-            value = self._actor.instance.__checkpoint__()
+            value = self.actor.instance.__checkpoint__()
             if inspect.isawaitable(value):
                 value = await value
-            data = actor_state.dumps(value, f"what __checkpoint__ of {self._actor.label} returned", self._answers_with(held))
-        except Exception as error:
+            data = actor_state.dumps(value, f"what __checkpoint__ of {self.actor.label} returned", self._answers_with(held))
+        except BaseException as error:
+            # CancelledError too: it may be that of something that the code awaits. Somebody waits for these answers.
             self._not_stored(held, f"__checkpoint__ failed: {describe(error)}", error)
         else:
             with core.lock:
                 self._number += 1
                 self._waiting[self._number] = held
-                state = m.SaveCheckpoint(spec.actor_id, self._actor.incarnation, self._number, data)
+                state = m.SaveCheckpoint(spec.actor_id, self.actor.incarnation, self._number, data)
                 core.head_line.push("checkpoint", spec.actor_id, state, urgent=True)
         finally:
             self._taking = False
             self._under_way -= 1
-        if self._held:
-            self._take_soon()
+        with core.lock:
+            if self._held and not self._holding:
+                self._take_soon()
         if self._listening:
             self._tell()
 
     def _answers_with(self, held: list[_Held]) -> list[actor_state.Answered]:
         """The last answers, these among them, for the state that has what their calls did (AS-1)."""
-        answers = self._actor.answers
+        answers = self.actor.answers
         if answers is None:
             return []
         with self._host.core.lock:
@@ -224,28 +254,30 @@ class Checkpoints:
                 answers.add(one.incoming.key, one.copy, one.incoming.returns)
             return answers.all()
 
-    def _not_stored(self, held: list[_Held], why: str, error: Exception | None = None) -> None:
+    def _not_stored(self, held: list[_Held], why: str, error: BaseException | None = None) -> None:
         """What has run has run, and a restart does not have it: whoever would take it for stored is told."""
         known, self._trouble, self._why = self._why == why, True, why
         if not held and not known:
-            log.error("%s: its state is not stored: %s", self._actor.label, why, exc_info=error)
+            log.error("%s: its state is not stored: %s", self.actor.label, why, exc_info=error)
         for one in held:
             self._answer(
                 one,
                 CheckpointError.explain(
-                    which=self._actor.label,
+                    which=self.actor.label,
                     what="has run the call, and the state after it could not be stored, so that a restart would not have it",
                     why=why,
                     next_step="mend __checkpoint__ or what it returns; until then only the state that was stored before is safe",
-                    actor_id=self._actor.spec.actor_id,
-                    actor=self._actor.label,
+                    actor_id=self.actor.spec.actor_id,
+                    actor=self.actor.label,
                 ),
             )
 
     def on_saved(self, message: m.CheckpointSaved) -> None:
         """The store's answer: what was held may go. Under the lock."""
+        if message.incarnation != self.actor.incarnation:
+            return  # Late word of a life before this one, in the same process.
         if message.number == self._number:
-            self._host.core.head_line.answered("checkpoint", self._actor.spec.actor_id)
+            self._host.core.head_line.answered("checkpoint", self.actor.spec.actor_id)
         held = [one for number in list(self._waiting) if number <= message.number for one in self._waiting.pop(number)]
         if message.error:
             self._not_stored(held, f"the head refused it: {message.error}")

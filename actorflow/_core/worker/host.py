@@ -122,8 +122,7 @@ class Host:
         if actor.moves is not None:
             peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
             return
-        if actor.answers is not None and (known := actor.answers.find(incoming.key)) is not None:
-            self._send_reply(incoming, known[0], [], 0, known[1:] or None)  # AS-1
+        if (checkpoints := self.checkpoints.get(message.actor)) is not None and checkpoints.knows(incoming):
             return
         group = incoming.context.group if incoming.context is not None else ""
         self.calls[incoming.key] = incoming

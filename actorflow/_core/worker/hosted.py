@@ -187,7 +187,17 @@ class HostedActor:
         trouble = await self.leave_context()
         if host.own_tasks is not None:
             await host.own_tasks.end_within(self.spec.actor_id, self.label, host.core.cancels.grace_s)
+        self._forget(host)
         host.actor_left(self, f"its last handle is gone, or it was asked to stop{trouble}")
+
+    def _forget(self, host: Host) -> None:
+        """Nothing of it stays in a process that it shares: also not what its last code has begun."""
+        with host.core.lock:
+            checkpoints = host.checkpoints.get(self.spec.actor_id)
+            if checkpoints is not None and checkpoints.actor is self:
+                del host.checkpoints[self.spec.actor_id]
+        if host.own_tasks is not None:
+            host.own_tasks.end(self.spec.actor_id)
 
     async def leave_context(self) -> str:
         """Run its exit hook, once; whoever comes second waits for the first. Returns what went wrong, for people."""
@@ -228,6 +238,7 @@ class HostedActor:
             await asyncio.wait(tasks)
         if host.own_tasks is not None and (own := host.own_tasks.end(self.spec.actor_id)):
             await asyncio.wait(own)
+        self._forget(host)
         host.actor_left(self, "it was killed")
 
 
@@ -339,6 +350,8 @@ async def _construct(host: Host, message: m.HostActor) -> None:
         reason = f"its {step} raised {describe(error)}"
         with core.lock:
             core.node.send(m.ActorFailed(spec.actor_id, message.incarnation, m.ActorDied("init_failed", reason, failed)))
+        if host.own_tasks is not None:
+            await host.own_tasks.end_within(spec.actor_id, name, core.cancels.grace_s)
         return
     finally:
         running_call.set(None)

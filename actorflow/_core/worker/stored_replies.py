@@ -26,42 +26,78 @@ CALLERS_MAX = 64
 ANSWERS_MAX = 16
 """Of one caller."""
 ANSWER_BYTES_MAX = 4096
+"""Of all that one call has returned."""
+BYTES_MAX = 256 << 10
+"""Of all answers together."""
+
+Key = tuple[str, int]
+"""A call: who made it, and its number there."""
 
 
 class Answers:
-    """The last answers of an actor, by caller."""
+    """The last answers of an actor, by caller. Those whose state is not stored yet are kept as well, and are not given to anybody."""
 
     def __init__(self, answers: Iterable[Answered] = ()) -> None:
         self._by_caller: OrderedDict[str, deque[Answered]] = OrderedDict()
+        self._unstored: set[Key] = set()
+        self._bytes = 0
         for answer in answers:
             self._add(answer)
 
     def _add(self, answer: Answered) -> None:
-        mine = self._by_caller.setdefault(answer.caller, deque(maxlen=ANSWERS_MAX))
+        mine = self._by_caller.setdefault(answer.caller, deque())
         mine.append(answer)
+        self._bytes += _size(answer)
         self._by_caller.move_to_end(answer.caller)
-        if len(self._by_caller) > CALLERS_MAX:
-            self._by_caller.popitem(last=False)
+        if len(mine) > ANSWERS_MAX:
+            self._drop_first(mine)
+        while len(self._by_caller) > CALLERS_MAX or self._bytes > BYTES_MAX:
+            caller, oldest = next(iter(self._by_caller.items()))
+            self._drop_first(oldest)
+            if not oldest:
+                del self._by_caller[caller]
 
-    def add(self, key: tuple[str, int], copy: Any, returns: int) -> None:
-        """A call has returned this (see `copied`)."""
+    def _drop_first(self, mine: deque[Answered]) -> None:
+        answer = mine.popleft()
+        self._bytes -= _size(answer)
+        self._unstored.discard((answer.caller, answer.seq))
+
+    def add(self, key: Key, copy: Any, returns: int) -> None:
+        """A call has returned this (see `copied`), and the state that has what it did is on its way to the store."""
         if returns > 1 and not (isinstance(copy, list) and len(copy) == returns):
             return  # That is an error.
         parts = [_part(part) for part in (copy if returns > 1 else [copy])]
-        found = [part for part in parts if part is not None]
-        if len(found) == len(parts):
-            self._add(Answered(*key, found))
+        answer = Answered(*key, [part for part in parts if part is not None])
+        if len(answer.parts) == len(parts) and _size(answer) <= ANSWER_BYTES_MAX:
+            self._unstored.add(key)
+            self._add(answer)
 
-    def find(self, key: tuple[str, int]) -> list[m.Outcome] | None:
-        """What this call has returned, if it is known."""
-        for answer in self._by_caller.get(key[0], ()):
-            if answer.seq == key[1]:
-                return [m.Inline(data, buffers) for data, buffers in answer.parts]
+    def stored(self, key: Key) -> None:
+        """The state is stored that has what this call did."""
+        self._unstored.discard(key)
+
+    def forget(self, key: Key) -> None:
+        """That state could not be stored."""
+        self._unstored.discard(key)
+        for answer in [answer for answer in self._by_caller.get(key[0], ()) if answer.seq == key[1]]:
+            self._by_caller[key[0]].remove(answer)
+            self._bytes -= _size(answer)
+
+    def find(self, key: Key) -> list[m.Outcome] | None:
+        """What this call has returned, if that is known and stored."""
+        if key not in self._unstored:
+            for answer in self._by_caller.get(key[0], ()):
+                if answer.seq == key[1]:
+                    return [m.Inline(data, buffers) for data, buffers in answer.parts]
         return None
 
     def all(self) -> list[Answered]:
         """Those that are to be kept."""
         return [answer for mine in self._by_caller.values() for answer in mine]
+
+
+def _size(answer: Answered) -> int:
+    return sum(len(data) + sum(map(len, buffers or ())) for data, buffers in answer.parts)
 
 
 def _part(copy: Any) -> Part | None:
