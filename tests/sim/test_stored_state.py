@@ -129,7 +129,7 @@ def test_21_a_state_that_is_too_large_is_an_error_that_says_what_to_do() -> None
         await registry.mend()
         return int(await registry.put("first", 1))
 
-    with World(0) as world:
+    with World(0, links=LinkProfile(cut_chance=0, buffer_bytes=80 << 20)) as world:
         cluster, _ = arena(world, 1)
         driver = cluster.driver(main)
         assert ended(world, driver) == 1
