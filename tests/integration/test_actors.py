@@ -893,6 +893,32 @@ async def test_21_a_call_whose_state_cannot_be_stored_says_so(problem: str) -> N
     assert [type(one) for one in outcomes] == [af.CheckpointError] * 3 and all(why in str(one) for one in outcomes)
 
 
+class Item:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+async def test_21_a_state_is_not_pickled_while_calls_on_threads_change_it() -> None:
+    class Table(af.Actor, num_cpus=0, max_concurrency=4, checkpoint_every="call"):
+        def __init__(self) -> None:
+            self.items: dict[Any, Item] = {number: Item(number) for number in range(5000)}
+
+        def __checkpoint__(self) -> Any:
+            return self.items
+
+        def __restore__(self, items: Any) -> None:
+            self.items = items
+
+        def put(self, key: int) -> int:
+            for number in range(10):
+                self.items[key, number] = Item(number)
+                time.sleep(0.001)
+            return key
+
+    table = Table.remote()
+    assert await asyncio.gather(*(table.put(key) for key in range(20))) == list(range(20))
+
+
 # Shared actors ----------------------------------------------------------------------------------------------
 
 

@@ -101,3 +101,36 @@ def test_22_what_a_shared_actor_has_begun_ends_with_it(sim_seed: int, how: str) 
             expected += ["running call", "waiting call"]
         assert sorted(ends) == sorted(expected)
         finish(cluster, driver)
+
+
+class Fails(Acting):
+    def __init__(self) -> None:
+        super().__init__()
+        raise ValueError("no")
+
+
+def test_22_what_a_constructor_has_begun_that_fails_ends_with_it(sim_seed: int) -> None:
+    """And nothing of an actor that has left stays in the process."""
+    acts.clear()
+
+    async def main() -> float:
+        neighbour = Neighbour.remote()
+        await neighbour.count()
+        with pytest.raises(ValueError, match="no"):
+            await Fails.remote().begin()
+        for _ in range(3):
+            actor = Acting.remote()
+            await actor.begin()
+            await af.kill(actor)
+        await asyncio.sleep(5.0)
+        silent_s = asyncio.get_running_loop().time() - max(times[-1] for times in acts.values() if times)
+        [host] = [calls for host, calls in cluster.call_hosts.items() if host.alive and calls.own_tasks is not None]
+        assert set(host.own_tasks._tasks) == set(host.actors) and not host.checkpoints
+        return silent_s
+
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        driver = cluster.driver(main)
+        world.run_until(lambda: driver.ended, 120.0)
+        assert driver.result() > 4.0
+        finish(cluster, driver)

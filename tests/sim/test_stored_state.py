@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import actorflow as af
+from actorflow._core.worker.stored_replies import BYTES_MAX, Answers
 from actorflow.testing import LinkProfile, World
 from tests.sim.test_detached_calls import arena, make
 from tests.sim.test_durable_objects import ended
@@ -264,6 +265,74 @@ def test_21_a_call_that_is_tried_again_for_a_checkpoint_error_fails_again(sim_se
         driver = cluster.driver(main)
         assert ended(world, driver) >= 2
         finish(cluster, driver)
+
+
+@af.remote(num_cpus=0, process="shared")
+class Neighbour:
+    """Keeps the process."""
+
+    async def begin(self) -> None:
+        """Nothing: it is there then."""
+
+
+@af.remote(num_cpus=0, max_restarts=-1, checkpoint_every="call", process="shared")
+class Shared:
+    def __init__(self) -> None:
+        self.state = 0
+
+    def __checkpoint__(self) -> int:
+        return self.state
+
+    def __restore__(self, state: int) -> None:
+        self.state = state
+
+    async def add(self) -> int:
+        self.state += 1
+        return self.state
+
+
+def test_21_what_the_store_says_of_one_life_answers_no_call_of_the_next(sim_seed: int) -> None:
+    """Both in one process, and the head is far away: what it says of the sixth state of the first life comes in the second."""
+
+    async def main() -> tuple[int, int]:
+        neighbour, shared = Neighbour.remote(), Shared.remote()
+        await neighbour.begin()
+        for _ in range(5):
+            await shared.add()
+        [row] = [row for row in await af.state.list_actors() if row["class_name"] == "Shared"]
+        [host] = [host for host, core in cluster.cores.items() if core.identity.process_id == row["worker_id"]]
+        world.fabric.delay(host, cluster.sim_head.host, 2.0)
+        lost = asyncio.ensure_future(shared.add())
+        await asyncio.sleep(2.2)
+        await af.kill(shared, no_restart=False)
+        await asyncio.gather(lost, return_exceptions=True)
+        answer = await shared.add()
+        world.kill(host)
+        await asyncio.sleep(0.1)
+        return answer, await shared.add()
+
+    with World(sim_seed, links=LinkProfile(spike_chance=0, cut_chance=0)) as world:
+        cluster, _ = arena(world, 1, durable=True)
+        driver = cluster.driver(main)
+        assert ended(world, driver) == (7, 8)
+        finish(cluster, driver)
+
+
+def test_as_2_answers_are_bounded_as_a_whole() -> None:
+    answers = Answers()
+    for caller in range(100):
+        for number in range(20):
+            answers.add((f"caller-{caller}", number), bytes(3000), 1)
+            answers.add((f"caller-{caller}", 1000 + number), [bytes(3000)] * 10, 10)
+    kept = answers.all()
+    assert 60_000 < sum(len(data) for one in kept for data, _ in one.parts) <= BYTES_MAX
+    assert max(one.seq for one in kept) < 1000, "what is large in its parts together is not kept"
+    last = ("caller-99", 19)
+    assert answers.find(last) is None, "its state is not stored yet"
+    answers.stored(last)
+    assert answers.find(last) is not None
+    answers.forget(last)
+    assert answers.find(last) is None and len(answers.all()) == len(kept) - 1
 
 
 def test_as_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:

@@ -30,8 +30,6 @@ AGAIN_S = 60.0
 
 NAMES_SHOWN = 3
 """Calls that the warning about it names."""
-
-
 ANSWERED_S = 5.0
 """How long an actor that leaves waits until the last of its calls are answered."""
 
