@@ -182,7 +182,7 @@ class HostedActor:
             return
         if (checkpoints := host.checkpoints.get(self.spec.actor_id)) is not None:
             await checkpoints.answered()
-        if self.moves is None and not self.spec.shared:
+        if not self.spec.shared:
             await _taken(host)
         trouble = await self.leave_context()
         if host.own_tasks is not None:

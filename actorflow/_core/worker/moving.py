@@ -32,8 +32,6 @@ QUIET_S = 3.0
 """How long new calls are given back while others do not end."""
 AGAIN_S = 10.0
 """After so long it is tried again."""
-RELEASE_S = 5.0
-"""How long a caller may take to say that it holds what was in its answer."""
 
 
 def move(host: Host, actor: HostedActor) -> None:
@@ -97,11 +95,7 @@ async def _before_it_leaves(host: Host, actor: HostedActor) -> bool:
         with host.core.lock:
             _stay(host, actor)
         return False
-    # With checkpoint_every="call" the last answers have waited for that. What they carry is kept until it has been taken over.
-    until = host.core.ports.monotonic() + RELEASE_S
-    await _until(
-        lambda: _answered(host, actor) and (actor.spec.shared or not host.holds or host.core.ports.monotonic() >= until)
-    )
+    await _until(lambda: _answered(host, actor))  # With checkpoint_every="call" the last answers have waited for that.
     return True
 
 
