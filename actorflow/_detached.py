@@ -6,15 +6,16 @@ like any other for the node that it runs on, which may have to wait for it, or t
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import os
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from actorflow import _runtime
 from actorflow._core.base.errors import TaskCancelledError
 from actorflow._core.base.targets import ActorTarget, CallKind, MethodTarget
+from actorflow._core.policy.retry_pauses import pause_after_error_s
 from actorflow._core.protocol.messages import Failed
 from actorflow._core.serialization import tracebacks, values
 from actorflow._core.worker import detached
@@ -63,7 +64,7 @@ def _target(name: str, kind: CallKind) -> ActorTarget:
 def actor_options(options: TaskOptions) -> ActorOptions:
     """Those of the actor that makes a call with these options."""
     given = {each.name: getattr(options, each.name) for each in dataclasses.fields(options) if each.init}
-    for mine in ("num_returns", "retry_exceptions", "max_calls", "timeout"):
+    for mine in ("num_returns", "retry_exceptions", "retry_delay", "max_calls", "timeout"):
         del given[mine]
     given["max_restarts"] = given.pop("max_retries")
     made = ActorOptions(**given)
@@ -98,6 +99,9 @@ class _Call:
         """This actor is to end: then nobody waits for it, or its next life makes the call anew."""
         running, host = running_call.get(), self._core.host
         return host is not None and any(call.running is running and call.cancelled for call in list(host.calls.values()))
+
+    async def _pause(self, function: RemoteFunction[..., Any, Any], errors: int) -> None:
+        await asyncio.sleep(pause_after_error_s(errors, function._options.retry_delay, self._core.ports.rng))
 
     async def _keep(self, value: Any) -> None:
         await detached.keep(self._core, self._index, value)
@@ -134,24 +138,23 @@ class Call(_Call):
         wait = self._core.block_on
         try:
             function, args, kwargs = wait(self._load())
-            value = self._call(function.__wrapped__, function, args, kwargs)
-            wait(self._keep(value))
+            wait(self._keep(self._call(function, args, kwargs)))
         except BaseException as error:
             # SystemExit too: it ends the call, and whoever waits is to know.
             if self._is_cancelled():
                 raise
             wait(self._fail(error))
 
-    @staticmethod
-    def _call(fn: Callable[..., Any], function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tries = 0
+    def _call(self, function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        errors = 0
         while True:
             try:
-                return fn(*args, **kwargs)
+                return function.__wrapped__(*args, **kwargs)
             except Exception as error:
-                if not _again(function, error, tries):
+                if not _again(function, error, errors):
                     raise
-                tries += 1
+                errors += 1
+            self._core.block_on(self._pause(function, errors))
 
 
 class AsyncCall(_Call):
@@ -161,22 +164,20 @@ class AsyncCall(_Call):
         """The call."""
         try:
             function, args, kwargs = await self._load()
-            await self._keep(await self._call(function.__wrapped__, function, args, kwargs))
+            await self._keep(await self._call(function, args, kwargs))
         except BaseException as error:
             # An asyncio.CancelledError of something that the code itself has cancelled is its error like any other.
             if self._is_cancelled():
                 raise
             await self._fail(error)
 
-    @staticmethod
-    async def _call(
-        fn: Callable[..., Awaitable[Any]], function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        tries = 0
+    async def _call(self, function: RemoteFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        errors = 0
         while True:
             try:
-                return await fn(*args, **kwargs)
+                return await function.__wrapped__(*args, **kwargs)
             except Exception as error:
-                if not _again(function, error, tries):
+                if not _again(function, error, errors):
                     raise
-                tries += 1
+                errors += 1
+            await self._pause(function, errors)

@@ -124,6 +124,14 @@ def span(option: str, value: Any, instead: str = "") -> float:
     return number
 
 
+def pause(option: str, value: Any) -> float:
+    """A finite number of seconds, or 0 for none."""
+    number = _number_of_seconds(option, value, "")
+    if not (number >= 0 and math.isfinite(number)):
+        raise wrong(option, value, "is not a time", "Give a number of seconds, or 0 for at once")
+    return number
+
+
 def patience(option: str, value: Any) -> float:
     """How long somebody waits who does not wait for ever (None, which the caller has looked at): a finite number.
 

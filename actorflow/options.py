@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Type
 from actorflow import _option_checks as check
 from actorflow._core.base.errors import NotYetSupportedError, OptionError
 from actorflow._core.base.resources import CPU, GPU, parse_resources
+from actorflow._core.policy.retry_pauses import RAISED_S
 
 if TYPE_CHECKING:
     from actorflow._placement import PlacementGroup
@@ -83,6 +84,7 @@ class TaskKeywords(_PlacedKeywords, total=False):
     num_returns: int
     max_retries: int
     retry_exceptions: RetryExceptions
+    retry_delay: float
     max_calls: int | None
     timeout: float | None
     lifetime: Literal["detached"] | None
@@ -112,6 +114,7 @@ class MethodKeywords(TypedDict, total=False):
     num_returns: int
     max_task_retries: int | None
     retry_exceptions: RetryExceptions
+    retry_delay: float
     interruptible: bool
 
 
@@ -230,6 +233,8 @@ class TaskOptions(_Placed):
     """How often a task is tried again after its worker or node died; -1: for ever."""
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     """Also try again after the code raised: any exception (True), or one of these types."""
+    retry_delay: float = RAISED_S
+    """Seconds before that, doubled each time up to a minute; drawn from the upper half of each pause. 0: at once."""
     max_calls: int | None = None
     """Calls after which a worker process ends; 0: never. None: 1 with GPUs, whose memory only the end of a
     process gives back for certain, and never without.
@@ -329,6 +334,8 @@ class MethodOptions:
     """As ActorOptions.max_task_retries; None: as the actor says."""
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     """As TaskOptions.retry_exceptions."""
+    retry_delay: float = RAISED_S
+    """As TaskOptions.retry_delay."""
     interruptible: bool = False
     """A cancel may tear a running `def` method (SEMANTICS 5). Only with `@af.method`, not for one call."""
 
@@ -366,6 +373,7 @@ TASK_CHECKS: Checks = {
     "num_returns": check.count(0, most=NUM_RETURNS_MAX),
     "max_retries": check.count(-1, "-1 means for ever"),
     "retry_exceptions": check.retry_exceptions,
+    "retry_delay": check.pause,
     "max_calls": check.optional(check.count(0, "0 means any number")),
     "timeout": check.seconds,
     "lifetime": check.one_of("detached", None),
@@ -390,6 +398,7 @@ METHOD_CHECKS: Checks = {
     "num_returns": check.count(0, most=NUM_RETURNS_MAX),
     "max_task_retries": check.optional(check.count(-1, "-1 means always")),
     "retry_exceptions": check.retry_exceptions,
+    "retry_delay": check.pause,
     "interruptible": check.flag,
 }
 

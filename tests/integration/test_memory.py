@@ -13,7 +13,7 @@ import pytest
 import actorflow as af
 from actorflow import _runtime
 from actorflow._core.io.memory import Gauge
-from actorflow._core.worker import tasks
+from actorflow._core.policy import retry_pauses
 
 pytestmark = pytest.mark.local_only("each starts a cluster with a bound of its own")
 MB = 1 << 20
@@ -72,8 +72,8 @@ async def test_a_task_that_is_not_tried_again_fails_with_the_numbers() -> None:
 
 
 async def test_tries_for_want_of_memory_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "MEMORY_TRIES_MAX", 1)
-    monkeypatch.setattr(tasks, "MEMORY_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry_pauses, "MEMORY_TRIES_MAX", 1)
+    monkeypatch.setattr(retry_pauses, "MEMORY_S", 0.01)
     async with af.init(num_cpus=2, memory_usage_threshold=threshold()):
         with pytest.raises(af.OutOfMemoryError, match=r"attempt 2.*memory ran out.*ran out of memory 2 times") as caught:
             await hogs.options(max_retries=-1)()
@@ -81,13 +81,12 @@ async def test_tries_for_want_of_memory_have_a_bound_of_their_own(monkeypatch: p
 
 
 async def test_a_task_is_cancelled_in_the_pause_before_it_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tasks, "MEMORY_PAUSE_S", 30.0)
+    monkeypatch.setattr(retry_pauses, "MEMORY_S", 30.0)
     path = tmp_path / "tries"
     async with af.init(num_cpus=2, memory_usage_threshold=threshold()):
         call = hogs_once.remote(str(path))
         core: Any = _runtime.current()
-        resting = core.tasks._resting
-        while not resting:
+        while not core.retries.calls():
             await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(af.TaskCancelledError):

@@ -60,7 +60,7 @@ class ActorClient:
 
     __slots__ = (
         "__weakref__", "actor_id", "class_blob", "class_name", "died", "held", "incarnation", "inflight", "lifetime", "max_pending_calls",
-        "max_task_retries", "peer", "queue", "same_as", "state", "trouble", "waiters", "worker_id",
+        "max_task_retries", "peer", "queue", "resting", "same_as", "state", "trouble", "waiters", "worker_id",
     )  # fmt: skip
 
     def __init__(self, actor_id: str, class_name: str) -> None:
@@ -73,6 +73,8 @@ class ActorClient:
         self.peer: Peer | None = None
         self.queue = NO_CALLS
         self.inflight: dict[int, Call] = {}
+        self.resting = 0
+        """Calls in a pause before they are tried again (`worker/retries.py`)."""
         self.died: ActorDied | None = None
         self.held: ActorState | None = None
         """The head's newest word of an actor that has moved, kept back until its old connection has said all."""
@@ -97,7 +99,7 @@ class ActorClient:
     def pending(self) -> int:
         """Calls of this process that have not ended."""
         client = self.same_as or self
-        return len(client.queue) + len(client.inflight)
+        return len(client.queue) + len(client.inflight) + client.resting
 
 
 class OwnClient(ActorClient):
@@ -239,6 +241,10 @@ class ActorCalls:
         """A reply came."""
         client: ActorClient = call.place
         client.inflight.pop(call.entry.index, None)
+        self.one_less(client)
+
+    def one_less(self, client: ActorClient) -> None:
+        """A call of it is not under way any more."""
         if client.waiters:
             if client.pending():
                 self._wake(client, "room")
@@ -252,11 +258,11 @@ class ActorCalls:
             self._core.cancels.ask(client.peer, call)
         else:
             self._core.caller.settle_cancelled(call)
+            self._core.retries.forget(call)
             if call in client.queue:
                 client.queue.remove(call)
             self.pump(client)
-            if client.waiters:
-                self._wake(client, "room")
+            self.one_less(client)
 
     # -- waiting
 
@@ -372,8 +378,8 @@ class ActorCalls:
                 waiting = sorted((*waiting, *line), key=lambda call: call.entry.index)
                 line.clear()
             line.extendleft(reversed(waiting))
-        if client.waiters and len(waiting) < len(again):
-            self._wake(client, "room") if client.pending() else self._wake(client, "room", "drained")
+        if len(waiting) < len(again):
+            self.one_less(client)
 
     def _says_more(self, client: ActorClient, message: ActorState) -> bool:
         """True while replies, or calls that come back, may be on their way on the connection with an incarnation that has moved."""
@@ -474,7 +480,7 @@ class ActorCalls:
 
     def _die(self, client: ActorClient, died: ActorDied | None) -> None:
         client.state, client.died = "dead", died
-        calls = list(client.queue)
+        calls = [*client.queue, *self._core.retries.take(client)]
         client.queue.clear()
         if died is not None and died.drained and client.inflight and client.peer is not None and not client.peer.lost:
             # The word of its end came another way than its last replies: these may be here in a moment.

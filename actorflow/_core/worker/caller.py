@@ -448,15 +448,7 @@ class Caller:
         error = self._core.error_of(outcome)
         if wanted is not True and not isinstance(error, tuple(wanted)):
             return False
-        if call.retries_left > 0:
-            call.retries_left -= 1
-        if type(call.place) is Lease:
-            call.retries_left += 1 if call.retries_left >= 0 else 0
-            self._core.tasks.retry(call)
-        else:
-            call.attempt += 1
-            call.state = CallState.QUEUED
-            self._core.actors.submit(call.place, call)
+        self._core.retries.after_error(call)
         return True
 
     def finish(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:

@@ -73,6 +73,10 @@ class Call:
     timer: Any = None
     values: dict[str, str] | None = None
     """The declared context it takes along (SEMANTICS 8)."""
+    losses = 0
+    """How often it was lost with its worker, and spent a retry."""
+    errors = 0
+    """How often its code raised, and it was tried again."""
     memory_tries = 0
     """How often it was tried again because memory had run out."""
     story: list[str] | None = None

@@ -35,6 +35,7 @@ from actorflow._core.worker.object_ref import ObjectRef
 from actorflow._core.worker.objects import Objects
 from actorflow._core.worker.recovery import Recovery
 from actorflow._core.worker.references import References
+from actorflow._core.worker.retries import Retries
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import LeaseClass, TaskSubmitter
@@ -126,6 +127,7 @@ class Core:
         self.directory = Directory(self)
         self.tasks = TaskSubmitter(self)
         self.actors = ActorCalls(self)
+        self.retries = Retries(self)
         self._handlers: dict[type, Handler] = {}
         self.store = _remote_store(self) if outside else StoreClient(self, arena)
         self.peers = Peers(ports, identity, self, self._schedule)

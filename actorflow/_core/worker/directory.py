@@ -167,7 +167,7 @@ class Directory:
             # The word goes by another way than our calls, and must not overtake them.
             client = actor.same_as or actor
             with self._core.lock:
-                under_way = [call.entry for call in (*client.queue, *client.inflight.values())]
+                under_way = [call.entry for call in (*client.queue, *client.inflight.values(), *self._core.retries.calls(client))]
             await self._core.objects.wait_many(under_way, len(under_way))
         with self._core.lock:
             kill = m.KillActor(actor.actor_id, no_restart, graceful)

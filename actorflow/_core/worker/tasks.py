@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actorflow._core.base.errors import NodeDiedError, OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.pipelining import average, may_push
+from actorflow._core.policy.retry_pauses import pause_after_loss_s, pause_for_memory_s
 from actorflow._core.protocol.messages import (
     CancelLease,
     GaveBack,
@@ -37,9 +38,6 @@ REQUESTS_MAX = 16
 """Unanswered lease requests per scheduling class: bounds what a burst of tasks asks of the node at once."""
 STORY_MAX = 16
 """Events that a call remembers."""
-MEMORY_TRIES_MAX = 12
-MEMORY_PAUSE_S, MEMORY_PAUSE_S_MAX = 1.0, 60.0
-"""How often, and after which pauses, a task is tried again whose worker was ended because memory ran out: besides its `max_retries`."""
 IN_VAIN_PAUSE_S, IN_VAIN_PAUSE_S_MAX = 0.01, 0.5
 IN_VAIN_MAX = 1_000
 """Pauses before a lease is asked for anew when the node that we are sent to is gone, and of how many nodes that is remembered."""
@@ -121,8 +119,6 @@ class TaskSubmitter:
         self._next_lease = 1
         self._in_vain: dict[str, int] = {}
         """Nodes that we were sent to and could not reach, and how often."""
-        self._resting: dict[Call, None] = {}
-        """Calls in a pause before they are tried again."""
         self._run_us: dict[str, float] = {}
         """Moving average of the time one call of a function runs, by its id: it sets how deep calls are pipelined."""
 
@@ -439,8 +435,9 @@ class TaskSubmitter:
                 )
             else:
                 self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}: {cause}")
-                self._prepare_retry(call, spend=position == 0 and not death.left)
-                again.append(call)
+                if position or death.left or not self._rests_after_loss(call):
+                    self._prepare_retry(call)
+                    again.append(call)
         lease.inflight.clear()
         klass.queue.extendleft(reversed(again))
         klass.full = False
@@ -448,23 +445,24 @@ class TaskSubmitter:
 
     def _again_later(self, call: Call, lease: Lease, cause: str) -> bool:
         """Memory ran out where it ran: that has tries of its own, with pauses, in which others may end. False when they are used up."""
-        tries = call.memory_tries
-        if tries >= MEMORY_TRIES_MAX:
+        pause_s = pause_for_memory_s(call.memory_tries, self._core.ports.rng)
+        if pause_s is None:
             call.retries_left = 0
             return False
-        call.memory_tries = tries + 1
-        pause_s = min(MEMORY_PAUSE_S * 2.0**tries, MEMORY_PAUSE_S_MAX)
-        self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}, next one in {pause_s:g} s: {cause}")
-        self._prepare_retry(call, spend=False)
-        self._resting[call] = None
-        self._core.later(pause_s, lambda: self._now_again(call))
+        call.memory_tries += 1
+        self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}, next one in {pause_s:.1f} s: {cause}")
+        self._core.retries.rest(call, pause_s)
         return True
 
-    def _now_again(self, call: Call) -> None:
-        if call in self._resting:
-            del self._resting[call]
-            if call.state is CallState.QUEUED:  # It may have been cancelled.
-                self.enqueue(call)
+    def _rests_after_loss(self, call: Call) -> bool:
+        """It ran where the worker was lost, and spends a retry. True when there is a pause before the next attempt."""
+        if call.retries_left > 0:
+            call.retries_left -= 1
+        call.losses += 1
+        pause_s = pause_after_loss_s(call.losses, self._core.ports.rng)
+        if pause_s:
+            self._core.retries.rest(call, pause_s)
+        return pause_s > 0
 
     @staticmethod
     def _note(call: Call, event: str) -> None:
@@ -474,17 +472,11 @@ class TaskSubmitter:
         if len(call.story) < STORY_MAX:
             call.story.append(event)
 
-    def _prepare_retry(self, call: Call, *, spend: bool) -> None:
-        if spend and call.retries_left > 0:
-            call.retries_left -= 1
+    @staticmethod
+    def _prepare_retry(call: Call) -> None:
         call.attempt += 1
         call.state = CallState.QUEUED
         call.place = None
-
-    def retry(self, call: Call) -> None:
-        """The code raised, and `retry_exceptions` says to try again."""
-        self._prepare_retry(call, spend=True)
-        self.enqueue(call)
 
     def on_gave_back(self, peer: Peer, message: GaveBack) -> None:
         """The worker is busy with something long: these were not started (SEMANTICS 25)."""
@@ -603,7 +595,7 @@ class TaskSubmitter:
 
     def pending(self) -> list[Call]:
         """Every call that is queued or pushed, for the state API."""
-        queues = [self._resting, *(klass.queue for klass in self._classes.values())]
+        queues = [self._core.retries.calls(), *(klass.queue for klass in self._classes.values())]
         calls = [call for queue in queues for call in queue if call.state is CallState.QUEUED]
         return calls + [call for lease in self._leases.values() for call in lease.inflight.values()]
 
@@ -614,7 +606,7 @@ class TaskSubmitter:
         for klass in self._classes.values():
             klass.queue.clear()
         self._leases.clear()
-        self._resting.clear()
+        self._core.retries.take()
 
 
 def _next_step(call: Call, death: LeaseLost) -> str:

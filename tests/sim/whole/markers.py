@@ -34,6 +34,7 @@ from actorflow._core.worker.copies import Copies
 from actorflow._core.worker.durable import DurableCalls
 from actorflow._core.worker.passes import Passes
 from actorflow._core.worker.recovery import Recovery
+from actorflow._core.worker.retries import Retries
 from actorflow._core.worker.store import StoreClient
 from actorflow._core.worker.streams import StreamCalls
 from actorflow._core.worker.tasks import TaskSubmitter
@@ -94,7 +95,8 @@ MARKERS: tuple[Marker, ...] = (
     Marker("a lease's owner was lost", LeaseBook, "client_lost", _result),
     Marker("a blocked task has lent its CPU", LeaseBook, "block", _always),
     Marker("a late or double reply was dropped", Caller, "_drop_reply", _always),
-    Marker("a call raised and was tried again", TaskSubmitter, "retry", _always),
+    Marker("a call raised and was tried again", Retries, "after_error", _always),
+    Marker("a call that was lost twice waits before it is tried again", Retries, "rest", lambda self, args, result: args[0].losses > 1),
     Marker("a worker did not come up", StartFailures, "failed", _always),
     Marker("a worker that had to leave was needed", WorkerPool, "needed", _always),
     Marker("a call timed out", Caller, "_timed_out", _always),
