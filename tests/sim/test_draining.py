@@ -154,7 +154,8 @@ def test_it_leaves_at_its_deadline_and_what_is_lost_counts_as_no_failure(sim_see
             await once
         assert asyncio.get_running_loop().time() - begun < 7.0
         with pytest.raises(af.ActorDiedError) as dead:
-            await actor.node()
+            while True:  # Tasks are ended first: the actor may answer once more.
+                await actor.node()
         # The attempt that was lost with the first node of the two was not counted, so that this loss is survived as well.
         await asyncio.sleep(1.0)
         await af.drain_node(node_id(third), deadline=0.1)
@@ -174,7 +175,9 @@ def test_it_leaves_at_its_deadline_and_what_is_lost_counts_as_no_failure(sim_see
         ended(world, driver)
         found, lost, dead = driver.result()
         assert found == node_id(fourth)
-        assert "its node has left: it was drained (asked by a program): its time was over" in lost
+        # The news of its end may come after the end of the connection with it.
+        broke = f"the connection to its node {node_id(second)} broke"
+        assert "its node has left: it was drained (asked by a program): its time was over" in lost or broke in lost
         assert f"its node {node_id(second)} has left" in dead
         finish(cluster, driver)
 

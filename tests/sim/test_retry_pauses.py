@@ -1,6 +1,7 @@
 """Calls that failed wait before they are tried again, and may end, be cancelled and be counted as any that wait (RY-1, RY-2)."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -58,16 +59,16 @@ def pauses() -> list[float]:
     return [later - earlier for earlier, later in zip(AT, AT[1:], strict=False)]
 
 
-@pytest.fixture(autouse=True)
-def _afresh() -> None:
+def run(program: Callable[[], Awaitable[Any]], seed: int) -> Any:
     AT.clear()
+    return simulate(program, seed=seed)
 
 
 def test_ry_2_the_pauses_after_exceptions_double(sim_seed: int) -> None:
     async def program() -> int:
         return await raises.options(retry_delay=2.0)(4)
 
-    assert simulate(program, seed=sim_seed) == 5
+    assert run(program, sim_seed) == 5
     for number, pause in enumerate(pauses()):
         assert 2.0**number <= pause <= 2.0 ** (number + 1) + 0.5
 
@@ -76,7 +77,7 @@ def test_ry_2_none_is_made_when_none_is_wanted(sim_seed: int) -> None:
     async def program() -> int:
         return await raises.options(retry_delay=0)(4)
 
-    assert simulate(program, seed=sim_seed) == 5
+    assert run(program, sim_seed) == 5
     assert AT[-1] - AT[0] < 0.5
 
 
@@ -84,7 +85,7 @@ def test_ry_1_what_ends_its_worker_is_made_again_at_once_and_then_ever_later(sim
     async def program() -> int:
         return await ends(4)
 
-    assert simulate(program, seed=sim_seed) == 5
+    assert run(program, sim_seed) == 5
     for pause, least in zip(pauses(), (0.0, 0.05, 0.1, 0.2), strict=True):
         assert least <= pause < 2 * least + 1.0
 
@@ -100,7 +101,7 @@ def test_ry_2_others_of_the_actor_do_not_wait_for_one_that_does(sim_seed: int) -
         quick_s = asyncio.get_running_loop().time() - began
         return await slow, quick, quick_s
 
-    value, quick, quick_s = simulate(program, seed=sim_seed)
+    value, quick, quick_s = run(program, sim_seed)
     assert (value, quick) == (4, "quick")
     assert quick_s < 0.4
     assert AT[-1] - AT[0] >= 0.5 + 1.0 + 2.0
@@ -122,7 +123,7 @@ def test_a_call_is_cancelled_in_its_pause(what: str, sim_seed: int) -> None:
         assert await flaky.quick() == "quick"
         return asyncio.get_running_loop().time() - began
 
-    assert simulate(program, seed=sim_seed) < 1.0
+    assert run(program, sim_seed) < 1.0
     assert len(AT) == 1
 
 
@@ -138,7 +139,7 @@ def test_a_timeout_ends_a_call_in_its_pause(what: str, sim_seed: int) -> None:
                 await flaky.raises.options(retry_delay=50.0, timeout=5.0)(9)
         return asyncio.get_running_loop().time() - began
 
-    assert simulate(program, seed=sim_seed) < 7.0
+    assert run(program, sim_seed) < 7.0
     assert len(AT) == 1
 
 
@@ -147,7 +148,7 @@ def test_rule_23_an_actor_whose_last_handle_is_gone_stays_for_a_call_in_its_paus
         call = Flaky.remote().raises.remote(2)
         return await call
 
-    assert simulate(program, seed=sim_seed) == 3
+    assert run(program, sim_seed) == 3
 
 
 def test_a_graceful_end_waits_for_a_call_in_its_pause(sim_seed: int) -> None:
@@ -160,7 +161,7 @@ def test_a_graceful_end_waits_for_a_call_in_its_pause(sim_seed: int) -> None:
         await af.kill(flaky, graceful=True)
         return await call
 
-    assert simulate(program, seed=sim_seed) == 3
+    assert run(program, sim_seed) == 3
 
 
 def test_a_call_in_its_pause_counts_for_max_pending_calls(sim_seed: int) -> None:
@@ -176,7 +177,7 @@ def test_a_call_in_its_pause_counts_for_max_pending_calls(sim_seed: int) -> None
         assert await flaky.quick.remote() == "quick"
         return len(AT)
 
-    assert simulate(program, seed=sim_seed) == 2
+    assert run(program, sim_seed) == 2
 
 
 def test_a_call_in_its_pause_ends_with_its_actor(sim_seed: int) -> None:
@@ -192,13 +193,13 @@ def test_a_call_in_its_pause_ends_with_its_actor(sim_seed: int) -> None:
             await call
         return asyncio.get_running_loop().time() - began
 
-    assert simulate(program, seed=sim_seed) < 5.0
+    assert run(program, sim_seed) < 5.0
 
 
 def test_ry_2_a_detached_call_pauses_too(sim_seed: int) -> None:
     async def program() -> int:
         return await (await raises.options(lifetime="detached", retry_delay=2.0).submit(2))
 
-    assert simulate(program, seed=sim_seed) == 3
+    assert run(program, sim_seed) == 3
     for number, pause in enumerate(pauses()):
         assert 2.0**number <= pause <= 2.0 ** (number + 1) + 0.5

@@ -10,7 +10,7 @@ from actorflow._core.io import lasting_peers, peers
 from actorflow._core.node import store as node_store
 from actorflow._core.policy.durable_steps import EndMaker
 from actorflow._core.protocol import messages
-from actorflow._core.worker import caller, cancels, copies, hosted, producer, streams, tasks, tenure
+from actorflow._core.worker import caller, cancels, copies, hosted, producer, retries, streams, tasks, tenure
 from tests.sim.planted.mutant import Mutant
 
 
@@ -74,16 +74,27 @@ def _pins_again(original: Any) -> Any:
 
 
 def _deaths_for_free(original: Any) -> Any:
-    return lambda self, call, *, spend: original(self, call, spend=False)
+    def rests_after_loss(self: Any, call: Any) -> bool:
+        call.retries_left += 1 if call.retries_left > 0 else 0
+        return bool(original(self, call))
+
+    return rests_after_loss
 
 
 def _spends_two(original: Any) -> Any:
-    def prepare_retry(self: Any, call: Any, *, spend: bool) -> None:
+    def rests_after_loss(self: Any, call: Any) -> bool:
         if call.retries_left > 1:
             call.retries_left -= 1
-        original(self, call, spend=spend)
+        return bool(original(self, call))
 
-    return prepare_retry
+    return rests_after_loss
+
+
+def _rests_for_good(original: Any) -> Any:
+    def forget(self: Any, call: Any) -> None:
+        self._resting.pop(call, None)
+
+    return forget
 
 
 def _errors_for_free(original: Any) -> Any:
@@ -217,7 +228,11 @@ MUTANTS = [
     ),
     Mutant("copies stay", "a node with a copy is not told that its object is freed", copies.Copies, "freed", _copies_stay, "transfers"),
     Mutant("pin kept", "ST-2: what nobody reads stays pinned", node_store.Store, "unpin", _pins_again, "memory"),
-    Mutant("deaths for free", "an attempt that died does not count", tasks.TaskSubmitter, "_prepare_retry", _deaths_for_free, "budgets"),
-    Mutant("counts for two", "a retry spends two of them", tasks.TaskSubmitter, "_prepare_retry", _spends_two, "budgets"),
+    Mutant("deaths for free", "an attempt that died does not count", tasks.TaskSubmitter, "_rests_after_loss", _deaths_for_free, "budgets"),
+    Mutant("counts for two", "a retry spends two of them", tasks.TaskSubmitter, "_rests_after_loss", _spends_two, "budgets"),
+    Mutant(
+        "rests for good", "a call that does not rest any more counts for its actor's max_pending_calls",
+        retries.Retries, "forget", _rests_for_good, "max_pending_calls",
+    ),
     Mutant("errors for free", "every other attempt that raised does not count", caller.Caller, "try_again", _errors_for_free, "budgets"),
 ]
