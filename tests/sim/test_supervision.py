@@ -171,7 +171,7 @@ def test_a_supervision_that_was_handed_on_is_waited_for_and_ended_anywhere(sim_s
     """Also by who hears of it in the middle of the absence of a head that comes back."""
 
     async def main() -> str:
-        boss, actors = Boss.remote(), [Member.options(resources={"second": 1}).remote() for _ in range(2)]
+        boss, actors = Boss.options(resources={"first": 1}).remote(), [Member.options(resources={"second": 1}).remote() for _ in range(2)]
         supervision = await boss.begin(actors, max_restarts=0 if how == "gave up" else 3)
         waiting = asyncio.create_task(supervision.wait())
         await asyncio.sleep(0.1)
@@ -193,7 +193,7 @@ def test_a_supervision_that_was_handed_on_is_waited_for_and_ended_anywhere(sim_s
 
     there = asyncio.Event()
     with World(sim_seed) as world:
-        cluster, second = two_nodes(world, durable=True)
+        cluster, second = two_nodes(world, durable=True, resources={"first": 1})
         driver = cluster.driver(main)
         world.run_until(there.is_set, 60.0)
         if how == "gave up":
