@@ -1,8 +1,8 @@
 """What classes that travel by value are called, under simulation.
 
-cloudpickle marks each of them with a random number, so that who gets one twice knows it again. The mark is part of what is sent, and so of the
-digest of a run: here it is made of the name of the class. Classes of one name are counted: those that a function makes anew for each run
-differ from run to run, as they do outside.
+cloudpickle marks each of them with a random number, so that who gets one twice knows it again. The mark is part of what is sent, and so of
+the digest of a run: here it is made of the name of the class. Classes of one name are counted: those that a function makes anew for each
+run differ from run to run, as they do outside.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class _Child:
     pending_signals: list[int] = field(default_factory=list)
 
 
-SHARED_ENVIRONMENT = "simulated workers are no processes of their own: env_vars and working_dir need real ones, as of af.run or testing.Cluster"
+SHARED_ENVIRONMENT = "simulated workers are no processes of their own: env_vars and working_dir need real ones (af.run, testing.Cluster)"
 
 WORKER_BYTES = 40_000_000
 """The memory of a simulated worker, at all times."""

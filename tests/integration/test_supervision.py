@@ -57,7 +57,8 @@ async def test_who_is_restarted_with_whom(strategy: str, changed: list[bool]) ->
 
 async def test_a_supervision_that_gives_up_ends_its_actors_and_cancels_its_block() -> None:
     actors, pids = await members(2)
-    with pytest.raises(af.SupervisionError, match="2 failures within 60 s, and 1 is allowed; the last one: actor Member .*: worker .* SIGKILL") as caught:
+    why = "2 failures within 60 s, and 1 is allowed; the last one: actor Member .*: worker .* SIGKILL"
+    with pytest.raises(af.SupervisionError, match=why) as caught:
         async with af.supervise(*actors, max_restarts=1, within=60) as supervision:
             crash(pids[0])
             now = await new_pids(actors, pids, [True, False])

@@ -216,7 +216,8 @@ def test_sv_6_with_the_last_that_was_in_it_the_one_above_ends_too() -> None:
             decisions = book.dead("a", "killed", "")
         else:
             decisions = book.end("in", "stopped") if how == "the inner one" else book.owner_lost("q", "crash")
-        assert [(one.supervision, one.gave_up) for one in decisions if isinstance(one, Over)] == [("in", False), ("mid", False), ("out", False)]
+        over = [(one.supervision, one.gave_up) for one in decisions if isinstance(one, Over)]
+        assert over == [("in", False), ("mid", False), ("out", False)]
         assert decisions[-1].reason == "all its members have ended"  # type: ignore[union-attr]
         assert not list(book.all())
         book.check()

@@ -277,8 +277,8 @@ class CheckpointSaved(Message, tag=65):
 class Supervise(Message, tag=150):
     """owner -> head: from now on these belong together (policy/supervision.py). Answered by SuperviseReply. Idempotent by its id.
 
-    `members`: ids of actors and of supervisions, in order. `again`: it was begun before, as far as the sender knows, who wants to be told of
-    its end, whoever it is; where it is not known any more it is over.
+    `members`: ids of actors and of supervisions, in order. `again`: it was begun before, as far as the sender knows, who wants to be told
+    of its end, whoever it is; where it is not known any more it is over.
     """
 
     supervision_id: str
@@ -305,7 +305,7 @@ class Unsupervise(Message, tag=152):
 
 
 class SupervisionOver(Message, tag=153):
-    """head -> owner, and who asked: it has ended. `gave_up`: it did so itself, and has ended its actors. `final`: as one cannot come back."""
+    """head -> owner, and who asked: it has ended. `gave_up`: it did so itself, and has ended its actors; `final`: one cannot come back."""
 
     supervision_id: str
     reason: str
