@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from actorflow import _runtime
 from actorflow._core.base.errors import AlreadyInitializedError, OptionError, OptionTypeError
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 ADDRESS_VARIABLE = "ACTORFLOW_ADDRESS"
 MODES = ("processes", "in_process")
+
+refuse: Callable[[str], NoReturn] | None = None
+"""Raises, where a program has a runtime that is not this process's: set by the simulation while its code runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +177,8 @@ def look(address: str) -> Session:
 def _open(options: InitOptions) -> Session:
     """The running session, or a new one that is on its way."""
     global _session
+    if refuse is not None:
+        refuse("af.init")
     with _guard:
         running = _session
         if running is not None and running._pid == os.getpid():
@@ -280,6 +285,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T], **i
     `init_options` are those of `af.init`. Ctrl-C or SIGTERM once cancels `main`, so that its `finally` blocks run, and
     prints the line where it stands when it goes on; twice gives up on async cleanup, and the cluster cleans up by itself.
     """
+    if refuse is not None:
+        refuse("af.run")
     if _on_a_loop():
         raise RuntimeError(
             "af.run starts a loop of its own, and one is running here already: use `async with af.init(): ...`, "

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias, cast
 from actorflow import _option_checks as check
 from actorflow import _runtime
 from actorflow._core.base.errors import OptionError, SupervisionError
+from actorflow._core.protocol.messages import SupervisionOver
+from actorflow._core.worker.context import running_call
 from actorflow._core.worker.core import Core
 
 __all__ = ["Supervision", "supervise"]
@@ -26,7 +28,8 @@ _WHERE = "af.supervise"
 class Supervision:
     """Actors that are supervised together: what `await af.supervise(...)` gives, and `async with` binds.
 
-    It ends with the process that began it, unless it is detached; its actors live on then. It may be a member of another supervision.
+    It ends with the process that began it, unless it is detached; its actors live on then. It may be a member of another supervision, and
+    may be given to other processes: what they do with it, they do with the same one.
     """
 
     __slots__ = ("id", "strategy")
@@ -39,18 +42,18 @@ class Supervision:
         """Return when it has ended, by `end` or with the last of its actors. Raises SupervisionError when it has given up."""
         over = await _core().supervisions.wait_over(self.id)
         if over.gave_up:
-            raise self._error(over.reason)
+            raise self._error(over)
 
     async def end(self) -> None:
         """Supervise no more: from now on each actor goes by its own `max_restarts`. Ending it again does nothing."""
         await _core().supervisions.end(self.id)
 
-    def _error(self, reason: str) -> SupervisionError:
+    def _error(self, over: SupervisionOver) -> SupervisionError:
         return SupervisionError.explain(
             which=f"supervision {self.id} ({self.strategy})",
             what="gave up, and its actors have ended with it",
-            why=reason,
-            next_step="mend what fails, or have it bear more (max_restarts, within)",
+            why=over.reason,
+            next_step="mend what fails" + ("" if over.final else ", or have it bear more (max_restarts, within)"),
             supervision=self.id,
         )
 
@@ -75,11 +78,19 @@ class _Beginning:
         self._gave_up: SupervisionError | None = None
 
     def __await__(self) -> Generator[Any, None, Supervision]:
+        running = running_call.get()
+        if running is not None and not running.actor_id and not self._detached:
+            # The process of a task is anybody's: it ends when it has nothing to do, and the supervision would go with it, unseen.
+            raise OptionError(
+                f"{_WHERE}: one that is begun in a task would end with the task's process, a moment after the task. "
+                "Begin it in the driver or in an actor, use `async with` for as long as the task runs, or lifetime='detached'"
+            )
         return self._begin().__await__()
 
     async def _begin(self) -> Supervision:
         core = _core()
-        ids = []
+        ids: list[str] = []
+        actors: dict[str, Any] = {}
         for member in self._members:
             if isinstance(member, Supervision):
                 ids.append(member.id)
@@ -87,8 +98,17 @@ class _Beginning:
                 actor = _actor_of(member)
                 await core.wait_alive(actor)  # From now on it has the id that it keeps (get_if_exists), and a life to be restarted.
                 ids.append((actor.same_as or actor).actor_id)
+                actors[ids[-1]] = actor
         begin = core.supervisions.begin
-        return Supervision(await begin(ids, self._strategy, self._max_restarts, self._within, detached=self._detached), self._strategy)
+        reply = await begin(ids, self._strategy, self._max_restarts, self._within, detached=self._detached)
+        if reply.dead in actors:
+            await core.wait_dead(actors[reply.dead])  # The word of it is on its way.
+            raise core.actors.dead_error(actors[reply.dead].same_as or actors[reply.dead])
+        if reply.dead:
+            raise OptionError(f"{_WHERE}: supervision {reply.dead} has ended")
+        if reply.error:
+            raise OptionError(f"{_WHERE}: {reply.error}")
+        return Supervision(reply.supervision_id, self._strategy)
 
     async def __aenter__(self) -> Supervision:
         self._supervision = await self._begin()
@@ -140,7 +160,8 @@ def supervise(
     `wait()` raises SupervisionError; a block of `async with` is cancelled and raises it. A supervision that is a member of another one
     has failed there instead.
 
-    Returns when all are alive and supervised. It ends with the block or the process, and the actors live on, unless `lifetime="detached"`.
+    Returns when all are alive and supervised. It ends with the block or the process, and the actors live on, unless `lifetime="detached"`;
+    a task, whose process anybody may end, begins one in a block or a detached one.
     Raises OptionError, OptionTypeError, ActorDiedError.
     """
     if not members:

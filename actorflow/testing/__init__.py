@@ -55,6 +55,7 @@ from actorflow.testing.memory import SimMemory
 from actorflow.testing.network import SimNetwork, SimStream
 from actorflow.testing.nodes import Cluster
 from actorflow.testing.processes import ProcessProfile, SimProcesses
+from actorflow.testing.shrinking import shrink
 from actorflow.testing.spill import SimSpill
 from actorflow.testing.trace import Trace
 from actorflow.testing.world import World
@@ -105,6 +106,7 @@ __all__ = [
     "one_terminal_result",
     "per_caller_order",
     "require",
+    "shrink",
     "simulate",
     "values_match",
 ]

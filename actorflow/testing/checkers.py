@@ -20,6 +20,7 @@ from typing import Any
 
 from actorflow.testing.errors import InvariantBroken
 from actorflow.testing.history import Call, History
+from actorflow.testing.misuse import check_checks
 
 Check = Callable[[History], "list[Violation]"]
 
@@ -152,7 +153,7 @@ ALWAYS: tuple[Check, ...] = (one_terminal_result, one_live_incarnation, per_call
 
 def check(history: History, checks: Iterable[Check] = ALWAYS, *, seed: object = None) -> None:
     """Apply checks; raise InvariantBroken with all violations, and the seed to replay them with."""
-    require([violation for one in checks for violation in one(history)], seed=seed)
+    require([violation for one in check_checks(history, checks, History) for violation in one(history)], seed=seed)
 
 
 def require(violations: list[Violation], *, seed: object = None) -> None:

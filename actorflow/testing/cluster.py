@@ -47,10 +47,11 @@ from actorflow._core.worker.inspect import Events
 from actorflow.testing.arena import SimArena
 from actorflow.testing.checkers import Violation, require
 from actorflow.testing.cluster_leaks import cluster_leaks, machine_leaks
-from actorflow.testing.errors import InvariantBroken
+from actorflow.testing.errors import InvariantBroken, SimulationMisuse
 from actorflow.testing.executor import SimExecutor, block_on
 from actorflow.testing.host import Host
 from actorflow.testing.members import Member
+from actorflow.testing.misuse import begun, check_cluster, check_main
 from actorflow.testing.processes import ProcessProfile, SimProcesses
 from actorflow.testing.redis import SimRedisServer
 from actorflow.testing.sim_head import SimHead
@@ -97,6 +98,11 @@ class SimDriver:
     def ended(self) -> bool:
         """True when nothing more is to come of the program: it has returned, raised, or was killed."""
         return self.returned or not self.host.alive
+
+    @property
+    def parts(self) -> bool:
+        """True when its process has ended, or is about to."""
+        return not self.host.alive or (self.returned and (not self._stay or self._end.done()))
 
     def result(self) -> Any:
         """What `main` returned; raises what it raised. InvariantBroken when the process died before that."""
@@ -152,7 +158,7 @@ class SimDriver:
     async def _run(self, main: Main) -> Any:
         """Run `main` on the loop that is the user's: outside, the protocol has a thread of its own."""
         if self.user_loop is self.host.loop:
-            return await main()
+            return await begun(main)
         mine, done = self.host.loop, self.host.loop.create_future()
 
         def ended(task: asyncio.Task[Any]) -> None:
@@ -160,7 +166,7 @@ class SimDriver:
             mine.call_soon_threadsafe(done.set_result, task)
 
         def begin() -> None:
-            task = self.user_loop.create_task(main(), name=f"program of {self.host.name}")
+            task = self.user_loop.create_task(_program(main), name=f"program of {self.host.name}")
             self.host.programs.add(task)
             task.add_done_callback(ended)
 
@@ -172,6 +178,10 @@ class SimDriver:
             core.node.send(Shutdown("its driver has shut it down"))
             core.node.flush()
         core.close()
+
+
+async def _program(main: Main) -> Any:
+    return await begun(main)
 
 
 class SimCluster:
@@ -200,6 +210,7 @@ class SimCluster:
         node_options: Mapping[str, Any] | None = None,
         durable: bool | SimRedisServer = False,
     ) -> None:
+        check_cluster(scheme, node_options or {})
         self.world = world
         self.name = name
         self._scheme = scheme
@@ -347,6 +358,7 @@ class SimCluster:
         `af.init(inline=True)`. `outside`: it runs on a machine of its own that is no node of the cluster, and has
         no shared memory with any; for clusters over "tcp".
         """
+        check_main("SimCluster.driver", main)
         number = len(self.drivers)
         title = name or (f"driver-{number}" if self.name == "cluster" else f"driver-{number} of {self.name}")
         host = self.world.host(title, machine=f"machine of {title}" if outside else MACHINE)
@@ -357,7 +369,15 @@ class SimCluster:
         return driver
 
     def run(self, main: Main, timeout_s: float = 600.0, **options: Any) -> Any:
-        """Start a driver, run the world until its program has ended, and return what `main` returned."""
+        """Start a driver, run the world until its program has ended, and return what `main` returned.
+
+        Once for each SimCluster, which ends with its first driver, unless that one has `stay`.
+        """
+        if self.drivers and self.drivers[0].parts:
+            raise SimulationMisuse(
+                "one run for each SimCluster: it has ended with its first driver. Make a new World with a new SimCluster, "
+                "or start the first driver with stay=True"
+            )
         driver = self.driver(main, **options)
         self.world.run_until(lambda: driver.ended, timeout_s)
         return driver.result()
@@ -505,10 +525,11 @@ def simulate(
     """Run one program on a simulated cluster, under virtual time, and return what it returns.
 
     `main` is what you would give to `af.run`; `timeout_s` bounds its virtual time; `cluster_options` are those
-    of SimCluster. Raises what `main`
-    raises, InvariantBroken when the program or its end leaves something behind, SimulationStuck when it
-    cannot end. The same seed gives the same run.
+    of SimCluster. Raises what `main` raises, InvariantBroken when the end of the program and of its cluster leaves something behind (a
+    process, a connection, a file; not what is meant to outlive the program, as detached actors are), SimulationStuck when it cannot end.
+    The same seed gives the same run.
     """
+    check_main("simulate", main)
     with World(seed) as world:
         cluster = SimCluster(world, **cluster_options)
         value: T = cluster.run(main, timeout_s)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from actorflow.testing.links import Link, LinkProfile
+from actorflow.testing.misuse import check_group
 
 if TYPE_CHECKING:
     from actorflow.testing.host import Host
@@ -122,6 +123,7 @@ class Fabric:
         Also for hosts yet to come, by machine.
         """
         first, second = _names(one), _names(other)
+        check_group("partition", self.world, first + second)
         self.world.note("network", f"partition between {', '.join(first)} and {', '.join(second)}")
         self._partitions.append((first, second))
         self._cut()
@@ -129,6 +131,7 @@ class Fabric:
     def cut_one_way(self, sources: Group, sinks: Group) -> None:
         """Cut the links from some to others, and leave those back: bytes wait one way, and connects time out both ways. Until `heal`."""
         first, second = _names(sources), _names(sinks)
+        check_group("cut_one_way", self.world, first + second)
         self.world.note("network", f"nothing passes from {', '.join(first)} to {', '.join(second)}")
         self._one_way.append((first, second))
         self._cut()

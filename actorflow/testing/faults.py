@@ -10,7 +10,7 @@ world.run_until(all_settled)   # liveness: everything ends soon after the last f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
 from actorflow._core.base.errors import OptionError, OptionTypeError
@@ -42,19 +42,31 @@ class FaultPlan:
                 raise OptionError(f"FaultPlan({name}={value!r}): a number is needed, {least}", option=name)
 
 
+Fault = tuple[str, Callable[[], None]]
+"""In words, and what does it."""
+
+
 class Nemesis:
     """Makes faults until it is stopped or has made `faults_max`.
 
-    `victims` says which processes may be killed or paused; connections and links are fair game everywhere.
+    `victims` says which processes may be killed or paused; connections and links are fair game everywhere. `only`: the faults with these
+    numbers, from 0, are made, and the others left out; `shrink` finds those that a failure needs.
     """
 
     def __init__(
-        self, world: World, victims: Callable[[Host], bool] | None = None, plan: FaultPlan | None = None
+        self,
+        world: World,
+        victims: Callable[[Host], bool] | None = None,
+        plan: FaultPlan | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
         self.world = world
         self.plan = plan or FaultPlan()
         self.made: list[str] = []
-        """What was done so far, in words."""
+        """What was done so far, in words. A run without any has shown nothing: look at it."""
+        self.drawn = 0
+        """The faults so far, those that were left out too."""
+        self._only = only
         self._victims = victims or (lambda host: True)
         self._rng = world.rng("nemesis")
         self._running = False
@@ -72,7 +84,7 @@ class Nemesis:
             host.unpause()
 
     def _schedule(self) -> None:
-        if self._running and len(self.made) < self.plan.faults_max:
+        if self._running and self.drawn < self.plan.faults_max:
             gap = 1 + int(self._rng.expovariate(1.0 / self.plan.gap_steps_mean))
             self.world.at_step(self.world.steps + gap, self._strike)
 
@@ -83,47 +95,55 @@ class Nemesis:
         faults = [self._kill, self._reset, self._delay, self._pause]
         weights = [plan.kill, plan.reset, plan.delay, plan.pause]
         if any(weights):
-            done = self._rng.choices(faults, weights)[0]()
-            if done:
-                self.made.append(done)
+            fault = self._rng.choices(faults, weights)[0]()
+            if fault is not None:
+                what, strike = fault
+                if self._only is None or self.drawn in self._only:
+                    strike()
+                    self.made.append(what)
+                self.drawn += 1
         self._schedule()
 
     def _victim(self) -> Host | None:
         hosts = [host for host in self.world.living() if self._victims(host)]
         return self._rng.choice(hosts) if hosts else None
 
-    def _kill(self) -> str:
+    def _kill(self) -> Fault | None:
         victim = self._victim()
         if victim is None:
-            return ""
-        self.world.kill(victim)
-        return f"killed {victim.name}"
+            return None
+        return f"killed {victim.name}", lambda: self.world.kill(victim)
 
-    def _pause(self) -> str:
+    def _pause(self) -> Fault | None:
         victim = self._victim()
         if victim is None or victim.paused:
-            return ""
+            return None
         seconds = self._rng.random() * self.plan.pause_max_s
-        victim.pause()
-        self.world.note(victim.name, f"is paused for {seconds:.6f} s")
-        self.world.at_time(self.world.now + seconds, victim.unpause)
-        return f"paused {victim.name}"
 
-    def _reset(self) -> str:
+        def strike() -> None:
+            victim.pause()
+            self.world.note(victim.name, f"is paused for {seconds:.6f} s")
+            self.world.at_time(self.world.now + seconds, victim.unpause)
+
+        return f"paused {victim.name}", strike
+
+    def _reset(self) -> Fault | None:
         connections = self.world.fabric.connections()
         if not connections:
-            return ""
+            return None
         stream = self._rng.choice(self._rng.choice(connections))
-        self.world.fabric.reset(stream)
-        return f"reset {stream!r}"
+        return f"reset {stream!r}", lambda: self.world.fabric.reset(stream)
 
-    def _delay(self) -> str:
+    def _delay(self) -> Fault | None:
         connections = self.world.fabric.connections()
         if not connections:
-            return ""
+            return None
         near, far = self._rng.choice(connections)
         one, other = near.host, far.host
         fabric, extra_s = self.world.fabric, self._rng.random() * self.plan.delay_max_s
-        fabric.delay(one, other, extra_s)
-        self.world.at_time(self.world.now + extra_s * 2, lambda: fabric.delay(one, other, 0.0))
-        return f"delayed {one.name} and {other.name}"
+
+        def strike() -> None:
+            fabric.delay(one, other, extra_s)
+            self.world.at_time(self.world.now + extra_s * 2, lambda: fabric.delay(one, other, 0.0))
+
+        return f"delayed {one.name} and {other.name}", strike

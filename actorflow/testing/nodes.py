@@ -29,6 +29,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from actorflow import _nodes
+from actorflow._core.base.errors import OptionTypeError
 from actorflow.testing.errors import InvariantBroken, SimulationMisuse
 from actorflow.testing.machine import birth_of, command_of, send, tree_of
 
@@ -50,6 +51,8 @@ class Node:
     ended: bool = False
     known: dict[int, str] = field(default_factory=dict)
     """Its processes, as they were when it was last looked at: pid -> time of birth."""
+    last_log: str = ""
+    """What it had logged when it was ended: its directory goes with it."""
 
     @property
     def alive(self) -> bool:
@@ -64,8 +67,13 @@ class Node:
         return list(self.known)
 
     def log(self) -> str:
-        """What it has logged."""
-        return (Path(self.path) / "logs" / "node.log").read_text(errors="replace")
+        """What it has logged, also when it has been ended."""
+        try:
+            self.last_log = (Path(self.path) / "logs" / "node.log").read_text(errors="replace")
+        except FileNotFoundError:
+            if not self.ended:
+                raise
+        return self.last_log
 
 
 class Life:
@@ -102,6 +110,8 @@ class Cluster:
     """
 
     def __init__(self, nodes: int = 1, *, tls: bool = False, **options: Any) -> None:
+        if isinstance(nodes, bool) or not isinstance(nodes, int):
+            raise OptionTypeError(f"Cluster({nodes!r}): a whole number of nodes is needed, not {type(nodes).__name__}", option="nodes")
         if nodes < 1:
             raise SimulationMisuse(f"cannot make a cluster of {nodes} nodes: the head needs one")
         self.nodes: list[Node] = []
@@ -198,10 +208,12 @@ class Cluster:
 
     def pause(self, node: Node) -> None:
         """Let all processes of a node stand still, until `resume`: it hangs."""
+        self._check_mine(node)
         self._signal(node, signal.SIGSTOP)
 
     def resume(self, node: Node) -> None:
         """End a pause."""
+        self._check_mine(node)
         self._signal(node, signal.SIGCONT)
 
     def close(self) -> None:
@@ -225,11 +237,17 @@ class Cluster:
         """Where the secret of the cluster is: a node that finds the head at another address does not know that it is this one."""
         return next(iter(_nodes.find([self.head.pid]))).credentials
 
-    def _take_out(self, node: Node) -> None:
+    def _check_mine(self, node: Node) -> None:
+        if not isinstance(node, Node):
+            raise OptionTypeError(f"a node of this cluster is needed, as in cluster.nodes[1], not {type(node).__name__}", option="node")
         if node not in self.nodes:
             raise SimulationMisuse(f"the node at {node.address} is not one of this cluster, or has been ended already")
+
+    def _take_out(self, node: Node) -> None:
+        self._check_mine(node)
         self._signal(node, signal.SIGCONT)
         self.locate(node)
+        node.log()  # One that leaves in order takes it along.
         self.nodes.remove(node)
         node.ended = True
 
@@ -253,6 +271,7 @@ class Cluster:
         named = [f"process {pid} ({command_of(pid) or 'gone meanwhile'})" for pid in left]
         for node in nodes:
             self._signal(node, signal.SIGKILL)
+            node.log()
             _nodes.forget(node.path)  # Of one that was killed: nobody else has removed it.
         if named:
             raise InvariantBroken(f"TC-1: {GONE_S:g} s after the end of its nodes there still is: {', '.join(named)}")

@@ -45,6 +45,8 @@ class _Child:
     pending_signals: list[int] = field(default_factory=list)
 
 
+SHARED_ENVIRONMENT = "simulated workers are no processes of their own: env_vars and working_dir need real ones (af.run, testing.Cluster)"
+
 WORKER_BYTES = 40_000_000
 """The memory of a simulated worker, at all times."""
 
@@ -61,6 +63,8 @@ class SimProcesses:
         self._children: dict[str, _Child] = {}
         self.missing_dirs: set[str] = set()
         """Working directories that are not there."""
+        self.shares_environment = False
+        """Its workers run code of the user, all of it in this one real process: they have its variables and its directory."""
         self._failures_planned = 0
         self._lease_until = math.inf
         self._stopping = False
@@ -72,6 +76,8 @@ class SimProcesses:
 
     def problem_with(self, env: Mapping[str, str], working_dir: str | None) -> str:
         """See ports.Processes. What is in `missing_dirs` does not exist."""
+        if self.shares_environment:
+            return SHARED_ENVIRONMENT if env or working_dir is not None else ""
         return f"its working directory {working_dir!r} does not exist" if working_dir in self.missing_dirs else ""
 
     def spawn(self, spec: WorkerSpec) -> None:

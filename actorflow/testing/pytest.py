@@ -111,6 +111,8 @@ async def _all() -> dict[str, str]:
             found[task["task"]] = f"call of {task['name']} ({task['task']}), {task['state']}{_made(task['call_site'])}"
     for thing in await af.state.list_objects():
         held = f"{thing['local_refs']} references in its owner, {thing['borrowers']} processes that borrow it"
+        if thing["owner"] == "cluster":
+            held = "it is durable, so it stays until `await af.free(ref)`"
         found[thing["object_id"]] = f"object {thing['object_id']} of {thing['size_bytes']} bytes: {held}{_made(thing['call_site'])}"
     return found
 

@@ -1,4 +1,4 @@
-"""What holds while simulated code runs: collections at fixed steps, async generators that know their loop.
+"""What holds while simulated code runs: collections at fixed steps, async generators that know their loop, no way to a real cluster.
 
 The cyclic collector runs `__del__` and weak-reference callbacks whenever its counters say so, and those
 depend on all that the interpreter did before. In a world it runs at fixed steps only, and never looks at
@@ -12,13 +12,23 @@ import gc
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+from cloudpickle import cloudpickle
+
+from actorflow import _lifecycle
+from actorflow.testing.class_ids import mark_of
 from actorflow.testing.errors import SimulationMisuse
 from actorflow.testing.loop import SimHandle, SimLoop
 
 COLLECT_WORLDS = 16
 """After so many worlds their remains are collected: a full collection takes longer than a small world."""
+
+
+def _refuse_real_cluster(what: str) -> NoReturn:
+    raise SimulationMisuse(
+        f"{what} in a simulated program would start or join a real cluster: the program has a simulated one already, so leave it out"
+    )
 
 
 class Sandbox:
@@ -49,10 +59,14 @@ class Sandbox:
             gc.freeze()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._generator_started, finalizer=self._generator_dropped)
+        marks, cloudpickle._get_or_create_tracker_id = cloudpickle._get_or_create_tracker_id, mark_of
+        _lifecycle.refuse = _refuse_real_cluster
         try:
             yield
         finally:
             self.inside = False
+            _lifecycle.refuse = None
+            cloudpickle._get_or_create_tracker_id = marks
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(loop_before)
             if collecting:

@@ -47,6 +47,7 @@ class SimNode:
         self.spill = SimSpill(self.host, self.arena)
         self.memory = SimMemory(self.host)
         self.processes = SimProcesses(self.host, lambda spec, host: work(self, spec, host), profile)
+        self.processes.shares_environment = True
         self._settings = settings
         self._begin = begin
         self._ready = ready

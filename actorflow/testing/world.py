@@ -29,6 +29,7 @@ from actorflow.testing.hooks import Action, Hooks
 from actorflow.testing.host import Host
 from actorflow.testing.links import LinkProfile
 from actorflow.testing.loop import SimLoop, SimTimer
+from actorflow.testing.misuse import check_moment
 from actorflow.testing.report import describe
 from actorflow.testing.sandbox import Sandbox
 from actorflow.testing.trace import Trace
@@ -205,6 +206,7 @@ class World:
 
     def at_step(self, step: int, action: Action) -> None:
         """Call `action` before handle number `step` of the world (counted from 0)."""
+        check_moment("at_step", step, self.steps)
         self._hooks.add_step(step, action)
         self._set_stop()
 
@@ -219,6 +221,7 @@ class World:
 
     def at_time(self, when: float, action: Action) -> asyncio.TimerHandle:
         """Call `action` at a virtual time."""
+        check_moment("at_time", when, self.now)
         return self.at_host(self.outside, when, action)
 
     def delivered(self, host: Host, data: bytes) -> None:

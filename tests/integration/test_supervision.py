@@ -57,7 +57,8 @@ async def test_who_is_restarted_with_whom(strategy: str, changed: list[bool]) ->
 
 async def test_a_supervision_that_gives_up_ends_its_actors_and_cancels_its_block() -> None:
     actors, pids = await members(2)
-    with pytest.raises(af.SupervisionError, match="2 failures within 60 s, and 1 are allowed; the last one: worker .* SIGKILL") as caught:
+    why = "2 failures within 60 s, and 1 is allowed; the last one: actor Member .*: worker .* SIGKILL"
+    with pytest.raises(af.SupervisionError, match=why) as caught:
         async with af.supervise(*actors, max_restarts=1, within=60) as supervision:
             crash(pids[0])
             now = await new_pids(actors, pids, [True, False])
@@ -121,8 +122,9 @@ async def test_a_constructor_that_raises_after_a_restart_is_one_that_cannot_come
     once, (other, *_) = Once.options(num_cpus=0).remote(), (await members(1))[0]
     supervision = await af.supervise(once, other)
     crash(await once.pid())
-    with pytest.raises(af.SupervisionError, match=r"cannot come back: .*FileExistsError"):
+    with pytest.raises(af.SupervisionError, match=r"actor .*Once \(.*\) cannot come back: .*FileExistsError") as caught:
         await supervision.wait()
+    assert "max_restarts" not in str(caught.value), "no number of restarts would help"
     await af.wait_dead(other)
 
 
@@ -170,8 +172,29 @@ async def test_wrong_use_says_what_is_wrong() -> None:
         with pytest.raises(error, match=words):
             await af.supervise(*arguments, **options)  # type: ignore[arg-type]
     supervision = await af.supervise(*actors)
-    with pytest.raises(af.OptionError, match=f"is supervised already, by {supervision.id}"):
+    with pytest.raises(af.OptionError, match=rf"actor Member \(.*\) is supervised already, by supervision {supervision.id}"):
         await af.supervise(*actors)
     await af.kill(actors[0])
     with pytest.raises(af.ActorDiedError):
         await af.supervise(*actors)
+    await supervision.wait()
+    with pytest.raises(af.OptionError, match=f"supervision {supervision.id} has ended: all its members have ended"):
+        await af.supervise(supervision)
+
+
+async def test_one_that_is_begun_in_a_task_says_that_it_would_not_last() -> None:
+    actors, pids = await members(1)
+
+    @af.remote(num_cpus=0)
+    async def begins(actor: af.Handle[Member]) -> None:
+        await af.supervise(actor)
+
+    @af.remote(num_cpus=0)
+    async def bears(actor: af.Handle[Member], pid: int) -> int:
+        async with af.supervise(actor):
+            crash(pid)
+            return (await new_pids([actor], [pid], [True]))[0]
+
+    with pytest.raises(af.OptionError, match="a moment after the task. Begin it in the driver or in an actor"):
+        await begins(actors[0])
+    assert await bears(actors[0], pids[0]) != pids[0]

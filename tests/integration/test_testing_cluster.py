@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,26 @@ async def test_nodes_come_and_go() -> None:
             assert len(await af.get(refs)) == 6
         assert len(cluster.nodes) == 1
     assert not any(os.path.exists(node.path) for node in cluster._all)
+
+
+def test_wrong_use_of_a_node_says_what_is_wrong_and_its_log_outlives_it() -> None:
+    with pytest.raises(af.OptionTypeError, match="a whole number of nodes is needed, not str"):
+        Cluster("2")  # type: ignore[arg-type]
+    with Cluster(3) as cluster:
+        _, killed, removed = cluster.nodes
+        for node in (killed, removed):
+            with (Path(node.path) / "logs" / "node.log").open("a") as log:
+                log.write("as good nodes do, it says little")
+        cluster.kill(killed)
+        cluster.remove(removed)
+        for node in (killed, removed):
+            assert "it says little" in node.log()
+            assert not os.path.exists(node.path)
+        for act in (cluster.kill, cluster.remove, cluster.pause, cluster.resume):
+            with pytest.raises(SimulationMisuse, match="has been ended already"):
+                act(killed)
+            with pytest.raises(af.OptionTypeError, match=r"a node of this cluster is needed, as in cluster.nodes\[1\], not str"):
+                act("x")  # type: ignore[arg-type]
 
 
 @af.remote(num_cpus=0)

@@ -137,6 +137,9 @@ async def test_leaves_a_detached_actor(af_namespace):
 async def test_leaves_an_object(af_namespace):
     KEPT.append(await af.put("x" * 1000))
 
+async def test_leaves_a_durable_object(af_namespace):
+    await af.put("y" * 1000, durable=True)
+
 async def test_leaves_a_call(af_namespace):
     KEPT.append(slow.remote(20))
 
@@ -146,14 +149,15 @@ async def test_leaves_nothing(af_namespace):
 def test_only_of_the_one_before(af_namespace):
     KEPT.clear()
 """,
-        passed=6,
-        errors=4,
+        passed=7,
+        errors=5,
     )
     for line in (
         r"test_leaves_an_actor leaves behind, 3 s after its end:",
         r"actor Counter named 'forgotten' in namespace 'test_leaves_an_actor-\w+' \(\w+\), alive",
         r"actor Counter named 'immortal' in namespace 'test_leaves_a_detached_actor-\w+' \(\w+\), alive",
         r"object \S+ of 10\d\d bytes: 1 references in its owner, 0 processes that borrow it",
+        r"object \S+ of 10\d\d bytes: it is durable, so it stays until `await af.free\(ref\)`",
         r"call of slow \(\S+\), pushed",
     ):
         assert re.search(line, printed), f"{line}\n{printed}"

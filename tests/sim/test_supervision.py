@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 import actorflow as af
-from actorflow.testing import World
+from actorflow.testing import LinkProfile, World
 from actorflow.testing.cluster import SimCluster
 from tests.sim.test_draining import ended, two_nodes
 from tests.sim.test_nodes import finish
@@ -141,3 +142,117 @@ def test_sv_2_a_head_that_comes_back_in_the_middle_of_an_event_knows_what_it_has
         ended(world, driver)
         assert driver.result() == [1] * 30
         finish(cluster, driver)
+
+
+def test_sv_6_the_outer_one_ends_with_the_last_that_is_in_it(sim_seed: int) -> None:
+    async def main() -> None:
+        actor = Member.remote()
+        inner = await af.supervise(actor)
+        outer = await af.supervise(inner)
+        await af.kill(actor)
+        await inner.wait()
+        await outer.wait()
+
+    with World(sim_seed) as world:
+        SimCluster(world, num_cpus=2).run(main)
+
+
+class Boss(af.Actor, num_cpus=0):
+    async def begin(self, actors: list[af.Handle[Member]], **rule: Any) -> af.Supervision:
+        self.supervision = await af.supervise(*actors, **rule)
+        return self.supervision
+
+    async def wait(self) -> None:
+        await self.supervision.wait()
+
+
+@pytest.mark.parametrize("how", ["ended", "gave up", "its owner died"])
+def test_a_supervision_that_was_handed_on_is_waited_for_and_ended_anywhere(sim_seed: int, how: str) -> None:
+    """Also by who hears of it in the middle of the absence of a head that comes back."""
+
+    async def main() -> str:
+        boss, actors = Boss.options(resources={"first": 1}).remote(), [Member.options(resources={"second": 1}).remote() for _ in range(2)]
+        supervision = await boss.begin(actors, max_restarts=0 if how == "gave up" else 3)
+        waiting = asyncio.create_task(supervision.wait())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        there.set()
+        await asyncio.sleep(world.rng("moment").uniform(0.0, 2.0))
+        if how == "ended":
+            await supervision.end()
+            await boss.wait()
+        elif how == "its owner died":
+            await af.kill(boss)
+        try:
+            await waiting
+        except af.SupervisionError as error:
+            return str(error)
+        await supervision.wait()
+        await supervision.end()
+        return "ended"
+
+    there = asyncio.Event()
+    with World(sim_seed) as world:
+        cluster, second = two_nodes(world, durable=True, resources={"first": 1})
+        driver = cluster.driver(main)
+        world.run_until(there.is_set, 60.0)
+        if how == "gave up":
+            world.kill(second.host)
+        if sim_seed % 2:
+            cluster.sim_head.kill(machine_down=False)
+        ended(world, driver)
+        assert driver.result().startswith("supervision" if how == "gave up" else "ended"), driver.result()
+        if how != "gave up":
+            finish(cluster, driver)
+
+
+def test_one_that_is_given_up_while_the_head_is_away_supervises_nobody(sim_seed: int) -> None:
+    async def main() -> None:
+        actor = Member.remote()
+        await actor.call()
+        world.fabric.delay(driver.host, cluster.sim_head.host, 0.5)
+        task = asyncio.ensure_future(begin(actor))
+        await asyncio.sleep(0.8)  # The head has begun it, and its word is on the way.
+        cluster.sim_head.kill(machine_down=False)
+        world.fabric.delay(driver.host, cluster.sim_head.host, 0.0)
+        await asyncio.sleep(0.02)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(20.0)
+        await af.supervise(actor)
+
+    async def begin(actor: af.Handle[Member]) -> None:
+        await af.supervise(actor)
+
+    with World(sim_seed, links=LinkProfile(spike_chance=0, cut_chance=0)) as world:
+        cluster, _ = two_nodes(world, durable=True)
+        driver = cluster.driver(main)
+        ended(world, driver)
+        driver.result()
+
+
+def test_who_supervises_an_actor_that_has_just_died_is_told_that_it_is_dead(sim_seed: int) -> None:
+    """Whoever knows of it first, the head or who asks."""
+
+    async def main() -> str:
+        actor = Member.remote()
+        await actor.call()
+        there.set()
+        try:
+            while True:
+                async with af.supervise(actor, max_restarts=0):
+                    pass
+        except af.ActorDiedError as error:
+            return str(error)
+
+    there = asyncio.Event()
+    with World(sim_seed) as world:
+        cluster = SimCluster(world, num_cpus=2)
+        driver = cluster.driver(main)
+        world.run_until(there.is_set, 60.0)
+        world.run_for(world.rng("moment").uniform(0.0, 0.1))
+        for host in cluster.workers():
+            world.kill(host)
+        ended(world, driver)
+        assert "Member" in driver.result()

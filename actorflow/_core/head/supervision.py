@@ -15,7 +15,7 @@ from actorflow._core.head.nodes import Touch, nothing
 from actorflow._core.io.peers import Peer
 from actorflow._core.io.ports import Ports
 from actorflow._core.policy.actor_decisions import Decision, Forget, LifeLost
-from actorflow._core.policy.graveyard import DeadActor
+from actorflow._core.policy.graveyard import FORGOTTEN, DeadActor
 from actorflow._core.policy.supervision import (
     Bounce,
     EndMember,
@@ -42,21 +42,26 @@ class Supervisions:
         """As in Nodes."""
         self.over: OrderedDict[str, SupervisionOver] = OrderedDict()
         """How the last ones ended: who was away then may ask again."""
-        self.book = SupervisionBook()
+        self.book = SupervisionBook(name_of=self._name)
         """To be read by others, written here."""
+        self._watchers: dict[str, dict[ProcessId, None]] = {}
+        """Who else than its owner wants to be told of the end of one. Not remembered: after this life of the head they ask again."""
 
     # -- from drivers and workers
 
     def begin(self, peer: Peer, message: Supervise) -> None:
         """These belong together."""
-        if self.book.find(message.supervision_id) is not None:
+        found = self.book.find(message.supervision_id)
+        if found is not None:
+            self._watch(peer, found)
             peer.send(SuperviseReply(message.supervision_id))
             return
         if message.again:
             over = self.over.get(message.supervision_id)
             peer.send(over or SupervisionOver(message.supervision_id, "it is not known any more how it ended"))
             return
-        problem = self._problem(message)
+        dead, problem = self._dead_member(message)
+        problem = problem or self._problem(message)
         if not problem:
             one = Supervision(
                 message.supervision_id,
@@ -74,17 +79,21 @@ class Supervisions:
                 self.touch("supervision", "")
                 for member in message.members:
                     self._actors.table.supervise(member, True)
-        peer.send(SuperviseReply(message.supervision_id, problem))
+        peer.send(SuperviseReply(message.supervision_id, problem, dead))
 
     def end(self, peer: Peer, message: Unsupervise) -> None:
         """Each on its own again."""
-        if self.book.find(message.supervision_id) is None:
-            peer.send(SupervisionOver(message.supervision_id, "it is over already"))
+        found = self.book.find(message.supervision_id)
+        if found is None:
+            peer.send(self.over.get(message.supervision_id) or SupervisionOver(message.supervision_id, "it is over already"))
             return
+        self._watch(peer, found)
         self._actors.supervised(self._carry_out(self.book.end(message.supervision_id, f"{peer.role} {peer.process_id} ended it")))
 
     def owner_lost(self, process_id: ProcessId, reason: str) -> None:
         """A process is gone."""
+        for watchers in self._watchers.values():
+            watchers.pop(process_id, None)
         self._actors.supervised(self._carry_out(self.book.owner_lost(process_id, reason)))
 
     # -- from the actors
@@ -97,6 +106,10 @@ class Supervisions:
     def dead(self, decision: Forget) -> list[Decision]:
         """An actor is gone for good."""
         return self._carry_out(self.book.dead(decision.actor_id, decision.died.kind, _first_line(decision.died.reason)))
+
+    def _watch(self, peer: Peer, one: Supervision) -> None:
+        if peer.process_id != one.owner:
+            self._watchers.setdefault(one.id, {})[peer.process_id] = None
 
     def _remember(self, over: SupervisionOver) -> None:
         self.over[over.supervision_id] = over
@@ -124,10 +137,27 @@ class Supervisions:
         if message.max_restarts < 0 or not message.within_s > 0:
             return f"max_restarts={message.max_restarts} within {message.within_s} s is no bound"
         for member in message.members:
-            if self.book.find(member) is None and member not in self._actors.table.living():
-                found = self._actors.table.find(member)
-                return f"actor {member} is dead: {found.died.reason}" if isinstance(found, DeadActor) else f"there is no actor {member}"
+            if member in self.over:
+                return f"{self._name(member)} has ended: {self.over[member].reason}"
         return ""
+
+    def _dead_member(self, message: Supervise) -> tuple[str, str]:
+        """The first that is an actor and does not live, and why not."""
+        table = self._actors.table
+        for member in message.members:
+            if self.book.find(member) is None and member not in self.over and member not in table.living():
+                found = table.find(member)
+                return member, found.died.reason if isinstance(found, DeadActor) else FORGOTTEN
+        return "", ""
+
+    def _name(self, member: str) -> str:
+        one = self.book.find(member)
+        if one is not None or member in self.over:
+            return f"supervision {member}" + (f" ({one.strategy.value})" if one is not None else "")
+        actor = self._actors.table.find(member)
+        if actor is None:
+            return f"actor {member}"
+        return f"actor {actor.class_name if isinstance(actor, DeadActor) else actor.spec.class_name} ({member})"
 
     def _carry_out(self, steps: Iterable[SupervisionDecision]) -> list[Decision]:
         self.touch("supervision", "")
@@ -141,8 +171,9 @@ class Supervisions:
             elif isinstance(step, Unsupervised):
                 table.supervise(step.actor_id, False)
             else:
-                over = SupervisionOver(step.supervision, step.reason, step.gave_up)
-                self._directory.send(step.owner, over)
+                over = SupervisionOver(step.supervision, step.reason, step.gave_up, step.final)
+                for process_id in (step.owner, *self._watchers.pop(step.supervision, ())):
+                    self._directory.send(process_id, over)
                 self._remember(over)
         return decisions
 

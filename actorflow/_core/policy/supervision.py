@@ -13,12 +13,13 @@ are taken up by the larger one. The outermost gives up by ending all its actors.
     SV-3  More than `max_restarts` failures within `within_s`, or one member that cannot come back, and the supervision gives up.
     SV-4  A member that was ended on purpose (killed, out of scope, of its own will) leaves, and the others go on.
     SV-5  An actor has at most one supervision, and a supervision at most one above it.
+    SV-6  A supervision has members: with the last of them it ends, and so may the one above it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -104,6 +105,8 @@ class Over:
     owner: ProcessId
     reason: str
     gave_up: bool
+    final: bool = False
+    """It gave up for a member that cannot come back, however much it bears."""
 
 
 SupervisionDecision = Bounce | EndMember | Unsupervised | Over
@@ -112,10 +115,12 @@ SupervisionDecision = Bounce | EndMember | Unsupervised | Over
 class SupervisionBook:
     """All supervisions of a cluster."""
 
-    __slots__ = ("_above", "_max", "_supervisions")
+    __slots__ = ("_above", "_max", "_name_of", "_supervisions")
 
-    def __init__(self, supervisions_max: int = SUPERVISIONS_MAX) -> None:
+    def __init__(self, supervisions_max: int = SUPERVISIONS_MAX, name_of: Callable[[str], str] = str) -> None:
         self._max = supervisions_max
+        self._name_of = name_of
+        """What people call the member with this id."""
         self._supervisions: dict[str, Supervision] = {}
         self._above: dict[str, str] = {}
         """The supervision of each member, by its id."""
@@ -146,10 +151,10 @@ class SupervisionBook:
         seen: set[str] = set()
         for member in supervision.members:
             if member in seen:
-                return f"{member} is named twice"
+                return f"{self._name_of(member)} is named twice"
             seen.add(member)
             if member in self._above:
-                return f"{member} is supervised already, by {self._above[member]}"
+                return f"{self._name_of(member)} is supervised already, by {self._name_of(self._above[member])}"
             below = self._supervisions.get(member)
             if below is not None and self._depth(below) >= DEPTH_MAX:
                 return f"supervisions are {DEPTH_MAX} deep at most"
@@ -192,10 +197,8 @@ class SupervisionBook:
             return []
         self._leave(supervision, actor_id)
         if kind not in ON_PURPOSE:
-            return self._give_up(supervision, f"its member {actor_id} cannot come back: {reason}", 0.0, Ending(), final=True)
-        if supervision.members:
-            return []
-        return self._take_down(supervision, "all its members have ended", gave_up=False)
+            return self._give_up(supervision, f"{self._name_of(actor_id)} cannot come back: {reason}", 0.0, Ending(), final=True)
+        return self._end_if_empty(supervision)
 
     # -- steps
 
@@ -214,9 +217,10 @@ class SupervisionBook:
         while failures and now - failures[0].at > supervision.within_s:
             failures.popleft()
         if len(failures) > supervision.max_restarts:
-            count = f"{len(failures)} failures within {supervision.within_s:g} s, and {supervision.max_restarts} are allowed"
-            return self._give_up(supervision, f"{count}; the last one: {cause}", now, ending)
-        reason = f"{member}, which is supervised with it ({supervision.strategy.value}), failed: {cause}"
+            many = f"{len(failures)} failure{'s' if len(failures) > 1 else ''} within {supervision.within_s:g} s"
+            allowed = f"{supervision.max_restarts} {'is' if supervision.max_restarts == 1 else 'are'} allowed"
+            return self._give_up(supervision, f"{many}, and {allowed}; the last one: {self._name_of(member)}: {cause}", now, ending)
+        reason = f"{self._name_of(member)}, which is supervised with it ({supervision.strategy.value}), failed: {cause}"
         return [Bounce(actor_id, reason) for other in self._others(supervision, member) for actor_id in self._restart(other, ending)]
 
     def _others(self, supervision: Supervision, member: str) -> list[str]:
@@ -243,34 +247,39 @@ class SupervisionBook:
         """It bears no more: whoever is above it decides. `final`: a member is missing for good, so there is nothing to restart."""
         if supervision.above and not final:
             above = self._supervisions[supervision.above]
-            cause = f"supervision {supervision.id} gave up: {reason}"
-            ends = self._failed(above, supervision.id, cause, now, ending)
+            ends = self._failed(above, supervision.id, f"it gave up: {reason}", now, ending)
             if supervision.id not in self._supervisions:
                 return ends  # The one above has given up as well.
             own = [Bounce(actor_id, f"its supervision begins anew: {reason}") for actor_id in self._restart(supervision.id, ending)]
             return [*own, *ends]
         if supervision.above:
             outer = self._supervisions[supervision.above]
-            return self._give_up(outer, f"its member {supervision.id} gave up: {reason}", now, ending, final=True)
-        return self._take_down(supervision, reason, gave_up=True)
+            return self._give_up(outer, f"{self._name_of(supervision.id)} gave up: {reason}", now, ending, final=True)
+        return self._take_down(supervision, reason, gave_up=True, final=final)
 
-    def _take_down(self, supervision: Supervision, reason: str, *, gave_up: bool) -> list[SupervisionDecision]:
-        """It is no more, with the supervisions in it; of its actors either end, or are on their own."""
+    def _end_if_empty(self, supervision: Supervision) -> list[SupervisionDecision]:
+        """SV-6"""
+        return [] if supervision.members else self._take_down(supervision, "all its members have ended", gave_up=False)
+
+    def _take_down(self, supervision: Supervision, reason: str, *, gave_up: bool, final: bool = False) -> list[SupervisionDecision]:
+        """It is no more, with the supervisions in it; its actors either end, or are on their own."""
         decisions: list[SupervisionDecision] = []
         del self._supervisions[supervision.id]
-        if supervision.above in self._supervisions:
-            self._supervisions[supervision.above].members.remove(supervision.id)
+        above = self._supervisions.get(supervision.above)
+        if above is not None:
+            above.members.remove(supervision.id)
         self._above.pop(supervision.id, None)
         for member in list(supervision.members):
             below = self._supervisions.get(member)
             if below is not None:
                 below.above = ""
-                decisions += self._take_down(below, f"supervision {supervision.id} has ended: {reason}", gave_up=gave_up)
+                why = f"{self._name_of(supervision.id)} has ended: {reason}"
+                decisions += self._take_down(below, why, gave_up=gave_up, final=final)
             else:
                 del self._above[member]
                 decisions.append(EndMember(member, f"its supervision gave up: {reason}") if gave_up else Unsupervised(member))
-        decisions.append(Over(supervision.id, supervision.owner, reason, gave_up))
-        return decisions
+        decisions.append(Over(supervision.id, supervision.owner, reason, gave_up, final))
+        return decisions + (self._end_if_empty(above) if above is not None else [])
 
     def _leave(self, supervision: Supervision, member: str) -> None:
         supervision.members.remove(member)
@@ -283,3 +292,4 @@ class SupervisionBook:
         for one in self._supervisions.values():
             assert one.above == self._above.get(one.id, ""), f"SV-5: {one}"
             assert len(one.failures) <= one.max_restarts, f"SV-3: {one}"
+            assert one.members, f"SV-6: {one}"

@@ -1,4 +1,7 @@
-"""Supervisions as a driver or worker uses them: begun, waited for, ended. Loaded by the first one of a process."""
+"""Supervisions as a driver or worker uses them: begun, waited for, ended. Loaded by the first one of a process.
+
+One that another process has begun can be waited for and ended here too: the head is asked about it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actorflow._core.base.errors import OptionError
 from actorflow._core.protocol import messages as m
 from actorflow._core.worker.wakers import FutureWaiter
 
@@ -33,7 +35,7 @@ class _Known:
 
 
 class SupervisionCalls:
-    """All supervisions that this process owns."""
+    """All supervisions that this process has begun, or wants to hear the end of."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -41,8 +43,8 @@ class SupervisionCalls:
         self._known: dict[str, _Known] = {}
         self._over: OrderedDict[str, _Known] = OrderedDict()
 
-    async def begin(self, members: list[str], strategy: str, max_restarts: int, within_s: float, *, detached: bool) -> str:
-        """Have the head begin one; its id. Raises OptionError with the head's reason."""
+    async def begin(self, members: list[str], strategy: str, max_restarts: int, within_s: float, *, detached: bool) -> m.SuperviseReply:
+        """Have the head begin one: its id, or why not."""
         core = self._core
         with core.lock:
             core.check_open()
@@ -58,21 +60,19 @@ class SupervisionCalls:
                 self._known.pop(supervision_id, None)
                 if core.closed is None:
                     core.head_line.answered("supervise", supervision_id)
-                    core.head.send(m.Unsupervise(supervision_id))
+                    # By the line: a head that is away may have begun it.
+                    core.flush_now(core.head_line.ask("unsupervise", supervision_id, m.Unsupervise(supervision_id)))
             raise
         assert known.reply is not None
         if known.reply.error:
             with core.lock:
                 del self._known[supervision_id]
-            raise OptionError(f"af.supervise: {known.reply.error}")
-        return supervision_id
+        return known.reply
 
     async def wait_over(self, supervision_id: str) -> m.SupervisionOver:
         """How it ended, when it has."""
         with self._core.lock:
-            known = self._known.get(supervision_id) or self._over.get(supervision_id)
-        if known is None:
-            return m.SupervisionOver(supervision_id, "it is not known any more how it ended")
+            known = self._find(supervision_id)
         await self._wait(known, lambda: known.over is not None)
         assert known.over is not None
         return known.over
@@ -80,11 +80,22 @@ class SupervisionCalls:
     async def end(self, supervision_id: str) -> None:
         """Have it ended; return when the head has."""
         with self._core.lock:
-            known = self._known.get(supervision_id)
-            if known is None:
-                return
-            self._core.flush_now(self._core.head_line.ask("unsupervise", supervision_id, m.Unsupervise(supervision_id)))
+            known = self._find(supervision_id)
+            if known.over is None:
+                self._core.flush_now(self._core.head_line.ask("unsupervise", supervision_id, m.Unsupervise(supervision_id)))
         await self._wait(known, lambda: known.over is not None)
+
+    def _find(self, supervision_id: str) -> _Known:
+        """What is known here; of one that is not, the head is asked to tell the end. Under the lock."""
+        found = self._known.get(supervision_id) or self._over.get(supervision_id)
+        if found is not None:
+            return found
+        core = self._core
+        core.check_open()
+        known = self._known[supervision_id] = _Known()
+        known.asked = m.Supervise(supervision_id, [], "", 0, 0.0, again=True)
+        core.flush_now(core.head_line.ask("supervise", supervision_id, known.asked))
+        return known
 
     async def _wait(self, known: _Known, there: Callable[[], bool]) -> None:
         """Return when it is there; looked at under the lock, so that no word is missed."""
@@ -114,7 +125,8 @@ class SupervisionCalls:
 
     def on_over(self, peer: Peer, message: m.SupervisionOver) -> None:
         """It has ended."""
-        self._core.head_line.answered("unsupervise", message.supervision_id)
+        for what in ("supervise", "unsupervise"):
+            self._core.head_line.answered(what, message.supervision_id)
         known = self._known.pop(message.supervision_id, None)
         if known is not None:
             known.over = message
@@ -124,7 +136,7 @@ class SupervisionCalls:
             self._wake(known)
 
     def _ask_again(self) -> None:
-        """The head is back: of those that have begun, which are over?"""
+        """The head is back: of those that have begun, which are over? It tells who has asked."""
         for known in self._known.values():
             if known.asked is not None and known.reply is not None:
                 self._core.head.send(msgspec.structs.replace(known.asked, again=True))

@@ -108,8 +108,8 @@ def test_sv_3_too_many_failures_and_it_gives_up() -> None:
     assert book.lost("b", "two", asked=False, now=1.0, ending=LOST) == []
     # The first one is older than `within_s` by now.
     assert book.lost("a", "three", asked=False, now=5.5, ending=LOST) == []
-    *ends, over = book.lost("a", "four", asked=False, now=5.6, ending=LOST)
-    why = "3 failures within 5 s, and 2 are allowed; the last one: four"
+    *ends, over = book.lost("b", "four", asked=False, now=5.6, ending=LOST)
+    why = "3 failures within 5 s, and 2 are allowed; the last one: b: four"
     assert ends == [EndMember("a", f"its supervision gave up: {why}"), EndMember("b", f"its supervision gave up: {why}")]
     assert over == Over("s", "p", why, True)
     assert book.find("s") is None
@@ -121,8 +121,8 @@ def test_sv_3_a_member_that_cannot_come_back_ends_the_others() -> None:
     book = SupervisionBook()
     begin(book, "s", "a", "b")
     ends = book.dead("a", "init_failed", "its constructor raised")
-    assert ends[0] == EndMember("b", "its supervision gave up: its member a cannot come back: its constructor raised")
-    assert ends[1] == Over("s", "p", "its member a cannot come back: its constructor raised", True)
+    assert ends[0] == EndMember("b", "its supervision gave up: a cannot come back: its constructor raised")
+    assert ends[1] == Over("s", "p", "a cannot come back: its constructor raised", True, final=True)
 
 
 @pytest.mark.parametrize("kind", sorted(ON_PURPOSE))
@@ -156,7 +156,7 @@ def test_the_end_leaves_the_actors_alone() -> None:
     assert book.end("out", "it was stopped") == [
         Unsupervised("a"),
         Unsupervised("b"),
-        Over("in", "p", "supervision out has ended: it was stopped", False),
+        Over("in", "p", "out has ended: it was stopped", False),
         Unsupervised("c"),
         Over("out", "p", "it was stopped", False),
     ]
@@ -183,7 +183,7 @@ def test_the_one_above_takes_up_what_is_too_much_for_the_one_below() -> None:
     assert [end.actor_id for end in ends if isinstance(end, EndMember)] == ["a", "b", "c"]
     assert isinstance(last, Over)
     assert last.supervision == "out"
-    assert "2 failures within 5 s, and 1 are allowed; the last one: supervision in gave up: 1 failures" in last.reason
+    assert "2 failures within 5 s, and 1 is allowed; the last one: in: it gave up: 1 failure within 5 s" in last.reason
     book.check()
 
 
@@ -193,7 +193,7 @@ def test_a_member_that_is_missing_below_ends_all_above() -> None:
     begin(book, "out", "in", "c", max_restarts=99)
     ends = book.dead("a", "unschedulable", "no node")
     assert sorted(end.actor_id for end in ends if isinstance(end, EndMember)) == ["b", "c"]
-    assert [end.supervision for end in ends if isinstance(end, Over)] == ["in", "out"]
+    assert [(end.supervision, end.final) for end in ends if isinstance(end, Over)] == [("in", True), ("out", True)]
     book.check()
 
 
@@ -204,6 +204,34 @@ def test_one_that_ends_inside_leaves_the_one_above() -> None:
     book.end("in", "stopped")
     assert outer.members == ["c"]
     book.check()
+
+
+def test_sv_6_with_the_last_that_was_in_it_the_one_above_ends_too() -> None:
+    for how in ("the actor", "the inner one", "its owner"):
+        book = SupervisionBook()
+        begin(book, "in", "a", owner="q")
+        begin(book, "mid", "in")
+        begin(book, "out", "mid")
+        if how == "the actor":
+            decisions = book.dead("a", "killed", "")
+        else:
+            decisions = book.end("in", "stopped") if how == "the inner one" else book.owner_lost("q", "crash")
+        over = [(one.supervision, one.gave_up) for one in decisions if isinstance(one, Over)]
+        assert over == [("in", False), ("mid", False), ("out", False)]
+        assert decisions[-1].reason == "all its members have ended"  # type: ignore[union-attr]
+        assert not list(book.all())
+        book.check()
+
+
+def test_members_are_called_what_people_call_them() -> None:
+    book = SupervisionBook(name_of=lambda member: f"the {member}")
+    begin(book, "s", "reader", "writer", strategy="one_for_all", max_restarts=1)
+    reason = "the reader, which is supervised with it (one_for_all), failed: crash"
+    assert book.lost("reader", "crash", asked=False, now=0.0, ending=LOST) == [Bounce("writer", reason)]
+    problem = book.problem_with(Supervision("t", "p", "j", ["reader"], Strategy.ONE_FOR_ONE, 1, 1.0))
+    assert problem == "the reader is supervised already, by the s"
+    over = book.lost("writer", "crash", asked=False, now=1.0, ending=LOST)[-1]
+    assert over == Over("s", "p", "2 failures within 5 s, and 1 is allowed; the last one: the writer: crash", True)
 
 
 def test_the_depth_has_a_bound() -> None:
@@ -235,7 +263,9 @@ def test_random_histories_keep_the_book_in_order() -> None:
             elif what < 0.9 and actor in living:
                 living.discard(actor)
                 decisions = book.dead(actor, rng.choice(("killed", "crashed")), "")
-            elif what < 0.93:
+            elif what < 0.92:
+                decisions = book.end(rng.choice([*(s.id for s in book.all()), ""]), "")
+            elif what < 0.94:
                 decisions = book.owner_lost(rng.choice("pq"), "")
             for decision in decisions:
                 if isinstance(decision, EndMember):

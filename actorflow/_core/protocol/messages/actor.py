@@ -277,8 +277,8 @@ class CheckpointSaved(Message, tag=65):
 class Supervise(Message, tag=150):
     """owner -> head: from now on these belong together (policy/supervision.py). Answered by SuperviseReply. Idempotent by its id.
 
-    `members`: ids of actors and of supervisions, in order. `again`: it was begun before, as far as the owner knows; where it is not known
-    any more it is over.
+    `members`: ids of actors and of supervisions, in order. `again`: it was begun before, as far as the sender knows, who wants to be told
+    of its end, whoever it is; where it is not known any more it is over.
     """
 
     supervision_id: str
@@ -291,21 +291,23 @@ class Supervise(Message, tag=150):
 
 
 class SuperviseReply(Message, tag=151):
-    """head -> owner: it has begun, or why not."""
+    """head -> owner: it has begun, or why not. `dead`: the actor that is, when that is why; `error` is how it died then."""
 
     supervision_id: str
     error: str = ""
+    dead: str = ""
 
 
 class Unsupervise(Message, tag=152):
-    """anyone -> head: each on its own again. Answered by SupervisionOver to the owner. Idempotent."""
+    """anyone -> head: each on its own again. Answered by SupervisionOver to the sender and to the owner. Idempotent."""
 
     supervision_id: str
 
 
 class SupervisionOver(Message, tag=153):
-    """head -> owner: it has ended. `gave_up`: it did so itself, and has ended its actors."""
+    """head -> owner, and who asked: it has ended. `gave_up`: it did so itself, and has ended its actors; `final`: one cannot come back."""
 
     supervision_id: str
     reason: str
     gave_up: bool = False
+    final: bool = False
