@@ -84,10 +84,13 @@ class HeadKeeper:
             async with asyncio.timeout(START_TIMEOUT_S):
                 said = await _read(self._loop, os.dup(life.ready_fd))
         except TimeoutError:
-            said = b""
+            what = f"the head was not ready within {START_TIMEOUT_S:g} s; its log ends with:\n{self._end_of_log()}"
+            raise ClusterStartError(what) from None
         if said != head_process.READY:
-            what = f"the head did not start within {START_TIMEOUT_S:g} s, or ended before it was ready"
-            raise ClusterStartError(f"{what}; its log ends with:\n{self._end_of_log()}")
+            end_of_log = self._end_of_log()
+            _, told, why = end_of_log.rpartition(head_process.CANNOT_START)
+            what = f"{told}{why}" if told else f"the head ended before it was ready; its log ends with:\n{end_of_log}"
+            raise ClusterStartError(what)
         self._ready_at = self._loop.time()
         self._spare_timer = self._loop.call_later(SPARE_AFTER_S, self._make_spare)
 
