@@ -425,6 +425,8 @@ class Node:
         """A process is connected."""
         if self._head.is_head(peer):
             self._head.peer_ready()
+            if self._tenancy is not None:
+                self._tenancy.linked()
             if self._leaves is not None:
                 self._leaves.say()
             if self._kept is not None:
