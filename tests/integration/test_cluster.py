@@ -295,6 +295,16 @@ def test_credentials_that_were_there_outlive_a_start_that_fails(tmp_path: Path) 
     assert directory.load_authority()
 
 
+def test_half_of_some_credentials_outlives_a_start_that_fails_for_it(tmp_path: Path) -> None:
+    directory = CredentialDir(str(tmp_path / "credentials"))
+    directory.create("shop", wall_time=time.time())
+    os.unlink(directory.secret)
+    with pytest.raises(af.ActorflowError, match="it exists, and may be in use by a cluster"):
+        _nodes.start(port=0, credentials=directory.path, **OPTIONS)
+    assert directory.load_authority()
+    assert not directory.exists()
+
+
 def test_stop_removes_what_nodes_have_left_that_were_killed(home: Path) -> None:
     """The first node's directory, with what it has in memory, and that of the other's life before it began again."""
     head = _nodes.start(port=0, num_cpus=1, **OPTIONS)

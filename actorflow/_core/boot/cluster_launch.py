@@ -185,7 +185,7 @@ def _to_lead(plan: NodePlan, place: Place, session: SessionDir, undo: contextlib
     directory = CredentialDir(os.path.abspath(plan.credentials) if plan.credentials else f"{session.path}/credentials")
     if not directory.exists():
         if not is_url(plan.journal):  # A Redis may have by then what only these keys can read.
-            undo.callback(directory.remove)
+            undo.callback(directory.remove, directory.files())
         directory.create(session.session_id, wall_time=time.time(), secrets=secrets_in(os.environ))
     tls = plan.tls or place.wide
     if tls and not os.path.exists(directory.authority_key):

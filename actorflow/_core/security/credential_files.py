@@ -84,9 +84,13 @@ class CredentialDir:
         write_private(self.authority, authority.certificate_pem())
         return made, authority
 
-    def remove(self) -> None:
-        """Take back what `create` has made, and what the head has added, for a cluster that never began; files of others stay."""
-        for path in (self.secret, self.authority, self.authority_key, self.admitted):
+    def files(self) -> frozenset[str]:
+        """Those of ours that are there."""
+        return frozenset(filter(os.path.lexists, (self.secret, self.authority, self.authority_key, self.admitted)))
+
+    def remove(self, before: frozenset[str]) -> None:
+        """Take back what `create` has made, and the head has added, for a cluster that never began. `before`: what was there stays."""
+        for path in self.files() - before:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         with contextlib.suppress(OSError):
