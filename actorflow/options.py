@@ -294,7 +294,8 @@ class ActorOptions(_Placed):
     max_restarts: int = 0
     """How often it is made again after its process or node died; -1: always."""
     max_task_retries: int = 0
-    """How often a call is tried again when the actor is lost under it; -1: always. 0: at most once."""
+    """How often a call is tried again when the actor is lost under it and restarts, or with `retry_exceptions` raises; -1: always. 0: at
+    most once. An actor that is dead for good, as without `max_restarts` and supervision, has nobody who could try again."""
     max_pending_calls: int = -1
     """Calls of one process that may be under way; beyond it `.remote()` raises, others wait. -1: no limit."""
     process: str = "dedicated"

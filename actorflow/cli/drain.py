@@ -9,6 +9,7 @@ from typing import Any
 
 import actorflow as af
 from actorflow._lifecycle import look
+from actorflow.cli import which
 
 DEADLINE_S = 60.0
 LOOK_S = 0.25
@@ -24,15 +25,27 @@ def add_commands(commands: Any) -> None:
         "--deadline", type=float, default=DEADLINE_S, metavar="SECONDS", help="then it leaves, whatever still runs (default: %(default)g)"
     )
     drain.add_argument("--reason", default="", help="what others are told")
-    drain.add_argument("--address", default="auto", help="the cluster's address (default: the one on this host)")
+    drain.add_argument("--address", default=which.AUTO, help="the cluster's address (default: the one on this host)")
     drain.add_argument("--no-wait", action="store_true", help="return when it has begun")
-    drain.set_defaults(run=lambda options: asyncio.run(_drain(options)))
+    drain.set_defaults(run=_run)
 
 
-async def _drain(options: argparse.Namespace) -> str:
+def _run(options: argparse.Namespace) -> str:
+    begun: list[str] = []
+    try:
+        return asyncio.run(_drain(options, which.the_one(options.address), begun))
+    except KeyboardInterrupt:
+        if begun:
+            raise KeyboardInterrupt(f"node {begun[0]} goes on draining; `actorflow status` shows it until it has left") from None
+        raise
+
+
+async def _drain(options: argparse.Namespace, address: str, begun: list[str]) -> str:
+    """`begun` is told the node that drains."""
     reason = options.reason or f"`actorflow drain` by {getpass.getuser()}"
-    async with look(options.address):
+    async with look(address):
         node_id = await af.drain_node(options.node, deadline=options.deadline, reason=reason)
+        begun.append(node_id)
         if options.no_wait:
             return f"node {node_id} drains, for up to {options.deadline:g} s"
         try:

@@ -76,7 +76,7 @@ def add_commands(commands: Any) -> None:
         "once (default: %(default)g)",
     )
     start.set_defaults(run=_start)
-    stop = commands.add_parser("stop", help="end the nodes that this user has started here, and what runs on them")
+    stop = commands.add_parser("stop", help="end the nodes that this user has started here, of all clusters, and what runs on them")
     stop.set_defaults(run=_stop)
 
 
@@ -112,8 +112,11 @@ def _start(options: argparse.Namespace) -> str:
 
 
 def _stop(options: argparse.Namespace) -> str:
-    ended = _nodes.stop()
-    return "\n".join(f"node at {node.tcp} (pid {node.pid}) has ended" for node in ended) or "no node of this user runs here"
+    ended = [f"node at {node.tcp} (pid {node.pid}) has ended" for node in _nodes.stop()] or ["no node of this user runs here"]
+    swept = _nodes.sweep()
+    if swept:
+        ended.append(f"removed what nodes that were killed or had begun again have left: {', '.join(swept)}")
+    return "\n".join(ended)
 
 
 def _labels(texts: list[str]) -> dict[str, str]:

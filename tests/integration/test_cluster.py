@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 import actorflow as af
 from actorflow import _nodes
 from actorflow._core.boot.session_dir import sweep_stale
+from actorflow._core.security.credential_files import CredentialDir, SecretFile
 from actorflow.testing.fault_proxy import FaultProxy
 from tests.integration import leaks
 from tests.integration.leaks import until
@@ -233,6 +236,9 @@ def test_the_commands() -> None:
         ("start --head --object-store-memory 100TiB", "and this machine has"),
         ("start --head --label zone=a --label zone=b", "--label zone=... is given 2 times: a node has one value for each name"),
         ("start --head --resource disk=1 --resource disk=1", "--resource disk=... is given 2 times"),
+        ("start --head --token-file join.token", "token_file='join.token': the first node joins nobody"),
+        ("start --head --memory 10", "memory='10': that is 10 B, and a node needs 1 MiB or more; write a unit, as in"),
+        ("start --head --num-cpus nan", "num_cpus=nan is not a finite number. Give an amount, 0 or more"),
         ("start --head --drain-deadline -1", "drain_deadline=-1.0: seconds are needed, 0 or more"),
         ("start --address 127.0.0.1", "127.0.0.1 is no address of a node. Give HOST:PORT"),
         ("start --address nohost.invalid:6380", "nohost.invalid cannot be used: the name does not resolve"),
@@ -261,6 +267,87 @@ def test_a_start_that_fails_says_why_in_one_line() -> None:
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("actorflow start: the node cannot start: ")
     assert f"port {port}: the port is in use" in done.stderr
+
+
+@pytest.mark.parametrize("journal", ["file", "file/below", "taken"])
+def test_a_head_without_a_journal_says_so_in_one_line_and_leaves_no_credentials(tmp_path: Path, journal: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken").mkdir()
+    credentials = tmp_path / "new" / "credentials"
+    arguments = ["start", "--head", "--port", "0", "--journal", str(tmp_path / journal), "--credentials", str(credentials)]
+    with (tmp_path / "taken" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([sys.executable, "-m", "actorflow.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("actorflow start: the node cannot start: the head cannot start: its journal ")
+    assert f"in {tmp_path / journal}: " in done.stderr
+    assert not credentials.exists()
+
+
+def test_credentials_that_were_there_outlive_a_start_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    directory = CredentialDir(str(tmp_path / "credentials"))
+    secrets, _ = directory.create("shop", wall_time=time.time())
+    with pytest.raises(af.ClusterStartError, match="it is a file"):
+        _nodes.start(port=0, journal=str(tmp_path / "file"), credentials=directory.path, **OPTIONS)
+    assert SecretFile(directory.secret).secrets == secrets
+    assert directory.load_authority()
+
+
+def test_half_of_some_credentials_outlives_a_start_that_fails_for_it(tmp_path: Path) -> None:
+    directory = CredentialDir(str(tmp_path / "credentials"))
+    directory.create("shop", wall_time=time.time())
+    os.unlink(directory.secret)
+    with pytest.raises(af.ActorflowError, match="it exists, and may be in use by a cluster"):
+        _nodes.start(port=0, credentials=directory.path, **OPTIONS)
+    assert directory.load_authority()
+    assert not directory.exists()
+
+
+def test_stop_removes_what_nodes_have_left_that_were_killed(home: Path) -> None:
+    """The first node's directory, with what it has in memory, and that of the other's life before it began again."""
+    head = _nodes.start(port=0, num_cpus=1, **OPTIONS)
+    try:
+        joined = _nodes.start(address=head.tcp, num_cpus=1, **OPTIONS)
+        os.kill(head.pid, signal.SIGKILL)
+        os.waitpid(head.pid, 0)
+        assert until(lambda: [node.path for node in _nodes.find([joined.pid])] not in ([], [joined.path]), 30.0), "in its second life"
+        done = subprocess.run([sys.executable, "-m", "actorflow.cli", "stop"], check=True, capture_output=True, text=True)
+        os.waitpid(joined.pid, 0)
+        ended, removed = done.stdout.splitlines()
+        assert f"(pid {joined.pid}) has ended" in ended
+        assert sorted(removed.partition(": ")[2].split(", ")) == sorted([head.path, joined.path])
+        assert not leaks.processes(home)
+        assert not leaks.files(home)
+        assert not leaks.shared_memory(home)
+    finally:
+        _nodes.stop()
+        sweep_stale(age_s=0)
+
+
+def test_of_several_clusters_one_is_shown_and_none_is_drained_that_was_not_named() -> None:
+    """WC-1, WC-2. Two nodes of one cluster are one, by whatever name it was joined."""
+
+    def actorflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "actorflow.cli", *arguments], capture_output=True, text=True)
+
+    with cluster(1) as (first,):
+        by_name = f"localhost:{first.tcp.rpartition(':')[2]}"
+        joined = _nodes.start(address=by_name, num_cpus=1, **OPTIONS)
+        alone = actorflow("status")
+        assert "clusters" not in alone.stderr
+        assert "nodes: 2 alive" in alone.stdout
+        other = _nodes.start(port=0, num_cpus=1, **OPTIONS)
+        shown = actorflow("status")
+        assert "nodes: 1 alive" in shown.stdout
+        assert f"this is the newest of 2 clusters here, {other.tcp}; name one with --address: {joined.tcp}\n" in shown.stderr
+        refused = actorflow("drain", "abc")
+        assert refused.returncode == 1
+        both = f"{other.tcp}, {joined.tcp}"
+        assert refused.stderr == f"actorflow drain: 2 clusters of this user have nodes here; name one with --address: {both}\n"
+        named = actorflow("drain", "abc", "--address", first.tcp)
+        assert "node 'abc': no living node has it" in named.stderr
 
 
 def test_a_node_that_is_not_the_first_sends_those_that_would_join_on(monkeypatch: pytest.MonkeyPatch) -> None:

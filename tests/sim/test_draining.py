@@ -182,6 +182,28 @@ def test_it_leaves_at_its_deadline_and_what_is_lost_counts_as_no_failure(sim_see
         finish(cluster, driver)
 
 
+def test_a_task_that_the_deadline_cut_off_and_no_other_node_can_run_says_that_it_ran(sim_seed: int) -> None:
+    """It may have had effects: `can never be scheduled` alone would say that it had none."""
+
+    async def main() -> str:
+        task = where.options(max_retries=1, num_cpus=0, resources={"second": 1}).remote(1000.0)
+        await asyncio.sleep(1.0)
+        await af.drain_node(node_id(second), deadline=2.0)
+        with pytest.raises(af.TaskUnschedulableError) as lost:
+            await task
+        return str(lost.value)
+
+    with World(sim_seed) as world:
+        cluster, second = two_nodes(world)
+        driver = cluster.driver(main)
+        ended(world, driver)
+        text = driver.result()
+        assert text.startswith("where (attempt 2) cannot be scheduled any more: it asks for 1 second"), text
+        assert "What happened before:\n  attempt 1 was lost with worker" in text
+        assert "its time was over, with 1 task left" in text
+        finish(cluster, driver)
+
+
 def test_the_first_node_and_unknown_ones_do_not_drain(sim_seed: int) -> None:
     async def main() -> list[str]:
         found = []

@@ -205,3 +205,30 @@ def test_what_is_asked_while_the_head_is_away_is_answered_when_it_is_back(sim_se
         world.run_until(lambda: driver.ended)
         assert driver.result() == [1, True, True, 8]
         cluster.stop()
+
+
+@pytest.mark.parametrize("phase_s", [tenth / 10 for tenth in range(10)])
+def test_a_head_that_dies_every_second_loses_no_node_that_it_could_answer(phase_s: float) -> None:
+    """Each life answers for half a second. At some phase that is never when the beat of the node is due (LV-1)."""
+    deaths = 20
+
+    async def main() -> tuple[int, list[str], list[int]]:
+        counter = Counter.options(resources={"second": 1}).remote()
+        for _ in range(deaths + 12):
+            await counter.add()
+            await asyncio.sleep(1.0)
+        nodes = [row["state"] for row in await af.state.list_nodes()]
+        return await counter.add(), nodes, [row["restarts"] for row in await af.state.list_actors()]
+
+    with World(1, links=LinkProfile(spike_chance=0)) as world:
+        cluster = SimCluster(world, durable=True)
+        second = cluster.add_node(num_cpus=1, resources={"second": 1})
+        world.run_until(lambda: second.node is not None, 20.0)
+        driver = cluster.driver(main)
+        begin = world.now + 3.0 + phase_s
+        for number in range(deaths):
+            world.at_time(begin + number, cluster.sim_head.kill)
+        world.run_until(lambda: driver.ended, 60.0)
+        assert driver.result() == (deaths + 13, ["alive", "alive"], [0])
+        assert cluster.sim_head.lives == deaths + 1
+        cluster.stop()

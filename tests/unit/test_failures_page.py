@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import actorflow.errors
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "internals" / "failures.md").read_text()
 PROMISES = PAGE.partition("## What is not kept yet")[0]
@@ -26,3 +28,10 @@ def test_every_module_that_the_page_names_exists() -> None:
     modules = re.findall(r"`((?:boot|io|node|policy|protocol|security|worker)/\w+\.py)`", PAGE)
     assert len(modules) > 15
     assert [module for module in modules if not (ROOT / "actorflow" / "_core" / module).exists()] == []
+
+
+def test_the_guide_says_what_each_error_means() -> None:
+    """All names that a program may catch are in the tables of the page, or in the words below them."""
+    page = (ROOT / "docs" / "guide" / "errors.md").read_text()
+    listed = set(re.findall(r"`(\w+)`", page.partition("## All of them")[2]))
+    assert set(actorflow.errors.__all__) - listed - {"ActorflowError"} == set()

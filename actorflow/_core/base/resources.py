@@ -56,7 +56,7 @@ def parse_amount(option: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong_type(option, value, f"A number is right, as in {option}=0.5")
     if not math.isfinite(value):
-        raise _wrong(option, value, "is not a finite number", "Give the amount that one call needs")
+        raise _wrong(option, value, "is not a finite number", "Give an amount, 0 or more")
     if value < 0:
         raise _wrong(option, value, "is negative", "Give 0 or more")
     if value > AMOUNT_MAX:

@@ -19,6 +19,7 @@ from actorflow._core.boot.cluster_node import CANNOT_START, STOP, ClusterNodeCon
 from actorflow._core.boot.node_place import Place, place_of
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, create_session_dir, find_all
 from actorflow._core.boot.which_node import node_at
+from actorflow._core.io.redis_log import is_url
 from actorflow._core.policy.memory_watch import THRESHOLD
 from actorflow._core.security.authority import CERTIFICATE_VALID_S
 from actorflow._core.security.credential_files import (
@@ -97,12 +98,12 @@ def start_node(plan: NodePlan) -> StartedNode:
     """Start a node process of its own and wait until it is ready. Raises ClusterStartError, CredentialError."""
     place = place_of(plan.host, plan.advertised, plan.head)
     session = create_session_dir(os.urandom(6).hex())
-    try:
-        keys = _to_join(plan, place) if plan.head else _to_lead(plan, place, session)
-        return _start(plan, place, keys, session)
-    except BaseException:
-        session.remove()
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(session.remove)
+        keys = _to_join(plan, place) if plan.head else _to_lead(plan, place, session, undo)
+        started = _start(plan, place, keys, session)
+        undo.pop_all()
+        return started
 
 
 def _start(plan: NodePlan, place: Place, keys: _Keys, session: SessionDir) -> StartedNode:
@@ -179,10 +180,12 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _to_lead(plan: NodePlan, place: Place, session: SessionDir) -> _Keys:
-    """For the node with the head: its directory, which is made for a new cluster."""
+def _to_lead(plan: NodePlan, place: Place, session: SessionDir, undo: contextlib.ExitStack) -> _Keys:
+    """For the node with the head: its directory, which is made for a new cluster, and with `undo` removed where that does not begin."""
     directory = CredentialDir(os.path.abspath(plan.credentials) if plan.credentials else f"{session.path}/credentials")
     if not directory.exists():
+        if not is_url(plan.journal):  # A Redis may have by then what only these keys can read.
+            undo.callback(directory.remove, directory.files())
         directory.create(session.session_id, wall_time=time.time(), secrets=secrets_in(os.environ))
     tls = plan.tls or place.wide
     if tls and not os.path.exists(directory.authority_key):

@@ -77,6 +77,7 @@ class HeadKeeper:
         self._ready_at = None
         life, self._spare = self._spare or self._new_life(), None
         self._present = life
+        begun_at = self._length_of_log()
         self._loop.add_reader(life.pidfd, self._ended)
         with contextlib.suppress(BrokenPipeError):  # It has ended, which its pidfd says.
             os.write(life.go_fd, head_process.GO)
@@ -84,16 +85,23 @@ class HeadKeeper:
             async with asyncio.timeout(START_TIMEOUT_S):
                 said = await _read(self._loop, os.dup(life.ready_fd))
         except TimeoutError:
-            said = b""
+            what = f"the head was not ready within {START_TIMEOUT_S:g} s; its log ends with:\n{self._end_of_log()}"
+            raise ClusterStartError(what) from None
         if said != head_process.READY:
-            what = f"the head did not start within {START_TIMEOUT_S:g} s, or ended before it was ready"
-            raise ClusterStartError(f"{what}; its log ends with:\n{self._end_of_log()}")
+            _, told, why = self._end_of_log(begun_at).rpartition(head_process.CANNOT_START)
+            what = f"{told}{why}" if told else f"the head ended before it was ready; its log ends with:\n{self._end_of_log()}"
+            raise ClusterStartError(what)
         self._ready_at = self._loop.time()
         self._spare_timer = self._loop.call_later(SPARE_AFTER_S, self._make_spare)
 
-    def _end_of_log(self) -> str:
-        with open(self._log_path, errors="replace") as log_file:
-            return log_file.read()[-2000:].strip()
+    def _length_of_log(self) -> int:
+        return os.path.getsize(self._log_path)
+
+    def _end_of_log(self, begun_at: int = 0) -> str:
+        """`begun_at`: only what was written since it was so long."""
+        with open(self._log_path, "rb") as log_file:
+            log_file.seek(begun_at)
+            return log_file.read().decode(errors="replace")[-2000:].strip()
 
     def _make_spare(self) -> None:
         self._spare_timer = None

@@ -44,6 +44,8 @@ MODULES = (
 """Imported while it waits for its time."""
 REDIS_MODULES = ("actorflow._core.io.redis_log", "actorflow._core.io.redis_server")
 """Those too when its journal is in a Redis."""
+CANNOT_START = "the head cannot start: "
+"""What follows in its log is for whoever starts it."""
 UNUSABLE = 4
 """The exit code of a head that cannot go on with what is on its disk: to start it again is of no use."""
 
@@ -100,13 +102,14 @@ def run(config: HeadProcessConfig) -> int:
     try:
         loop.run_until_complete(_serve(config, loop))
     except (JournalDamagedError, JournalSchemaError, BlockingIOError) as error:
-        log.error("the head cannot start with what is in %s: %s", config.journal, error)
+        why = error.strerror if isinstance(error, OSError) else error
+        log.error("%sits journal in %s: %s", CANNOT_START, config.journal, why)
         return UNUSABLE
     except LogTakenError as error:
-        log.error("%s", error)
+        log.error("%s%s", CANNOT_START, error)
         return UNUSABLE
     except JournalAwayError as error:
-        log.error("the head cannot start: %s", error)
+        log.error("%s%s", CANNOT_START, error)
         return 1
     finally:
         loop.close()
@@ -165,7 +168,14 @@ async def _open_log(config: HeadProcessConfig, ended: asyncio.Future[None], stac
     from actorflow._core.io.redis_log import PASSWORD_FILE_VARIABLE, LogTakenError, RedisLog, is_url
 
     if not is_url(config.journal):
-        files = RealFiles(config.journal)
+        try:
+            files = RealFiles(config.journal)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            advice = "give a directory that this user may make and write to"
+            raise JournalAwayError(f"its journal cannot be in {config.journal}: {why}; {advice}") from None
         stack.callback(files.close)
         return await Journal.open(files)
 

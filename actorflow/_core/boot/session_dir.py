@@ -211,12 +211,16 @@ def find_all(directories: Sequence[str] | None = None, *, joining: bool = False)
     return sorted(live, key=lambda info: info.created, reverse=True)
 
 
-def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEEP_AGE_S) -> list[str]:
-    """Remove the directories of clusters that are dead (SD-2), and return them."""
+def sweep_stale(directories: Sequence[str] | None = None, *, age_s: float = SWEEP_AGE_S, published: bool = False) -> list[str]:
+    """Remove the directories of clusters that are dead (SD-2), and return them.
+
+    `published`: also younger ones whose node could be reached once. It had its lock by then, so without it is dead.
+    """
     removed = []
     for path in _sessions(directories):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.stat(path).st_mtime < age_s:
+            young = time.time() - os.stat(path).st_mtime < age_s
+            if young and not (published and os.path.exists(f"{path}/session.json")):
                 continue
             lock = f"{path}/lock"
             if not os.path.exists(lock):

@@ -251,8 +251,8 @@ class Node:
     def _left_here(self) -> list[str]:
         """What keeps a node that is to leave, in words."""
         drivers = sum(1 for peer in self._connected() if peer.role == "driver" and peer.job_id)  # Others only look.
-        counts = {"tasks": len(self._leases.granted()), "actors": len(self._actors), "drivers": drivers, "objects": self._store.foreign()}
-        return [f"{number} {what}" for what, number in counts.items() if number]
+        counts = {"task": len(self._leases.granted()), "actor": len(self._actors), "driver": drivers, "object": self._store.foreign()}
+        return [f"{number} {what}{'s' if number > 1 else ''}" for what, number in counts.items() if number]
 
     def _leave(self, reason: str) -> None:
         self._leases.left_behind(reason)
@@ -425,6 +425,8 @@ class Node:
         """A process is connected."""
         if self._head.is_head(peer):
             self._head.peer_ready()
+            if self._tenancy is not None:
+                self._tenancy.linked()
             if self._leaves is not None:
                 self._leaves.say()
             if self._kept is not None:

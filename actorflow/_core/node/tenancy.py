@@ -48,6 +48,12 @@ class Tenancy:
         """Begin to beat."""
         self._beat()
 
+    def linked(self) -> None:
+        """The link with the head is a new one. Its beat does not wait: a head that dies again and again may not live until the next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._beat()
+
     def stop(self) -> None:
         """No timer fires from now on."""
         if self._timer is not None:

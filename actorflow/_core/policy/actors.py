@@ -230,7 +230,7 @@ class ActorTable:
             self._waiting[actor_id] = (self._waiting[actor_id][0], reason)
         else:
             self._waiting[actor_id] = (now + self._place_timeout_s, reason)
-            actor.tell(now, "waits for a node", reason)
+            actor.tell(now, "waits for a node:", reason)
         return []
 
     def node_joined(self, node_id: ProcessId) -> list[Decision]:

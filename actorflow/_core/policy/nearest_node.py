@@ -13,6 +13,8 @@ from actorflow._core.policy.label_selectors import Condition, Selector
 from actorflow._core.policy.node_records import ACCELERATOR_PREFIX, NodeRecord
 from actorflow._core.policy.work_class import Infeasible, WorkClass
 
+NOTHING = "nothing"
+
 
 def explain_infeasible(work: WorkClass, nodes: Collection[NodeRecord]) -> Infeasible:
     """Say what no node can hold, and what the nearest lacks. There is a node, and none holds it."""
@@ -28,7 +30,8 @@ def explain_infeasible(work: WorkClass, nodes: Collection[NodeRecord]) -> Infeas
 def explain_node(work: WorkClass, node: NodeRecord) -> Infeasible:
     """Say why the one node that was asked for can never hold the work."""
     selector = min(work.selectors, key=lambda selector: _distance(work, node, selector))
-    reason = f"it asks for {_asked(work)} on node {node.node_id} and nowhere else, {_what_is_wrong(work, node, selector)}"
+    asked = f"{what} on " if (what := _asked(work)) != NOTHING else ""
+    reason = f"it asks for {asked}node {node.node_id} only, {_what_is_wrong(work, node, selector)}"
     return Infeasible(reason, node.node_id, missing_resources(work, node))
 
 
@@ -77,7 +80,7 @@ def _asked(work: WorkClass) -> str:
     text = " and ".join(_amount(name, units) for name, units in work.resources.items())
     labels = " or ".join(str(selector) for selector in work.selectors if selector.conditions)
     if not labels:
-        return text or "nothing"
+        return text or NOTHING
     return f"{text} and the labels {labels}" if text else f"the labels {labels}"
 
 

@@ -135,7 +135,7 @@ class Scheduler:
         if affinity.soft:
             return None
         if node is None:
-            return Infeasible(f"it asks for node {affinity.node_id} and nowhere else, which is not in the cluster or not any more")
+            return Infeasible(f"it asks for node {affinity.node_id} only, which is not in the cluster or not any more")
         return explain_node(request.work, node)
 
     def _on_any_node(self, candidates: _Candidates, request: Request, rng: Dice) -> Decision:

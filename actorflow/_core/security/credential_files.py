@@ -14,6 +14,7 @@ CF-1: a file that cannot be used changes nothing: whoever has read it before goe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -82,6 +83,18 @@ class CredentialDir:
         write_private(self.authority_key, authority.key_pem())
         write_private(self.authority, authority.certificate_pem())
         return made, authority
+
+    def files(self) -> frozenset[str]:
+        """Those of ours that are there."""
+        return frozenset(filter(os.path.lexists, (self.secret, self.authority, self.authority_key, self.admitted)))
+
+    def remove(self, before: frozenset[str]) -> None:
+        """Take back what `create` has made, and the head has added, for a cluster that never began. `before`: what was there stays."""
+        for path in self.files() - before:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)  # It may have been there, and there may be more in it.
 
     def exists(self) -> bool:
         """Whether a cluster has been created here."""

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from actorflow._core.base.errors import TaskUnschedulableError
 from actorflow._core.policy.ownership import Borrowed, Owned
 from actorflow._core.serialization import values
 from actorflow._core.serialization.values import EMPTY_ARGUMENTS, INLINE_BYTES_MAX, Pickled
@@ -134,6 +135,15 @@ def _slot(argument: Any, deps: list[Entry]) -> Any:
         return argument
     deps.append(argument._entry)
     return Slot(len(deps) - 1)
+
+
+def unschedulable(call: Call, why: object) -> TaskUnschedulableError:
+    """No node can run it, or none any more: an attempt that has run says what became of it."""
+    text = f"{call.target.name} can never be scheduled: {why}"
+    if call.story:
+        which, events = f"{call.target.name} (attempt {call.attempt + 1})", "".join(f"\n  {event}" for event in call.story)
+        text = f"{which} cannot be scheduled any more: {why}\nWhat happened before:{events}"
+    return TaskUnschedulableError(text, function_name=call.target.name, reason=str(why))
 
 
 def unsettled(entries: Sequence[Entry]) -> list[Owned | Borrowed]:

@@ -23,14 +23,13 @@ from actorflow._core.base.errors import (
     PlacementGroupUnschedulableError,
     ProtocolError,
     TaskPlacementGroupRemoved,
-    TaskUnschedulableError,
 )
 from actorflow._core.base.ids import GroupId
 from actorflow._core.policy.bundle_fit import could_hold, why_in_none
 from actorflow._core.policy.placement_wish import group_of
 from actorflow._core.protocol.messages import GroupWord
 from actorflow._core.protocol.messages import group as words
-from actorflow._core.worker.calls import Call
+from actorflow._core.worker.calls import Call, unschedulable
 from actorflow._core.worker.context import running_call
 from actorflow._core.worker.wakers import FutureWaiter
 
@@ -303,13 +302,13 @@ class GroupCalls:
         elif client.hopeless:  # The class is kept: it may have hope once more, and goes when the group is removed.
             self._core.tasks.fail_class(klass, partial(self._task_error, client), drop=False)
         elif why := client.why_never(klass):
-            self._core.tasks.fail_class(klass, partial(_unschedulable, why), drop=False)
+            self._core.tasks.fail_class(klass, lambda call: unschedulable(call, why), drop=False)
         else:
             self._core.pump_later(klass)
 
     def _task_error(self, client: GroupClient, call: Call) -> Exception:
         if client.hopeless:
-            return _unschedulable(client.error(), call)
+            return unschedulable(call, client.error())
         return self.removed_error(call.options.placement, call.target.name)
 
     def removed_error(self, placement: str, task: str) -> TaskPlacementGroupRemoved:
@@ -403,7 +402,3 @@ class GroupCalls:
         if client.doubted and client.state != "removed":
             self._core.head.send(words.say(words.WatchGroup(client.group_id)))
             self._ask_later(client, UNANSWERED_S)
-
-
-def _unschedulable(why: object, call: Call) -> TaskUnschedulableError:
-    return TaskUnschedulableError(f"{call.target.name} can never be scheduled: {why}")

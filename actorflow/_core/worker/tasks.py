@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import NodeDiedError, OutOfMemoryError, RuntimeEnvError, TaskUnschedulableError, WorkerCrashedError
+from actorflow._core.base.errors import NodeDiedError, OutOfMemoryError, RuntimeEnvError, WorkerCrashedError
 from actorflow._core.base.ids import task_name
 from actorflow._core.policy.pipelining import average, may_push
 from actorflow._core.policy.retry_pauses import pause_after_loss_s, pause_for_memory_s
@@ -26,7 +26,7 @@ from actorflow._core.protocol.messages import (
     TaskCall,
     WornOut,
 )
-from actorflow._core.worker.calls import Call, CallState
+from actorflow._core.worker.calls import Call, CallState, unschedulable
 
 if TYPE_CHECKING:
     from actorflow._core.io.peers import Peer
@@ -303,7 +303,7 @@ class TaskSubmitter:
             if call.state is CallState.QUEUED:
                 error: Exception
                 if message.kind == "infeasible":
-                    error = TaskUnschedulableError(f"{call.target.name} can never be scheduled: {message.reason}")
+                    error = unschedulable(call, message.reason)
                 elif message.kind == "environment":
                     error = RuntimeEnvError.explain(which=call.target.name, what="did not run", why=message.reason)
                 else:

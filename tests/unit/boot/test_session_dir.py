@@ -327,6 +327,18 @@ def test_dead_sessions_are_swept_and_no_others(short_dir: Path) -> None:
     assert not place(dead).exists()
 
 
+def test_a_young_one_is_swept_once_it_was_published_and_not_before(short_dir: Path) -> None:
+    """It had its lock when it was published, so it is dead: no node of its is about to start."""
+    dead, starting, living = (create(short_dir, name) for name in ("dead", "starting", "living"))
+    dead.publish("unix:/nowhere")
+    living.publish("unix:/somewhere")
+    with locked_elsewhere(living):
+        assert sweep_stale([str(short_dir)]) == []
+        assert sweep_stale([str(short_dir)], published=True) == [dead.path]
+    assert place(starting).exists()
+    assert place(living).exists()
+
+
 @pytest.mark.parametrize(
     ("step", "made"), [("lock", set()), ("logs", {"lock"}), ("done", {"lock", "logs", "w"})], ids=["lock", "logs", "done"]
 )

@@ -11,7 +11,7 @@ from actorflow._core.policy.actor_decisions import Answer, Decision, FindNode, F
 from actorflow._core.policy.actor_record import NEXT, STORY_EVENTS_MAX, Actor, State, restart_delay_s
 from actorflow._core.policy.actors import PLACE_TIMEOUT_S, STEADY_S, ActorTable
 from actorflow._core.policy.early import EARLY_S
-from actorflow._core.policy.graveyard import DeadActor
+from actorflow._core.policy.graveyard import DeadActor, tell_story
 from actorflow._core.protocol.messages import ActorDied, ActorSpec, ActorState, CreateActorReply
 
 A, B, NODE, WORKER, DRIVER, JOB = "actor-a", "actor-b", "node-1", "worker-1", "driver-1", "job-1"
@@ -211,6 +211,9 @@ def test_a_restart_waits_for_a_node_that_may_come_back() -> None:
     assert table.node_lost(NODE, "reset", 1.0)[-1] == FindNode(A, 2, 0.0)
     assert table.not_placed(A, 2, "it asks for 9 CPU", infeasible=True, now=1.0) == []
     stop = Stop(NODE, A, 1, graceful=False)
+    actor = table.find(A)
+    assert isinstance(actor, Actor)
+    assert tell_story(actor.story, 1.0)[-1] == "+0.000 s  waits for a node: it asks for 9 CPU"
     assert table.node_joined(NODE) == [stop, FindNode(A, 2, 0.0)], "what was given up is ended before anything"
     assert table.node_joined(NODE) == [FindNode(A, 2, 0.0)]
 

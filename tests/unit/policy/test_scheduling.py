@@ -311,18 +311,21 @@ def test_hard_affinity_is_there_or_nowhere() -> None:
     assert cluster.choose(there) == Queued("n1", "it asks for node n1, which has no room now")
     cluster.view.remove("n1")
     gone = cluster.choose(there)
-    assert gone == Infeasible("it asks for node n1 and nowhere else, which is not in the cluster or not any more")
+    assert gone == Infeasible("it asks for node n1 only, which is not in the cluster or not any more")
 
 
 def test_hard_affinity_to_a_node_that_could_never_hold_it() -> None:
     cluster = of_cpus(2, 8)
     never = cluster.choose(cpus(4, strategy=NodeAffinity("n0")))
     assert isinstance(never, Infeasible)
-    assert never.reason == "it asks for 4 CPU on node n0 and nowhere else, which has 2 CPU in all (2 CPU too few)"
+    assert never.reason == "it asks for 4 CPU on node n0 only, which has 2 CPU in all (2 CPU too few)"
     cluster.node("n1", {"CPU": 8}, draining=True)
     drained = cluster.choose(cpus(4, strategy=NodeAffinity("n1")))
     assert isinstance(drained, Infeasible)
     assert drained.reason.endswith("which is being drained")
+    anything = cluster.choose(cpus(0, strategy=NodeAffinity("n1")))
+    assert isinstance(anything, Infeasible)
+    assert anything.reason == "it asks for node n1 only, which is being drained"
 
 
 def test_soft_affinity_goes_elsewhere_when_it_must_and_waits_when_it_need_not() -> None:
