@@ -325,7 +325,8 @@ def test_hn_1_the_state_of_a_life_that_is_over_is_not_said_to_the_head(sim_seed:
         finish(cluster, driver)
 
 
-def test_hn_1_what_was_said_of_an_actor_that_is_gone_is_not_said_for_ever(sim_seed: int) -> None:
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_hn_1_what_was_said_of_an_actor_that_is_gone_is_not_said_for_ever(sim_seed: int, goes_on: bool) -> None:
     """It is killed while its state is on its way to a far head."""
 
     async def main() -> None:
@@ -337,7 +338,7 @@ def test_hn_1_what_was_said_of_an_actor_that_is_gone_is_not_said_for_ever(sim_se
         lost = asyncio.ensure_future(shared.add())
         await asyncio.sleep(0.2)
         assert said(cluster.cores[host])
-        killing = asyncio.ensure_future(af.kill(shared))
+        killing = asyncio.ensure_future(af.kill(shared, no_restart=not goes_on))
         await asyncio.gather(lost, killing, return_exceptions=True)
         world.fabric.delay(host, cluster.sim_head.host, 0.0)
         await asyncio.sleep(5.0)

@@ -352,8 +352,6 @@ class Checkpoints:
         """The store's answer: what was held may go. Under the lock."""
         if message.incarnation != self.actor.incarnation:
             return  # Late word of a life before this one, in the same process.
-        if message.number == self._number:
-            self._host.core.head_line.answered("checkpoint", self.actor.spec.actor_id)
         held = [one for number in list(self._waiting) if number <= message.number for one in self._waiting.pop(number)]
         if message.error:
             self._not_stored(held, f"the head refused it: {message.error}")

@@ -199,12 +199,13 @@ class Host:
             actor.leave(self, graceful=message.graceful)
 
     def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:
-        checkpoints = self.checkpoints.get(message.actor_id)
-        if checkpoints is not None:
+        # That life may be over. Then nobody else would say that it is answered, and it would be said again whenever a head comes back.
+        line = self.core.head_line
+        said = line.asked("checkpoint", message.actor_id)
+        if isinstance(said, m.SaveCheckpoint) and (said.incarnation, said.number) == (message.incarnation, message.number):
+            line.answered("checkpoint", message.actor_id)
+        if (checkpoints := self.checkpoints.get(message.actor_id)) is not None:
             checkpoints.on_saved(message)
-        else:
-            # Nobody is there who would say that it is answered: it must not be said again whenever a head comes back.
-            self.core.head_line.answered("checkpoint", message.actor_id)
 
     def peer_lost(self, peer: Peer) -> None:
         """A caller is gone: nobody waits for its calls any more, and what was held for it may go."""
