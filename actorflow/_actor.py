@@ -297,6 +297,8 @@ def check_class(cls: type, options: ActorOptions, where: str, kinds: dict[str, C
             next_step='make them `async def`, or take process="dedicated"',
             option="process",
         )
+    _check_hook(cls, where, "__checkpoint__", "(self)")
+    _check_hook(cls, where, "__restore__", "(self, state)")
     if options.checkpoint_every is not None and not hasattr(cls, "__checkpoint__"):
         raise OptionError.explain(
             which=f"{where}: checkpoint_every={options.checkpoint_every!r}",
@@ -312,6 +314,23 @@ def check_class(cls: type, options: ActorOptions, where: str, kinds: dict[str, C
             next_step="define __restore__(self, state)",
             option="checkpoint_every",
         )
+
+
+def _check_hook(cls: type, where: str, name: str, like: str) -> None:
+    """Else it would fail when the actor is made anew, and nobody is there to mend it. Raises OptionError."""
+    attribute = inspect.getattr_static(cls, name, None)
+    if attribute is None:
+        return
+    parameters = parameters_of(getattr(cls, name), skip_first=not isinstance(attribute, staticmethod | classmethod))
+    try:
+        checker(name, parameters)(*[None] * like.count(","))
+    except TypeError as error:
+        raise OptionError.explain(
+            which=f"{where}: {name}",
+            what=f"cannot be called as {name}{like}",
+            why=str(error),
+            next_step=f"define it as `def {name}{like}`, or with `async def`",
+        ) from None
 
 
 def _on_loop(kind: CallKind) -> bool:

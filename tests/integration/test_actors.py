@@ -15,6 +15,7 @@ import pytest
 
 import actorflow as af
 from actorflow import _runtime
+from actorflow._core.worker import checkpoints
 from tests.integration import leaks
 from tests.integration.conftest import rows
 
@@ -917,6 +918,47 @@ async def test_21_a_state_is_not_pickled_while_calls_on_threads_change_it() -> N
 
     table = Table.remote()
     assert await asyncio.gather(*(table.put(key) for key in range(20))) == list(range(20))
+
+
+async def test_21_a_call_on_a_thread_is_answered_while_another_waits_for_it_or_lasts() -> None:
+    class Table(af.Actor, num_cpus=0, max_restarts=1, max_concurrency=4, checkpoint_every="call"):
+        def __init__(self) -> None:
+            checkpoints.QUIET_S = 0.3
+            self.count = 0
+            self.ends = threading.Event()
+
+        def __checkpoint__(self) -> int:
+            return self.count
+
+        def __restore__(self, count: int) -> None:
+            self.count = count
+
+        def inner(self) -> int:
+            self.count += 1
+            return self.count
+
+        def outer(self, table: Any) -> int:
+            return int(af.sync(table.inner()))
+
+        def lasts(self) -> None:
+            self.ends.wait()
+
+        def end(self) -> None:
+            self.ends.set()
+
+        def crash(self) -> None:
+            os._exit(1)
+
+    table = Table.remote()
+    assert await asyncio.wait_for(table.outer(table), 20.0) == 1
+    lasts = table.lasts.remote()
+    assert [await asyncio.wait_for(table.inner(), 20.0) for _ in range(20)] == list(range(2, 22))
+    assert not lasts.done()
+    await table.end()
+    await lasts
+    with pytest.raises(af.ActorUnavailableError):
+        await table.crash()
+    assert await table.inner() == 22
 
 
 # Shared actors ----------------------------------------------------------------------------------------------

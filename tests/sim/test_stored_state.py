@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import actorflow as af
-from actorflow._core.worker.stored_replies import BYTES_MAX, Answers
+from actorflow._core.worker.stored_replies import BYTES_MAX, CALLERS_MAX, Answers
 from actorflow.testing import LinkProfile, World
 from tests.sim.test_detached_calls import arena, make
 from tests.sim.test_durable_objects import ended
@@ -333,6 +333,16 @@ def test_as_2_answers_are_bounded_as_a_whole() -> None:
     assert answers.find(last) is not None
     answers.forget(last)
     assert answers.find(last) is None and len(answers.all()) == len(kept) - 1
+
+
+def test_as_2_a_caller_whose_only_answer_was_forgotten_has_no_place_that_others_need() -> None:
+    answers = Answers()
+    answers.add(("first", 1), 1, 1)
+    answers.forget(("first", 1))
+    answers.forget(("nobody", 1))
+    for number in range(2 * CALLERS_MAX):
+        answers.add((f"caller-{number}", 1), 1, 1)
+    assert [one.caller for one in answers.all()] == [f"caller-{number}" for number in range(CALLERS_MAX, 2 * CALLERS_MAX)]
 
 
 def test_as_2_what_is_too_large_to_be_kept_runs_again(sim_seed: int) -> None:

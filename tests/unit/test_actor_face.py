@@ -292,6 +292,33 @@ def test_checkpoint_every_needs_the_hook() -> None:
     assert plan_of(Counter).changed(plan_of(Counter).options, {"checkpoint_every": "call"})
 
 
+def test_the_hooks_of_checkpoints_take_what_they_are_given() -> None:
+    """An actor is made anew when nobody is there to mend it."""
+    with pytest.raises(af.OptionError, match=r"__restore__ cannot be called as __restore__\(self, state\): .*takes 0 positional arguments"):
+
+        class Forgot(af.Actor):
+            def __restore__(self) -> None: ...
+
+    with pytest.raises(af.OptionError, match=r"missing 1 required positional argument: 'more'.*with `async def`"):
+
+        @af.remote
+        class Wants:
+            async def __restore__(self, state: int, more: int) -> None: ...
+
+    with pytest.raises(af.OptionError, match=r"__checkpoint__ cannot be called as __checkpoint__\(self\): "):
+
+        class Given(af.Actor):
+            def __checkpoint__(self, what: str) -> int: ...
+
+    class Fine(af.Actor):
+        @classmethod
+        def __checkpoint__(cls, deep: bool = False) -> int: ...
+
+        def __restore__(self, *states: int) -> None: ...
+
+    assert plan_of(Fine)
+
+
 def test_options_are_inherited_but_not_the_name() -> None:
     class Parent(af.Actor, max_restarts=3, name="one", get_if_exists=True):
         def work(self) -> None: ...

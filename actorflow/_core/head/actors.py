@@ -308,7 +308,8 @@ class Actors:
             elif isinstance(decision, FindNode):
                 decisions += self._find_node_later(decision)
             elif isinstance(decision, Place):
-                checkpoint = self.checkpoints.newest(decision.spec.actor_id)
+                if (checkpoint := self.checkpoints.newest(decision.spec.actor_id)) is not None:
+                    self.table.restores(decision.spec.actor_id, self._ports.monotonic())
                 self._nodes.send(decision.node_id, PlaceActor(decision.spec, decision.incarnation, checkpoint))
             elif isinstance(decision, Answer):
                 self._directory.send(decision.to, decision.reply)

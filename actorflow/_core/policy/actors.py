@@ -219,6 +219,10 @@ class ActorTable:
         self._waiting.pop(actor_id, None)
         return [Place(node_id, incarnation, actor.spec)]
 
+    def restores(self, actor_id: ActorId, now: float) -> None:
+        """The incarnation that was placed is given a state, which may take its time, or never end."""
+        self._actors[actor_id].tell(now, "runs __init__ there, then __restore__ with the state that was stored last")
+
     def not_placed(self, actor_id: ActorId, incarnation: int, reason: str, *, infeasible: bool, now: float) -> list[Decision]:
         """No node could be picked. Final when no known node can ever hold a new actor; the others wait."""
         if self.wants_node(actor_id, incarnation) is None:

@@ -122,6 +122,19 @@ def restore(data: bytes, *, loads: Loads) -> BaseException:
     return _Restore(loads).raisable(record)
 
 
+def with_cause(data: bytes, cause: bytes) -> bytes:
+    """The same captured exception, with another captured one as its cause. Neither is made here, which may run code of the user's."""
+    record = _decode(data)
+    record.cause = _decode(cause)
+    return _encode(record)
+
+
+def told(data: bytes) -> str:
+    """A captured exception in a line or two, as `describe` tells one."""
+    record = _decode(data)
+    return f"{record.type_name}: {record.text}" if record.text else record.type_name
+
+
 class _Capture:
     """One capture. It remembers what it has seen, as chains of exceptions may be circular."""
 

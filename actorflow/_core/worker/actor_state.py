@@ -57,12 +57,24 @@ def dumps(state: Any, name: str, answers: list[Answered]) -> bytes:
         return pickled.data
     for ref in pickled.refs or ():
         if getattr(ref._entry, "owner", "") != CLUSTER:
-            raise SerializationError(
-                f"{name} has {ref!r}, whose object ends with the process that owns it: only objects of the cluster outlive the actor. "
-                "Put it with af.put(value, durable=True)"
-            )
+            raise SerializationError(f"{name} has {_of_no_use(ref)}")
     beside = msgspec.msgpack.encode(_Beside([ref._entry.index for ref in pickled.refs or ()], answers))
     return b"".join([MORE, _LENGTH.pack(len(beside)), beside, pickled.data])
+
+
+def _of_no_use(ref: Any) -> str:
+    """Why a reference cannot be kept: for people, who may not have seen it, as a handle of an actor has one."""
+    for client in list(ref._core.actors.clients.values()):
+        lifetime = client.lifetime
+        if lifetime is not None and lifetime._entry is ref._entry:
+            return (
+                f"a handle of {client!r}, an actor that ends with whoever has made it: only handles of detached actors can be kept. "
+                'Make it with lifetime="detached", or keep what __restore__ needs to make it anew'
+            )
+    return (
+        f"{ref!r}, whose object ends with the process that owns it: only objects of the cluster outlive the actor. "
+        "Put it with af.put(value, durable=True)"
+    )
 
 
 def loads(core: Core, data: bytes) -> Kept:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import CheckpointError
 from actorflow._core.protocol import messages as m
+from actorflow._core.serialization import tracebacks
 from actorflow._core.serialization.duals import describe
 from actorflow._core.worker import actor_state, stored_replies
+from actorflow._core.worker import incoming as arguments
 
 if TYPE_CHECKING:
     from actorflow._core.worker.core import Later
@@ -36,11 +38,19 @@ ANSWERED_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A call that has ended and is not answered yet. `incoming`: its newest attempt. `copy`: of what it has returned."""
+    """A call that has ended and is not answered yet. `incoming`: its newest attempt. `word`: its answer.
+
+    A copy of what it has returned; or how else it has ended, of which no copy is kept for calls that come again (AS-1): what has failed
+    may be tried again, and the items of a stream are not here any more.
+    """
 
     incoming: Incoming
-    copy: Any
-    large: bool
+    word: Any
+    large: bool = False
+
+    @property
+    def returned(self) -> bool:
+        return type(self.word) not in (m.Failed, m.StreamEnd)
 
 
 class Checkpoints:
@@ -66,6 +76,9 @@ class Checkpoints:
         self._holding = False
         self._too_long: Later | None = None
         self._not_before = 0.0
+        self._lasting: list[Incoming] = []
+        """Calls on threads that did not end for a checkpoint: while one of them runs, the next ones do not wait for quiet."""
+        self._warned_until = 0.0
 
     def start(self) -> None:
         """Begin: after each call, or every so many seconds in which there were calls."""
@@ -77,23 +90,37 @@ class Checkpoints:
         if isinstance(every, (int, float)):
             self._host.core.later(float(every), lambda: self._tick(float(every)))
 
-    def _after_call(self, incoming: Incoming, value: Any) -> bool:
+    def _after_call(self, incoming: Incoming, word: Any) -> bool:
         """See HostedActor. What was returned is copied now, as the actor may go on changing it."""
         self._changed = True
         if self.actor.spec.checkpoint_every != "call":
             return False
         host = self._host
-        copy, large = stored_replies.copied(incoming, value)
+        held = None
+        if type(word) is m.Failed or type(word) is m.StreamEnd:
+            if incoming.parting:
+                return False  # It is cut off with its process, and answered by nobody.
+            # Who has cancelled it, or wants no more of it, does not wait: only what it has done is stored.
+            if not (incoming.cancelled or (incoming.producer is not None and incoming.producer.closed)):
+                held = _Held(incoming, word)
+        else:
+            held = _Held(incoming, *stored_replies.copied(incoming, word))
         with host.core.lock:
-            held = self._open[incoming.key] = _Held(incoming, copy, large)
-            self._held.append(held)
+            if held is not None:
+                self._open[incoming.key] = held
+                self._held.append(held)
             self._take_soon()
-        return True
+        return held is not None
 
     def knows(self, incoming: Incoming) -> bool:
         """True for a call that has ended already, in an earlier attempt: it is answered from there (AS-1). Under the lock."""
         host, answers = self._host, self.actor.answers
         if (held := self._open.get(incoming.key)) is not None:
+            if type(held.word) is m.StreamEnd:
+                return False
+            before = held.incoming
+            # It has not run, and answers for what has: with what that was given and may hold.
+            incoming.borrowed, incoming.running, incoming.started = before.borrowed, before.running, before.started
             held.incoming = host.calls[incoming.key] = incoming
             return True
         if answers is None or (known := answers.find(incoming.key)) is None:
@@ -103,18 +130,21 @@ class Checkpoints:
 
     def _answer(self, held: _Held, error: CheckpointError | None) -> None:
         """The state is stored, or cannot be."""
-        host, incoming = self._host, held.incoming
+        host, incoming, word = self._host, held.incoming, held.word
         with host.core.lock:
             if self._open.get(incoming.key) is held:
                 del self._open[incoming.key]
-            if self.actor.answers is not None:
+            if self.actor.answers is not None and held.returned:
                 (self.actor.answers.forget if error is not None else self.actor.answers.stored)(incoming.key)
-        if error is not None:
-            host.end(incoming, host.core.failed(error), [])
+        refused = _refusal(host, held, error) if error is not None else None
+        if type(word) is m.StreamEnd:
+            host.say_end(incoming, m.StreamEnd(word.seq, word.attempt, word.count, refused or word.error))
+        elif refused is not None or type(word) is m.Failed:
+            host.end(incoming, refused or word, [])
         elif held.large:
-            host.executor.submit(lambda: host.deliver(incoming, held.copy))
+            host.executor.submit(lambda: host.deliver(incoming, word))
         else:
-            host.deliver(incoming, held.copy)
+            host.deliver(incoming, word)
 
     def _tick(self, every_s: float) -> None:
         """It is time for a checkpoint, if there were calls. Under the lock."""
@@ -122,12 +152,16 @@ class Checkpoints:
             return
         host = self._host
         if self._changed and not self._holding and host.core.ports.monotonic() >= self._not_before:
-            self._holding = True
-            if self.actor.width > 1:
-                # With one call at a time nobody waits for longer than that call takes.
-                self._too_long = host.core.later(QUIET_S, self._give_up)
-            self.actor.when_quiet(host, self._quiet)
+            self._hold()
         host.core.later(every_s, lambda: self._tick(every_s))
+
+    def _hold(self) -> None:
+        """Start no calls, and take one when those that run have ended. Under the lock."""
+        self._holding = True
+        if self.actor.width > 1:
+            # With one call at a time nobody waits for longer than that call takes.
+            self._too_long = self._host.core.later(QUIET_S, self._give_up)
+        self.actor.when_quiet(self._host, self._quiet)
 
     def _is_alive(self) -> bool:
         return self._host.actors.get(self.actor.spec.actor_id) is self.actor
@@ -150,16 +184,32 @@ class Checkpoints:
                     self._take_soon()
 
     def _give_up(self) -> None:
-        """Calls do not end: that state may be half changed. Under the lock."""
-        self.actor.on_quiet = None
-        self._not_before = self._host.core.ports.monotonic() + AGAIN_S
-        names = [incoming.name for incoming in self._host.calls.values() if incoming.actor is self.actor and incoming.started]
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        log.warning(
-            "%s: no checkpoint was taken: new calls were held for %g s, and these did not end: %s%s. Calls go on; the next try is in %g s",
-            self.actor.label, QUIET_S, ", ".join(names[:NAMES_SHOWN]), more, AGAIN_S,
-        )  # fmt: skip
+        """Calls do not end. By time there is none then, as the state may be half changed. Under the lock.
+
+        With "call" others wait for their answers, and those that run perhaps for them: it is taken beside these, as an async actor's is.
+        """
+        self.actor.on_quiet, self.actor.watched = None, self.actor.leaving
+        now, by_call = self._host.core.ports.monotonic(), self.actor.spec.checkpoint_every == "call"
+        self._not_before = now + AGAIN_S
+        self._lasting = [incoming for incoming in self._host.calls.values() if self._runs(incoming)]
+        if now >= self._warned_until:
+            self._warned_until = now + AGAIN_S if by_call else 0.0
+            names = [incoming.name for incoming in self._lasting]
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            log.warning(
+                "%s: %s: new calls were held for %g s, and these did not end: %s%s. %s",
+                self.actor.label, "checkpoints are taken beside calls" if by_call else "no checkpoint was taken", QUIET_S,
+                ", ".join(names[:NAMES_SHOWN]), more,
+                "They may have what these have half done, unless __checkpoint__ takes a lock that these take and returns a copy" if by_call
+                else f"Calls go on; the next try is in {AGAIN_S:g} s",
+            )  # fmt: skip
         self._go_on()
+        if by_call:
+            self._take_now()
+
+    def _runs(self, incoming: Incoming) -> bool:
+        """Its code runs: it has begun, and does not only wait until its answer may go."""
+        return incoming.actor is self.actor and bool(incoming.started) and incoming.key not in self._open
 
     def _go_on(self) -> None:
         self._holding = False
@@ -167,17 +217,24 @@ class Checkpoints:
             self._host.let_go(self.actor)
 
     def _take_soon(self) -> None:
-        if not self._taking:
-            self._taking = True
-            host = self._host
-            if self.actor.threads_max:
-                # Its calls run on threads of their own, and would change the state while it is pickled.
-                self._holding = True
-                self.actor.when_quiet(host, self._quiet)
-                return
-            host.executor.loop.call_soon_threadsafe(
-                lambda: host.keep(host.executor.loop.create_task(self._take(), name=f"checkpoint {self.actor.label}"))
-            )
+        """Under the lock."""
+        if self._taking:
+            return
+        self._taking = True
+        if self.actor.threads_max and not self._others_last():
+            # Its calls run on threads of their own, and would change the state while it is pickled.
+            self._hold()
+        else:
+            self._take_now()
+
+    def _others_last(self) -> bool:
+        calls = self._host.calls
+        self._lasting = [incoming for incoming in self._lasting if calls.get(incoming.key) is incoming and self._runs(incoming)]
+        return bool(self._lasting)
+
+    def _take_now(self) -> None:
+        loop, host = self._host.executor.loop, self._host
+        loop.call_soon_threadsafe(lambda: host.keep(loop.create_task(self._take(), name=f"checkpoint {self.actor.label}")))
 
     async def last(self) -> bool:
         """No call comes any more: return when its state is stored, and every reply that waits for that has gone. False: it could not be."""
@@ -213,26 +270,15 @@ class Checkpoints:
             self._host.executor.loop.call_soon_threadsafe(_settle, told)
 
     async def _take(self) -> None:
-        """One checkpoint. The value is pickled without an await, so that no call can change it half-way."""
-        core, spec = self._host.core, self.actor.spec
+        """One checkpoint."""
+        core = self._host.core
         with core.lock:
             # Only these have ended by now: what ends while an async __checkpoint__ runs may not be in its value.
             held, self._held = self._held, []
         self._under_way += 1
         try:
-            value = self.actor.instance.__checkpoint__()
-            if inspect.isawaitable(value):
-                value = await value
-            data = actor_state.dumps(value, f"what __checkpoint__ of {self.actor.label} returned", self._answers_with(held))
-        except BaseException as error:
-            # CancelledError too: it may be that of something that the code awaits. Somebody waits for these answers.
-            self._not_stored(held, f"__checkpoint__ failed: {describe(error)}", error)
-        else:
-            with core.lock:
-                self._number += 1
-                self._waiting[self._number] = held
-                state = m.SaveCheckpoint(spec.actor_id, self.actor.incarnation, self._number, data)
-                core.head_line.push("checkpoint", spec.actor_id, state, urgent=True)
+            if self._still_there(held):
+                await self._store(held)
         finally:
             self._taking = False
             self._under_way -= 1
@@ -242,14 +288,45 @@ class Checkpoints:
         if self._listening:
             self._tell()
 
+    async def _store(self, held: list[_Held]) -> None:
+        """Say the state to the head. The value is pickled without an await, so that no call of the loop can change it half-way."""
+        core, spec = self._host.core, self.actor.spec
+        try:
+            value = self.actor.instance.__checkpoint__()
+            if inspect.isawaitable(value):
+                value = await value
+            data = actor_state.dumps(value, f"what __checkpoint__ of {self.actor.label} returned", self._answers_with(held))
+        except BaseException as error:
+            # CancelledError too: it may be that of something that the code awaits. Somebody waits for these answers.
+            if self._still_there(held):
+                self._not_stored(held, f"__checkpoint__ failed: {describe(error)}", error)
+            return
+        with core.lock:
+            if self._still_there(held):
+                self._number += 1
+                self._waiting[self._number] = held
+                state = m.SaveCheckpoint(spec.actor_id, self.actor.incarnation, self._number, data)
+                core.head_line.push("checkpoint", spec.actor_id, state, urgent=True)
+
+    def _still_there(self, held: list[_Held]) -> bool:
+        """False: it was killed meanwhile. Its callers hear of that, and its state must not stand in the way of that of its next life."""
+        if self._is_alive():
+            return True
+        with self._host.core.lock:
+            for one in held:
+                self._open.pop(one.incoming.key, None)
+                if self._host.calls.get(one.incoming.key) is one.incoming:
+                    del self._host.calls[one.incoming.key]
+        return False
+
     def _answers_with(self, held: list[_Held]) -> list[actor_state.Answered]:
         """The last answers, these among them, for the state that has what their calls did (AS-1)."""
         answers = self.actor.answers
         if answers is None:
             return []
         with self._host.core.lock:
-            for one in held:
-                answers.add(one.incoming.key, one.copy, one.incoming.returns)
+            for one in [one for one in held if one.returned]:
+                answers.add(one.incoming.key, one.word, one.incoming.returns)
             return answers.all()
 
     def _not_stored(self, held: list[_Held], why: str, error: BaseException | None = None) -> None:
@@ -258,11 +335,12 @@ class Checkpoints:
         if not held and not known:
             log.error("%s: its state is not stored: %s", self.actor.label, why, exc_info=error)
         for one in held:
+            raised = f", which raised {tracebacks.told(data)}," if (data := _raised(one.word)) else ""
             self._answer(
                 one,
                 CheckpointError.explain(
                     which=self.actor.label,
-                    what="has run the call, and the state after it could not be stored, so that a restart would not have it",
+                    what=f"has run the call{raised or ','} and the state after it could not be stored, so that a restart would not have it",
                     why=why,
                     next_step="mend __checkpoint__ or what it returns; until then only the state that was stored before is safe",
                     actor_id=self.actor.spec.actor_id,
@@ -274,8 +352,6 @@ class Checkpoints:
         """The store's answer: what was held may go. Under the lock."""
         if message.incarnation != self.actor.incarnation:
             return  # Late word of a life before this one, in the same process.
-        if message.number == self._number:
-            self._host.core.head_line.answered("checkpoint", self.actor.spec.actor_id)
         held = [one for number in list(self._waiting) if number <= message.number for one in self._waiting.pop(number)]
         if message.error:
             self._not_stored(held, f"the head refused it: {message.error}")
@@ -284,6 +360,20 @@ class Checkpoints:
                 self._answer(one, None)
         if self._listening:
             self._tell()
+
+
+def _raised(word: Any) -> bytes:
+    """What the call has raised, as `tracebacks.capture` gave it; empty when it has raised nothing."""
+    failed = word.error if type(word) is m.StreamEnd else word
+    return failed.error[1:] if type(failed) is m.Failed and failed.error[:1] == b"\1" else b""
+
+
+def _refusal(host: Host, held: _Held, error: CheckpointError) -> m.Failed:
+    """What a call ends in whose state is not stored. What it has raised itself is the cause, and is not made anew here for that."""
+    if not (raised := _raised(held.word)):
+        return host.core.failed(error)
+    refused = arguments.failure(host.core, held.incoming, error)
+    return m.Failed(refused.error[:1] + tracebacks.with_cause(refused.error[1:], raised))
 
 
 def _settle(told: asyncio.Future[None]) -> None:

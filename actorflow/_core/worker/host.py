@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
 from actorflow._core.worker.many_results import deliver_many
-from actorflow._core.worker.producer import produce
+from actorflow._core.worker.producer import on_close, on_credit, produce
 from actorflow._core.worker.tenure import Tenure
 from actorflow._core.worker.tidying import Tidying
 from actorflow._core.worker.waiting_tasks import WaitingTasks
@@ -145,7 +146,7 @@ class Host:
         if len(self._ready) == 1:
             self.executor.submit(self._run_ready)
 
-    def _on_cancel(self, peer: Peer, message: m.Cancel) -> None:
+    def on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
         incoming = self.calls.get(key)
         if incoming is None or incoming.message.attempt != message.attempt:
@@ -183,29 +184,6 @@ class Host:
         if held is not None:
             self.core.references.unpin_all(held[1])
 
-    def _on_stream_credit(self, peer: Peer, message: m.StreamCredit) -> None:
-        incoming = self.calls.get((peer.process_id, message.seq))
-        if incoming is not None and incoming.producer is not None:
-            incoming.producer.credit(message.until)
-
-    def _on_stream_close(self, peer: Peer, message: m.StreamClose) -> None:
-        incoming = self.calls.get((peer.process_id, message.seq))
-        if incoming is None:
-            return
-        if incoming.producer is None or incoming.producer.computing:
-            # It is not at a `yield`, where a generator can be closed: whatever it waits for there is cancelled.
-            self._on_cancel(peer, m.Cancel(message.seq, incoming.message.attempt))
-        else:
-            self.executor.loop.call_soon_threadsafe(self._close_producer, peer, incoming)
-
-    def _close_producer(self, peer: Peer, incoming: Incoming) -> None:
-        """The consumer wants no more. On the user's loop."""
-        if incoming.producer.computing:
-            with self.core.lock:
-                self._on_cancel(peer, m.Cancel(incoming.message.seq, incoming.message.attempt))
-        else:
-            incoming.producer.close()
-
     def _on_host_actor(self, peer: Peer, message: m.HostActor) -> None:
         self.holds_cpu = bool(message.spec.resources.get("CPU"))
         self.executor.submit(lambda: host_actor(self, message))
@@ -221,15 +199,19 @@ class Host:
             actor.leave(self, graceful=message.graceful)
 
     def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:
-        checkpoints = self.checkpoints.get(message.actor_id)
-        if checkpoints is not None:
+        # That life may be over. Then nobody else would say that it is answered, and it would be said again whenever a head comes back.
+        line = self.core.head_line
+        said = line.asked("checkpoint", message.actor_id)
+        if isinstance(said, m.SaveCheckpoint) and (said.incarnation, said.number) == (message.incarnation, message.number):
+            line.answered("checkpoint", message.actor_id)
+        if (checkpoints := self.checkpoints.get(message.actor_id)) is not None:
             checkpoints.on_saved(message)
 
     def peer_lost(self, peer: Peer) -> None:
         """A caller is gone: nobody waits for its calls any more, and what was held for it may go."""
         for key, incoming in list(self.calls.items()):
             if incoming.peer is peer:
-                self._on_cancel(peer, m.Cancel(key[1], incoming.message.attempt))
+                self.on_cancel(peer, m.Cancel(key[1], incoming.message.attempt))
         for hold, (holder, entries) in list(self.holds.items()):
             if holder is peer:
                 del self.holds[hold]
@@ -406,9 +388,8 @@ class Host:
                 args, kwargs = (), {}
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: user code ends its call, never this worker.
-            outcome = arguments.failure(self.core, incoming, error)
             self._leave()
-            self.end(incoming, outcome, [])
+            self._fail(incoming, error)
         else:
             self._leave()
             self._deliver(incoming, value)
@@ -474,7 +455,7 @@ class Host:
                 raise asyncio.CancelledError
             step = self._first_steps.run(incoming, _coroutine_of)
         except BaseException as error:
-            self.end(incoming, arguments.failure(self.core, incoming, error), [])
+            self._fail(incoming, error)
             return self._take_next(mailbox, incoming)
         finally:
             self.stepping = None
@@ -506,7 +487,7 @@ class Host:
         """A call that had suspended is over. In its task, which other calls do not run in: the next one waits for the next turn."""
         incoming.task = None  # It stands by for other calls from now on, and a late cancel of this one must not reach them.
         if error is not None:
-            self.end(incoming, arguments.failure(self.core, incoming, error), [])
+            self._fail(incoming, error)
         else:
             self._deliver(incoming, value)
         self._next(incoming)
@@ -532,9 +513,8 @@ class Host:
                 value = await value
             args, kwargs = (), {}
         except BaseException as error:
-            outcome = arguments.failure(self.core, incoming, error)
             self._leave()
-            self.end(incoming, outcome, [])
+            self._fail(incoming, error)
             self._next(incoming)
             if not incoming.cancelled and isinstance(error, asyncio.CancelledError):
                 raise
@@ -570,6 +550,12 @@ class Host:
         actor = incoming.actor
         if actor is None or actor.after_call is None or not actor.after_call(incoming, value):
             self.deliver(incoming, value)
+
+    def _fail(self, incoming: Incoming, error: BaseException) -> None:
+        """What the code raised is the reply, perhaps when the state of the actor is stored."""
+        outcome, actor = arguments.failure(self.core, incoming, error), incoming.actor
+        if actor is None or actor.after_call is None or not actor.after_call(incoming, outcome):
+            self.end(incoming, outcome, [])
 
     def deliver(self, incoming: Incoming, value: Any) -> None:
         """Pack what the code returned, or pack it further, and reply. Any thread."""
@@ -648,11 +634,19 @@ class Host:
             core.push(peer, item, urgent=False)
 
     def end_stream(self, incoming: Incoming, end: m.StreamEnd) -> None:
-        """The last word of a stream. On the user's loop."""
+        """A generator has ended: say so, perhaps when the state of the actor is stored. On the user's loop."""
         self._leave()
+        actor = incoming.actor
+        if actor is None or actor.after_call is None or not actor.after_call(incoming, end):
+            self.say_end(incoming, end)
+        self._next(incoming)
+
+    def say_end(self, incoming: Incoming, end: m.StreamEnd) -> None:
+        """The last word of a stream. Any thread."""
         core, peer = self.core, incoming.peer
         with core.lock:
-            self.calls.pop(incoming.key, None)
+            if self.calls.get(incoming.key) is incoming:  # It may have come again, and runs from its beginning then.
+                del self.calls[incoming.key]
             if incoming.borrowed and not incoming.parting:
                 own, owners = arguments.still_borrowed(core, incoming)
                 if own:
@@ -661,7 +655,6 @@ class Host:
                 core.references.register(owners, late_answer(incoming, lambda: core.push(peer, end, urgent=True)))
             elif not incoming.parting:  # As for a reply: what is lost with its worker may be tried again.
                 core.push(peer, end, urgent=True)
-        self._next(incoming)
 
     def _post(self, incoming: Incoming, peer: Peer, reply: m.Reply) -> None:
         # Replies of one turn go together; this one goes now when no call is here that could add to it. On a pool of threads calls have
@@ -688,11 +681,11 @@ def _coroutine_of(incoming: Incoming) -> Any:
 _ROUTES: dict[type, Callable[[Host], Callable[[Peer, Any], None]]] = {
     m.TaskCall: lambda host: host._on_task,
     m.ActorCall: lambda host: host._on_actor_call,
-    m.Cancel: lambda host: host._on_cancel,
+    m.Cancel: lambda host: host.on_cancel,
     m.Define: lambda host: host._on_define,
     m.Release: lambda host: host._on_release,
-    m.StreamCredit: lambda host: host._on_stream_credit,
-    m.StreamClose: lambda host: host._on_stream_close,
+    m.StreamCredit: lambda host: partial(on_credit, host),
+    m.StreamClose: lambda host: partial(on_close, host),
     m.HostActor: lambda host: host._on_host_actor,
     m.ActorExit: lambda host: host._on_actor_exit,
     m.CheckpointSaved: lambda host: host._on_checkpoint_saved,

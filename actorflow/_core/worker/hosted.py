@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow._core.base.errors import ActorUnavailableError, OptionError
+from actorflow._core.base.errors import ActorDiedError, ActorUnavailableError, OptionError
 from actorflow._core.base.targets import METHOD_OPTIONS
 from actorflow._core.policy.mailbox import Mailbox
 from actorflow._core.protocol import messages as m
@@ -125,13 +125,9 @@ class HostedActor:
         if restore is None:
             log.warning("%s has a checkpoint but no __restore__: it starts afresh", self.label)
         else:
-            from actorflow._core.worker import actor_state
-            from actorflow._core.worker.stored_replies import Answers
+            from actorflow._core.worker.restoring import restored
 
-            kept = actor_state.loads(host.core, checkpoint)
-            await resolved(restore(kept.state))
-            if kept.answers:
-                self.answers = Answers(kept.answers)
+            self.answers = await restored(host.core, self, restore, checkpoint)
 
     async def enter(self, host: Host) -> None:
         """Enter its context; from then on there are checkpoints."""
@@ -339,6 +335,9 @@ async def _construct(host: Host, message: m.HostActor) -> None:
             step = "__restore__"
             await actor.restore(host, message.checkpoint)
             step = "constructor"
+        elif message.incarnation > 1 and hasattr(actor.cls, "__restore__"):
+            why = ", as it has no checkpoint_every" if spec.checkpoint_every is None else ""
+            log.warning("%s was restarted (incarnation %d) without a state: none had been stored%s", actor.label, message.incarnation, why)
         await actor.enter(host)
         if spec.values is not None and CAPTURED in spec.values:
             from actorflow._core.worker.captured import capture_in_methods
@@ -347,7 +346,7 @@ async def _construct(host: Host, message: m.HostActor) -> None:
     except BaseException as error:
         # Whatever ends a constructor, SystemExit included, is the end of this actor and not of our loop.
         failed = arguments.failure(core, incoming, error)
-        reason = f"its {step} raised {describe(error)}"
+        reason = error.reason if step == "__restore__" and isinstance(error, ActorDiedError) else f"its {step} raised {describe(error)}"
         with core.lock:
             core.node.send(m.ActorFailed(spec.actor_id, message.incarnation, m.ActorDied("init_failed", reason, failed)))
         if host.own_tasks is not None:

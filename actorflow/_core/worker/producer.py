@@ -13,6 +13,7 @@ from actorflow._core.worker.apart import apart
 from actorflow._core.worker.interrupts import END
 
 if TYPE_CHECKING:
+    from actorflow._core.io.peers import Peer
     from actorflow._core.worker.host import Host
     from actorflow._core.worker.incoming import Incoming
     from actorflow._core.worker.references import Entry
@@ -46,6 +47,34 @@ class Producer:
         while self.sent >= self.until and not self.closed:
             self._event.clear()
             await self._event.wait()
+
+
+def on_credit(host: Host, peer: Peer, message: m.StreamCredit) -> None:
+    """The consumer took items. Under the lock."""
+    incoming = host.calls.get((peer.process_id, message.seq))
+    if incoming is not None and incoming.producer is not None:
+        incoming.producer.credit(message.until)
+
+
+def on_close(host: Host, peer: Peer, message: m.StreamClose) -> None:
+    """The consumer wants no more. Under the lock."""
+    incoming = host.calls.get((peer.process_id, message.seq))
+    if incoming is None:
+        return
+    if incoming.producer is None or incoming.producer.computing:
+        # It is not at a `yield`, where a generator can be closed: whatever it waits for there is cancelled.
+        host.on_cancel(peer, m.Cancel(message.seq, incoming.message.attempt))
+    else:
+        host.executor.loop.call_soon_threadsafe(_close, host, peer, incoming)
+
+
+def _close(host: Host, peer: Peer, incoming: Incoming) -> None:
+    """The same. On the user's loop."""
+    if incoming.producer.computing:
+        with host.core.lock:
+            host.on_cancel(peer, m.Cancel(incoming.message.seq, incoming.message.attempt))
+    else:
+        incoming.producer.close()
 
 
 async def produce(host: Host, incoming: Incoming, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:

@@ -79,9 +79,14 @@ class Answers:
     def forget(self, key: Key) -> None:
         """That state could not be stored."""
         self._unstored.discard(key)
-        for answer in [answer for answer in self._by_caller.get(key[0], ()) if answer.seq == key[1]]:
-            self._by_caller[key[0]].remove(answer)
+        mine = self._by_caller.get(key[0])
+        if mine is None:
+            return
+        for answer in [answer for answer in mine if answer.seq == key[1]]:
+            mine.remove(answer)
             self._bytes -= _size(answer)
+        if not mine:
+            del self._by_caller[key[0]]
 
     def find(self, key: Key) -> list[m.Outcome] | None:
         """What this call has returned, if that is known and stored."""
