@@ -65,8 +65,8 @@ class HostedActor:
 
     __slots__ = (
         "_exit", "_left", "after_call", "answers", "cls", "exiting", "incarnation", "instance", "interruptible", "is_async", "killed",
-        "late_answers", "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched",
-        "width",
+        "late_answers", "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn",
+        "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -287,7 +287,7 @@ class HostedActor:
 async def _until(host: Host, done: Callable[[], bool]) -> None:
     """Return when the last answers have left (AE-1), or those who got what is in them hold it: nobody else does. Bounded."""
     give_up_at = host.core.ports.monotonic() + TAKEN_S
-    while not done() and host.core.ports.monotonic() < give_up_at:
+    while not done() and host.core.ports.monotonic() < give_up_at:  # noqa: ASYNC110  # answers go many ways
         await asyncio.sleep(TAKEN_POLL_S)
 
 
