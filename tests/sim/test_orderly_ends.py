@@ -1,4 +1,4 @@
-"""SEMANTICS 17: who ends in order takes along none of the workers that it has leased, nor what it has said, and leaves no call without an answer."""
+"""SEMANTICS 17: who ends in order takes along neither the workers that it has leased nor what it has said, and answers all that it has run."""
 
 from __future__ import annotations
 

@@ -355,7 +355,7 @@ class ActorCalls:
                 self._lose_inflight(client, message.died.reason if message.died else "its process died")
 
     def on_not_taken(self, peer: Peer, message: NotTaken) -> None:
-        """It moves: these calls go to its next incarnation, before all that were made later."""
+        """It moves, or leaves (AE-2): these calls go to its next incarnation, if there is one, before all that were made later."""
         for client in (self.clients.get(message.actor), self._own.get(message.actor)):
             if client is None or client.peer is not peer or client.incarnation != message.incarnation or client.state == "dead":
                 continue
@@ -365,7 +365,7 @@ class ActorCalls:
                     self.pump(client)
                 continue
             if client.state == "alive":
-                client.state, client.trouble = "moving", "it moves to another node"
+                client.state, client.trouble = "moving", "it leaves its process"
             self._take_back(client, list(client.inflight) if message.all else message.seqs)
             if message.all:
                 # This life is over, whatever a head says that has just come back.
