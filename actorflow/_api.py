@@ -245,8 +245,10 @@ async def drain_node(node_id: str, *, deadline: float, reason: str = "asked by a
 
 
 async def wait_dead(handle: Any) -> str:
-    """Wait until an actor is gone for good; returns the reason."""
-    return await _core().wait_dead(_actor_of(handle, "wait_dead"))
+    """Wait until an actor is gone for good; returns the reason. To wait for it keeps no actor alive."""
+    waiting = _core().wait_dead(_actor_of(handle, "wait_dead"))
+    del handle
+    return await waiting
 
 
 def _actor_of(handle: Any, function: str) -> Any:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvloop
 
@@ -293,6 +294,58 @@ def test_in_process_mode_runs_everything_here() -> None:
         return await square(3)
 
     assert af.run(main, num_cpus=2, mode="in_process") == 9
+
+
+@af.remote(num_cpus=0)
+async def owns() -> list[Any]:
+    return [await af.put(np.ones(200_000, np.uint8))]
+
+
+@af.remote(num_cpus=0)
+class Leases:
+    async def ask(self) -> list[Any]:
+        return [af.get_runtime_context().process_id, *await owns()]
+
+    async def begin(self) -> None:
+        Kept.options(name="kept").remote()
+
+
+@af.remote(num_cpus=0, max_calls=1)
+async def leases_once() -> list[Any]:
+    return [af.get_runtime_context().process_id, *await owns()]
+
+
+@af.remote(num_cpus=0, lifetime="detached")
+class Kept:
+    async def call(self) -> str:
+        return "there"
+
+
+def test_17_in_process_mode_who_ends_in_order_ends_no_worker_that_owns_what_others_hold() -> None:
+    """And has said what it said, as a process has."""
+
+    async def main() -> list[int]:
+        sums = []
+        for how in ("graceful", "dropped", "task"):
+            if how == "task":
+                worker_id, ref = await leases_once()
+            else:
+                actor: Any = Leases.remote()
+                worker_id, ref = await actor.ask()
+                if how == "graceful":
+                    await af.kill(actor, graceful=True)
+                del actor
+            async with asyncio.timeout(20.0):
+                while any(row["worker_id"] == worker_id and row["state"] != "dead" for row in await af.state.list_workers()):
+                    await asyncio.sleep(0.05)
+            sums.append(int((await asyncio.wait_for(ref, 20.0)).sum()))
+        begins = Leases.remote()
+        await begins.begin()
+        await af.kill(begins, graceful=True)
+        assert await (await af.get_actor("kept")).call() == "there"
+        return sums
+
+    assert af.run(main, num_cpus=2, mode="in_process") == [200_000] * 3
 
 
 def test_in_process_mode_lets_def_code_run_a_loop_of_its_own() -> None:

@@ -12,11 +12,13 @@ import os
 import signal as signals
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterStartError
 from actorflow._core.boot import user_forks
+from actorflow._core.boot.last_words import say_last_words
 from actorflow._core.boot.node_devices import own_devices
 from actorflow._core.boot.session_dir import SessionDir
 from actorflow._core.head.config import HeadConfig
@@ -176,7 +178,7 @@ class ThreadWorker:
         user_forks.watch(core)
         context = contextvars.Context()  # Nothing of the driver's: a worker process would not have it either.
         context.run(current.enter, core)
-        core.host = host = Host(core, MainThreadExecutor(self._loop, context), lambda code: self._leave_soon(code))
+        core.host = host = Host(core, MainThreadExecutor(self._loop, context), partial(self._leave_in_order, core))
         host.events = Events(ports.wall_time() - ports.monotonic())
         core.on_lost = lambda reason: self.leave(0, None)
         self._thread.start()
@@ -189,7 +191,9 @@ class ThreadWorker:
         finally:
             self._loop.close()
 
-    def _leave_soon(self, code: int) -> None:
+    def _leave_in_order(self, core: Core, code: int) -> None:
+        """On the user's thread."""
+        say_last_words(core)
         self._ports.loop.call_soon_threadsafe(self.leave, code, None)
 
     def leave(self, code: int | None, signal: int | None) -> None:

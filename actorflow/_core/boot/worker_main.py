@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 import time
 from _thread import start_new_thread
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from actorflow._core.base import current
 from actorflow._core.base.errors import ClusterConnectionError
 from actorflow._core.boot import user_forks
+from actorflow._core.boot.last_words import say_last_words
 from actorflow._core.io import busy_poll, lease_word
 from actorflow._core.io.arena import MemfdArena
 from actorflow._core.io.executor import MainThreadExecutor
@@ -23,7 +23,7 @@ from actorflow._core.io.loops import new_loop
 from actorflow._core.io.ports import WorkerSpec
 from actorflow._core.io.real import real_ports
 from actorflow._core.protocol.session import Identity
-from actorflow._core.worker.core import SENT_POLL_S, SENT_S, Core
+from actorflow._core.worker.core import Core
 from actorflow._core.worker.host import Host
 from actorflow._core.worker.inspect import Events
 
@@ -123,16 +123,9 @@ class Worker:
             leave(1)
 
     def _exit(self, code: int) -> None:
-        """Leave in order: what has been said is written first. On the user's thread."""
-        core = self.core
-        assert core is not None
-        with core.lock:
-            core.tasks.return_all_idle()
-        for peer in list(core.all_peers()):
-            peer.flush()
-        deadline = time.monotonic() + SENT_S
-        while core.has_unsent() and time.monotonic() < deadline:
-            threading.Event().wait(SENT_POLL_S)
+        """Leave in order. On the user's thread."""
+        assert self.core is not None
+        say_last_words(self.core)
         leave(code)
 
 

@@ -22,15 +22,15 @@ from actorflow._core.node.environment import device_variables, parse_env
 from actorflow._core.node.jobs import Jobs
 from actorflow._core.node.logs import Logs
 from actorflow._core.policy.worker_records import Retire, Spawn, WorkerState
-from actorflow._core.protocol.messages import Carved, FreeExtent, HandOver, Leave, Needed, Shutdown
+from actorflow._core.protocol.messages import Carved, FreeExtent, HandOver, Leave, Needed, ReturnLease, Shutdown
 from actorflow._core.protocol.messages.base import Message
 
 log = logging.getLogger(__name__)
 
 RETIRED_ASKED_S = 1.0
 """How often a worker that is not used again, and owns what others hold, is asked whether they still do."""
-LAST_WORDS = frozenset({Carved, HandOver, FreeExtent})
-"""Of these others hear by other ways, and rely on them."""
+LAST_WORDS = frozenset({Carved, HandOver, FreeExtent, ReturnLease})
+"""Of these others hear by other ways, and rely on them; and a lease that was given back leaves its worker in peace (SEMANTICS 17)."""
 DEAD_SHOWN = 100
 """Dead workers that the state API still shows, with the reason of their end."""
 

@@ -52,6 +52,22 @@ NO_CALLS: deque[Call] = deque(maxlen=0)
 """The queue of all clients that have none: an empty deque takes 0.7 KB. Nothing can be put into it."""
 
 
+class Mourner:
+    """Who waits until an actor is gone for good. It has no handle, so that it keeps no actor alive (SEMANTICS 23)."""
+
+    __slots__ = ("actor_id", "reason", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.actor_id = ""
+        self.reason = "unknown"
+
+    def told(self, died: ActorDied | None) -> None:
+        """It is gone."""
+        self.reason = died.reason if died is not None else self.reason
+        self.waiter.settled(died)
+
+
 class ActorClient:
     """What a process knows of one actor: shared by all handles to it. `lifetime` counts the handles (SEMANTICS 23).
 
@@ -145,6 +161,8 @@ class ActorCalls:
         its handle may be long gone, and nobody would hear of it."""
         self._endings: dict[str, list[Callable[[], None]]] = {}
         """What is to be done when an actor is gone for good, whether or not anybody here still has a handle to it."""
+        self._mourners: dict[str, dict[Mourner, None]] = {}
+        """Who waits for that, and is told why."""
 
     def client(self, actor_id: str, class_name: str, *, watch: bool) -> ActorClient:
         """The client of an actor; the head is asked about actors that are new here."""
@@ -166,7 +184,7 @@ class ActorCalls:
     def watched(self) -> list[str]:
         """The actors whose life matters here."""
         living = [client.actor_id for client in self.every() if client.state != "dead"]
-        return list(dict.fromkeys([*living, *self._endings, *self._out_of_scope, *self.unborn]))
+        return list(dict.fromkeys([*living, *self._endings, *self._mourners, *self._out_of_scope, *self.unborn]))
 
     def every(self) -> list[ActorClient]:
         """All clients of this process."""
@@ -301,7 +319,7 @@ class ActorCalls:
         if self.unborn and message.state in ("alive", "dead"):
             self._born(message.actor_id, message.died)
         if message.state == "dead":
-            self._run_endings(message.actor_id)
+            self._run_endings(message.actor_id, message.died)
             self._out_of_scope.pop(message.actor_id, None)
             for what in ("scope", "kill", "bounce"):
                 self._core.head_line.answered(what, message.actor_id)
@@ -343,7 +361,7 @@ class ActorCalls:
                 self._lose_inflight(client, message.died.reason if message.died else "its process died")
 
     def on_not_taken(self, peer: Peer, message: NotTaken) -> None:
-        """It moves: these calls go to its next incarnation, before all that were made later."""
+        """It moves, or leaves (AE-2): these calls go to its next incarnation, if there is one, before all that were made later."""
         for client in (self.clients.get(message.actor), self._own.get(message.actor)):
             if client is None or client.peer is not peer or client.incarnation != message.incarnation or client.state == "dead":
                 continue
@@ -353,7 +371,7 @@ class ActorCalls:
                     self.pump(client)
                 continue
             if client.state == "alive":
-                client.state, client.trouble = "moving", "it moves to another node"
+                client.state, client.trouble = "moving", "it leaves its process"
             self._take_back(client, list(client.inflight) if message.all else message.seqs)
             if message.all:
                 # This life is over, whatever a head says that has just come back.
@@ -405,14 +423,16 @@ class ActorCalls:
         self._core.head_line.answered("create", message.actor_id)
         if message.error or message.existing:
             self._born(message.actor_id, ActorDied("refused", message.error) if message.error else None)
-        if message.error:
-            self._run_endings(message.actor_id)
         client = self.clients.get(message.actor_id)
-        if client is not None and message.error:
-            kind = "name_taken" if message.existing else "refused"
-            self._die(client, ActorDied(kind, message.error))
+        if message.error:
+            died = ActorDied("name_taken" if message.existing else "refused", message.error)
+            self._run_endings(message.actor_id, died)
+            if client is not None:
+                self._die(client, died)
         elif message.existing:
-            self._run_endings(message.actor_id)
+            for mourner in self._mourners.pop(message.actor_id, ()):
+                self._mourn(mourner, message.existing)
+            self._run_endings(message.actor_id, None)
             self.versions.found(message.existing, message.class_id)
             if client is not None:
                 self._become(client, message.existing)
@@ -489,7 +509,7 @@ class ActorCalls:
             self._fail_inflight(client)
         self._fail_calls(client, calls)
         self._wake(client, "alive", "dead", "room")
-        self._run_endings(client.actor_id)
+        self._run_endings(client.actor_id, died)
 
     def _fail_inflight(self, client: ActorClient) -> None:
         client.peer = None
@@ -513,9 +533,30 @@ class ActorCalls:
         if client is None or not (client.pending() or client.waiters):
             log.error("detached actor %s could not begin, and nobody waits for it: %s", name, died.reason)
 
-    def _run_endings(self, actor_id: str) -> None:
+    def _run_endings(self, actor_id: str, died: ActorDied | None) -> None:
         for ending in self._endings.pop(actor_id, ()):
             ending()
+        for mourner in self._mourners.pop(actor_id, ()):
+            mourner.told(died)
+
+    def mourn(self, client: ActorClient, mourner: Mourner) -> None:
+        """Tell `mourner` when the actor is gone for good."""
+        client = client.same_as or client
+        if client.state == "dead":
+            mourner.told(client.died)
+        else:
+            self._mourn(mourner, client.actor_id)
+
+    def _mourn(self, mourner: Mourner, actor_id: str) -> None:
+        mourner.actor_id = actor_id
+        self._mourners.setdefault(actor_id, {})[mourner] = None
+
+    def mourn_no_more(self, mourner: Mourner) -> None:
+        """It was told, or does not wait any more."""
+        mourners = self._mourners.get(mourner.actor_id, {})
+        mourners.pop(mourner, None)
+        if not mourners:
+            self._mourners.pop(mourner.actor_id, None)
 
     def at_death(self, client: ActorClient, fn: Callable[[], None]) -> None:
         """Call `fn` when the actor is gone for good."""
@@ -534,8 +575,9 @@ class ActorCalls:
         """The head will never hear of it."""
         client = self.clients.get(actor_id)
         if client is None:
-            self._born(actor_id, ActorDied("init_failed", text_of(error)))
-            self._run_endings(actor_id)
+            died = ActorDied("init_failed", text_of(error))
+            self._born(actor_id, died)
+            self._run_endings(actor_id, died)
         elif client.state != "dead":
             self.fail(client, error)
 
@@ -579,8 +621,8 @@ class ActorCalls:
         for client in self.every():
             if client.state != "dead":
                 self._die(client, ActorDied("cluster_ended", str(error)))
-        for actor_id in list(self._endings):
-            self._run_endings(actor_id)
+        for actor_id in [*self._endings, *self._mourners]:
+            self._run_endings(actor_id, ActorDied("cluster_ended", str(error)))
 
 
 def _unsure(client: ActorClient, call: Call, what: str, reason: str, goes_on: str) -> ActorUnavailableError:

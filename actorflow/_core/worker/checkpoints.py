@@ -272,6 +272,7 @@ class Checkpoints:
     async def _take(self) -> None:
         """One checkpoint."""
         core = self._host.core
+        self.actor.runs_hook(self._host, "__checkpoint__")
         with core.lock:
             # Only these have ended by now: what ends while an async __checkpoint__ runs may not be in its value.
             held, self._held = self._held, []

@@ -501,7 +501,7 @@ class Core:
                 self._cluster_lost(reason)
                 return
             if peer is self._head:
-                self._part(reason)  # Its node hears of that too, and ends in order.
+                self._part(reason, 0.0)  # Its node hears of that too, and ends in order.
                 return
             self.tasks.peer_lost(peer)
             self.actors.peer_lost(peer, reason)
@@ -559,16 +559,23 @@ class Core:
         if self.host is not None and self.host.holds and self.ports.monotonic() < until:
             self.later(TAKEN_POLL_S, lambda: self._part_when_taken(reason, until))
         elif self.closed is None:
-            self._part(reason)
+            self._part(reason, until)
 
-    def _part(self, reason: str) -> None:
-        """The cluster ends: what runs here is told first."""
+    def _part(self, reason: str, until: float) -> None:
+        """The cluster ends, or this worker's part in it: what runs here is told first, and what it has said leaves before it."""
         if self.host is not None:
             from actorflow._core.worker.farewell import farewell
 
-            if farewell(self.host, lambda: self._cluster_lost(reason)):
+            if farewell(self.host, lambda: self._part_when_sent(reason, until)):
                 return
-        self._cluster_lost(reason)
+        self._part_when_sent(reason, until)
+
+    def _part_when_sent(self, reason: str, until: float) -> None:
+        """As `until_sent`: it may have spoken to somebody whose connection is only being made, such as the head."""
+        if self.closed is None and self.ports.monotonic() < until and self.has_unsent():
+            self.later(SENT_POLL_S, lambda: self._part_when_sent(reason, until))
+        else:
+            self._cluster_lost(reason)
 
     def _on_leave(self, peer: Peer, message: m.Leave) -> None:
         """Nobody uses this worker. What it owns would go with it, and so would the calls it has made (SEMANTICS 17)."""
@@ -577,7 +584,7 @@ class Core:
             peer.send(m.Needed())
         else:
             self.tasks.return_all_idle()
-            self._cluster_lost(message.reason)
+            self._part_when_sent(message.reason, self.ports.monotonic() + SENT_S)
 
     def _on_worker_log(self, peer: Peer, message: m.WorkerLog) -> None:
         if self.on_log is not None:

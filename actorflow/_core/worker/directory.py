@@ -11,6 +11,7 @@ import msgspec
 from actorflow._core.base.errors import ActorflowError, ActorNotFoundError
 from actorflow._core.policy.ownership import Owned
 from actorflow._core.protocol import messages as m
+from actorflow._core.worker.actors import Mourner
 from actorflow._core.worker.context import running_call
 from actorflow._core.worker.create import create_actor
 from actorflow._core.worker.object_ref import ObjectRef
@@ -105,9 +106,17 @@ class Directory:
 
     async def wait_dead(self, actor: ActorClient) -> str:
         """See Runtime."""
-        await self.wait_actor(actor, "dead")
-        actor = actor.same_as or actor
-        return actor.died.reason if actor.died is not None else "unknown"
+        waiter = FutureWaiter(self._core.gates.current())
+        mourner = Mourner(waiter)
+        with self._core.lock:
+            self._core.actors.mourn(actor, mourner)
+        del actor  # Its last handle may go meanwhile.
+        try:
+            await self._core.caller.blocked(waiter.future)
+        finally:
+            with self._core.lock:
+                self._core.actors.mourn_no_more(mourner)
+        return mourner.reason
 
     async def outcome(self, call: Any) -> BaseException | None:
         """See Runtime: how the call behind an ObjectRef or a Stream ended, without its value."""

@@ -53,5 +53,5 @@ async def _say(host: Host, running: list[Incoming], actors: list[HostedActor], e
     if tasks:
         await asyncio.wait(tasks)
     for actor in actors:
-        await actor.leave_context()
+        await actor.leave_context(host)
     host.core.ports.loop.call_soon_threadsafe(end)  # What it ends is the protocol loop's.

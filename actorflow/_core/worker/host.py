@@ -24,7 +24,7 @@ from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
-from actorflow._core.worker.hosted import HostedActor, host_actor, late_answer, no_group, not_here
+from actorflow._core.worker.hosted import HostedActor, has_left, host_actor, late_answer, no_group, not_here
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actorflow")
 
-MOVED_MAX = 10_000
 RUN_S = 0.002
 """How long calls are run one after another before the user's loop gets a turn."""
 
@@ -61,8 +60,8 @@ class Host:
         self.waiting_tasks = WaitingTasks(self)
         self.tasks = self.waiting_tasks.mailbox
         self.actors: dict[str, HostedActor] = {}
-        self.moved: dict[tuple[str, int], None] = {}
-        """Actors that have gone on elsewhere, and their incarnations here: the latest. What comes for them had better follow."""
+        self.gone: dict[tuple[str, int], None] = {}
+        """Actors that have left in order, and their incarnations here: the latest. What comes for them has not run (AE-2, MV-1)."""
         self.calls: dict[tuple[str, int], Incoming] = {}
         self.holds: dict[int, tuple[Peer, list[Entry]]] = {}
         self.events: Events | None = None
@@ -114,13 +113,13 @@ class Host:
         actor = self.actors.get(message.actor)
         incoming = Incoming(peer, message, actor)
         if actor is None or actor.incarnation != message.incarnation:
-            if (message.actor, message.incarnation) in self.moved:
+            if (message.actor, message.incarnation) in self.gone:
                 peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
                 return
             if not self.ends:  # Then its caller hears of the end of this process, and tries again what may be tried again.
                 self._send_reply(incoming, self.core.failed(not_here(message, actor)), [], 0)
             return
-        if actor.moves is not None:
+        if actor.exiting or actor.moves is not None:
             peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
             return
         if (checkpoints := self.checkpoints.get(message.actor)) is not None and checkpoints.knows(incoming):
@@ -145,6 +144,12 @@ class Host:
         self._ready.append((mailbox, incoming))
         if len(self._ready) == 1:
             self.executor.submit(self._run_ready)
+
+    def drop_ready(self, actor: HostedActor) -> None:
+        """Its calls that may start do not: it was killed. On the user's thread, under the lock."""
+        kept = [each for each in self._ready if each[1].actor is not actor]
+        self._ready.clear()
+        self._ready.extend(kept)
 
     def on_cancel(self, peer: Peer, message: m.Cancel) -> None:
         key = (peer.process_id, message.seq)
@@ -230,14 +235,7 @@ class Host:
         """An actor has ended here: a dedicated worker ends with it. On the user's thread."""
         core = self.core
         with core.lock:
-            self.actors.pop(actor.spec.actor_id, None)
-            if actor.moves is not None:
-                from actorflow._core.worker.moving import say_it_has_gone
-
-                say_it_has_gone(core, actor)
-                self.moved[actor.spec.actor_id, actor.incarnation] = None
-                if len(self.moved) > MOVED_MAX:
-                    del self.moved[next(iter(self.moved))]
+            has_left(self, actor)
             if actor.threads is not None:
                 actor.threads.close()
             if actor.spec.shared:
@@ -604,7 +602,8 @@ class Host:
     ) -> None:
         message, peer, core = incoming.message, incoming.peer, self.core
         with core.lock:
-            self.calls.pop(incoming.key, None)
+            if self.calls.get(incoming.key) is incoming:  # Else it comes from an earlier life, and is here again.
+                del self.calls[incoming.key]
             if type(outcome) is m.Failed:
                 self.tidying.call_failed()
                 if incoming.parting or (incoming.cancelled and incoming.actor is not None and incoming.actor.killed):

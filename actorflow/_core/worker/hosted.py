@@ -1,4 +1,11 @@
-"""An actor in its worker: the instance, its mailbox, its checkpoints and its end (SEMANTICS 19-23)."""
+"""An actor in its worker: the instance, its mailbox, its checkpoints and its end (SEMANTICS 19-23).
+
+    AE-1  An actor that ends in order has answered all that it has run, and leaves when those answers have left, or after TAKEN_S.
+    AE-2  From the moment at which it begins to leave nothing begins in it any more. Who calls it then is told that the call has not run:
+          it is made again in the next life, or ends in ActorDiedError.
+    AE-3  Of an actor that was killed nothing begins any more, and nothing is said of what was cut off: its callers hear of its end.
+    AE-4  Nothing of an actor stays in a process that it shares: neither tasks nor calls nor a state that was to be stored.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from actorflow._core.base.errors import ActorDiedError, ActorUnavailableError, OptionError
@@ -34,8 +42,10 @@ ASYNC_CONCURRENCY = 1000
 
 
 TAKEN_S = 5.0
-"""How long those who have got answers may take to say that they hold what is in them, before the actor leaves."""
+"""So long an actor that leaves waits at most until its last answers have left, and as long again until what is in them is taken over."""
 TAKEN_POLL_S = 0.005
+GONE_MAX = 10_000
+"""So many lives that have left are remembered."""
 
 
 class KeptSpec:
@@ -54,8 +64,9 @@ class HostedActor:
     """One incarnation of one actor. There may be ten thousand in a process."""
 
     __slots__ = (
-        "_exit", "_left", "after_call", "answers", "cls", "incarnation", "instance", "interruptible", "is_async", "killed", "late_answers",
-        "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn", "watched", "width",
+        "_exit", "_left", "after_call", "answers", "cls", "exiting", "incarnation", "instance", "interruptible", "is_async", "killed",
+        "late_answers", "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn",
+        "watched", "width",
     )  # fmt: skip
 
     def __init__(self, spec: m.ActorSpec, incarnation: int, cls: type) -> None:
@@ -79,6 +90,9 @@ class HostedActor:
         """Calls that run as tasks and have not begun: those behind them do not overtake them (SEMANTICS 20)."""
         self.turn = asyncio.Lock()
         self.leaving = False
+        """It is to end when its mailbox is empty."""
+        self.exiting = False
+        """It leaves: no call begins any more (AE-2)."""
         self.moves: Callable[[], Awaitable[bool]] | None = None
         """It goes on on another node: what to do when no call runs any more, before it leaves. False: it stays after all."""
         self.late_answers = 0
@@ -167,35 +181,56 @@ class HostedActor:
     def _check_left(self, host: Host) -> None:
         """Leave when the last call has ended."""
         if self.leaving and not self.mailbox.running() and not self.mailbox.waiting():
-            self.leaving = False
+            self.leaving, self.exiting = False, True
             host.executor.loop.call_soon_threadsafe(self._start_exit, host)
 
     def _start_exit(self, host: Host) -> None:
-        host.keep(host.executor.loop.create_task(self._leave(host), name=f"exit {self.label}"))
+        context = copy_context()
+        context.run(self.runs_hook, host, "__aexit__")  # So that it is among its own tasks: a kill ends it.
+        host.keep(host.executor.loop.create_task(self._leave(host), name=f"exit {self.label}", context=context))
 
     async def _leave(self, host: Host) -> None:
         if self.moves is not None and not await self.moves():
             return
         if (checkpoints := host.checkpoints.get(self.spec.actor_id)) is not None:
             await checkpoints.answered()
+        await _until(host, lambda: self.has_answered(host))
         if not self.spec.shared:
-            await _taken(host)
-        trouble = await self.leave_context()
-        if host.own_tasks is not None:
+            await _until(host, lambda: not host.holds)
+        trouble = await self.leave_context(host)
+        if host.own_tasks is not None and self.is_here(host):
             await host.own_tasks.end_within(self.spec.actor_id, self.label, host.core.cancels.grace_s)
-        self._forget(host)
-        host.actor_left(self, f"its last handle is gone, or it was asked to stop{trouble}")
+        if self.is_here(host):  # Else it was killed meanwhile, and its end was told.
+            self._forget(host)
+            host.actor_left(self, f"its last handle is gone, or it was asked to stop{trouble}")
+
+    def is_here(self, host: Host) -> bool:
+        """False when it has left or was killed: there may be another life of it by now."""
+        return host.actors.get(self.spec.actor_id) is self
+
+    def has_answered(self, host: Host) -> bool:
+        """All that it has run is answered. A large answer may have to wait for room, others for the word of an owner."""
+        with host.core.lock:
+            return not self.late_answers and all(incoming.actor is not self for incoming in host.calls.values())
+
+    def runs_hook(self, host: Host, name: str) -> None:
+        """What runs in this context is its own code, and of no call: what it begins ends with it (SEMANTICS 22)."""
+        running_call.set(RunningCall(host.core.identity.process_id, 0, 0, f"{self.spec.class_name}.{name}", self.spec.actor_id, None))
+        deadline_var.set(None)
 
     def _forget(self, host: Host) -> None:
-        """Nothing of it stays in a process that it shares: also not what its last code has begun."""
+        """AE-4: also not what its last code has begun, nor calls that its end has left without an answer."""
         with host.core.lock:
             checkpoints = host.checkpoints.get(self.spec.actor_id)
             if checkpoints is not None and checkpoints.actor is self:
                 del host.checkpoints[self.spec.actor_id]
+                host.core.head_line.answered("checkpoint", self.spec.actor_id)
+            for incoming in [incoming for incoming in host.calls.values() if incoming.actor is self]:
+                del host.calls[incoming.key]
         if host.own_tasks is not None:
             host.own_tasks.end(self.spec.actor_id)
 
-    async def leave_context(self) -> str:
+    async def leave_context(self, host: Host) -> str:
         """Run its exit hook, once; whoever comes second waits for the first. Returns what went wrong, for people."""
         if self._exit is None:
             return ""
@@ -203,6 +238,7 @@ class HostedActor:
             return await asyncio.shield(self._left)
         left = self._left = asyncio.get_running_loop().create_future()
         trouble = ""
+        self.runs_hook(host, "__aexit__")
         try:
             await resolved(self._exit(None, None, None))
         except Exception as error:
@@ -214,16 +250,22 @@ class HostedActor:
         return trouble
 
     def _abandon(self, host: Host) -> None:
-        """It was killed. On the user's loop."""
+        """It was killed (AE-3). On the user's loop."""
+        running = []
         with host.core.lock:
             self.killed, self.moves = True, None  # MV-3
-            host.actors.pop(self.spec.actor_id, None)
+            if self.is_here(host):
+                del host.actors[self.spec.actor_id]
             for group in self.mailbox.groups():
-                for waiting in self.mailbox.take_waiting(group):
-                    host.calls.pop(waiting.key, None)
-            running = [incoming for incoming in host.calls.values() if incoming.actor is self and incoming.task is not None]
+                self.mailbox.take_waiting(group)
+            host.drop_ready(self)
+            for incoming in [incoming for incoming in host.calls.values() if incoming.actor is self]:
+                incoming.cancelled = True
+                if incoming.task is not None:
+                    running.append(incoming)
+                else:  # It has not begun, or waits for its answer to leave.
+                    del host.calls[incoming.key]
         for incoming in running:
-            incoming.cancelled = True
             host.cancel_running(incoming)
         tasks = [incoming.task for incoming in running if incoming.task is not None]
         host.keep(host.executor.loop.create_task(self._leave_when_quiet(host, tasks), name=f"end {self.label}"))
@@ -238,11 +280,26 @@ class HostedActor:
         host.actor_left(self, "it was killed")
 
 
-async def _taken(host: Host) -> None:
-    """Return when what was in its last answers has been taken over by those who got it: nobody else holds it. Bounded."""
+async def _until(host: Host, done: Callable[[], bool]) -> None:
+    """Return when the last answers have left (AE-1), or those who got what is in them hold it: nobody else does. Bounded."""
     give_up_at = host.core.ports.monotonic() + TAKEN_S
-    while host.holds and host.core.ports.monotonic() < give_up_at:  # noqa: ASYNC110  # each of many may be the last
+    while not done() and host.core.ports.monotonic() < give_up_at:  # noqa: ASYNC110  # answers go many ways
         await asyncio.sleep(TAKEN_POLL_S)
+
+
+def has_left(host: Host, actor: HostedActor) -> None:
+    """It is not here any more. Who calls a life that has left in order, not knowing that, is told so (AE-2). Under the lock."""
+    if actor.is_here(host):
+        del host.actors[actor.spec.actor_id]
+    if actor.killed:
+        return
+    if actor.moves is not None:
+        from actorflow._core.worker.moving import say_it_has_gone
+
+        say_it_has_gone(host.core, actor)
+    host.gone[actor.spec.actor_id, actor.incarnation] = None
+    if len(host.gone) > GONE_MAX:
+        del host.gone[next(iter(host.gone))]
 
 
 def not_here(message: m.ActorCall, actor: HostedActor | None) -> ActorUnavailableError:

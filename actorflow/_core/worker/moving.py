@@ -36,7 +36,7 @@ AGAIN_S = 10.0
 
 def move(host: Host, actor: HostedActor) -> None:
     """Its node says that it is to move. Idempotent. Under the lock."""
-    if actor.moves is not None or actor.leaving:
+    if actor.moves is not None or actor.leaving or actor.exiting:
         return
 
     actor.moves = partial(_before_it_leaves, host, actor)
@@ -65,7 +65,7 @@ def _try_again(host: Host, actor: HostedActor) -> None:
 
 def _stay(host: Host, actor: HostedActor) -> None:
     """It takes calls again, in this life. Under the lock."""
-    actor.moves, actor.leaving = None, False
+    actor.moves, actor.leaving, actor.exiting = None, False, False
     actor.watched = actor.on_quiet is not None
     _tell_all(host.core, m.NotTaken(actor.spec.actor_id, actor.incarnation, goes_on=True))
 
@@ -87,15 +87,17 @@ async def _before_it_leaves(host: Host, actor: HostedActor) -> bool:
     False: it stays (MV-5).
     """
     moves = actor.moves
-    await _until(lambda: actor.moves is not moves or _answered(host, actor))
+    await _until(lambda: actor.moves is not moves or actor.has_answered(host))
     if actor.moves is not moves:
         return True  # It does not move any more: it ends here, for another reason.
     if not await _store_state(host, actor):
-        log.error("%s stays on its node, which is to leave, until the deadline: its state could not be stored", actor.label)
         with host.core.lock:
+            if actor.moves is not moves:
+                return True
             _stay(host, actor)
+        log.error("%s stays on its node, which is to leave, until the deadline: its state could not be stored", actor.label)
         return False
-    await _until(lambda: _answered(host, actor))  # With checkpoint_every="call" the last answers have waited for that.
+    await _until(lambda: actor.has_answered(host))  # With checkpoint_every="call" the last answers have waited for that.
     return True
 
 
@@ -105,11 +107,6 @@ async def _until(done: Callable[[], bool]) -> None:
         if done():
             return
         await asyncio.sleep(LOOK_S)
-
-
-def _answered(host: Host, actor: HostedActor) -> bool:
-    with host.core.lock:
-        return not actor.late_answers and all(incoming.actor is not actor for incoming in host.calls.values())
 
 
 async def _store_state(host: Host, actor: HostedActor) -> bool:

@@ -54,7 +54,7 @@ class NodeLeaves(Message, tag=159):
 
 
 class NotTaken(Message, tag=15):
-    """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves, and they had better follow.
+    """worker -> caller: these calls of an actor have not started, and will not in this life of it: it moves or leaves, and they may follow.
 
     `all`: it is gone from here, and has answered all that it took: so it is with whatever else was sent on this connection.
     `goes_on`: it takes calls again, here and in this life.
