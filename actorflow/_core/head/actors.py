@@ -179,7 +179,8 @@ class Actors:
         current = actor.incarnation if actor is not None else None
         error = self.checkpoints.save(message.actor_id, message.incarnation, message.number, message.data, current=current)
         self.touch("checkpoint", message.actor_id)
-        peer.send(CheckpointSaved(message.actor_id, message.incarnation, message.number, error))
+        over = bool(error) and current != message.incarnation
+        peer.send(CheckpointSaved(message.actor_id, message.incarnation, message.number, error, over))
 
     # -- from nodes
 

@@ -314,11 +314,15 @@ class Checkpoints:
         if self._is_alive():
             return True
         with self._host.core.lock:
-            for one in held:
-                self._open.pop(one.incoming.key, None)
-                if self._host.calls.get(one.incoming.key) is one.incoming:
-                    del self._host.calls[one.incoming.key]
+            self._drop(held)
         return False
+
+    def _drop(self, held: list[_Held]) -> None:
+        """They are answered by nobody here: this life is over. Under the lock."""
+        for one in held:
+            self._open.pop(one.incoming.key, None)
+            if self._host.calls.get(one.incoming.key) is one.incoming:
+                del self._host.calls[one.incoming.key]
 
     def _answers_with(self, held: list[_Held]) -> list[actor_state.Answered]:
         """The last answers, these among them, for the state that has what their calls did (AS-1)."""
@@ -354,7 +358,11 @@ class Checkpoints:
         if message.incarnation != self.actor.incarnation:
             return  # Late word of a life before this one, in the same process.
         held = [one for number in list(self._waiting) if number <= message.number for one in self._waiting.pop(number)]
-        if message.error:
+        if message.over:
+            # Fenced (AC-6): its callers hear from the head that it was lost, and try again what may be.
+            self._trouble = True
+            self._drop(held)
+        elif message.error:
             self._not_stored(held, f"the head refused it: {message.error}")
         else:
             for one in held:

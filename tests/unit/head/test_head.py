@@ -254,6 +254,7 @@ def test_rule_21_the_next_incarnation_gets_the_newest_checkpoint(cluster: Cluste
     cluster.run()
     (refused,) = worker.take(CheckpointSaved)
     assert refused.error == "incarnation 1 wrote it, and the actor is at incarnation 2"
+    assert refused.over
     assert cluster.answer_ready(node).checkpoint == b"two"
     driver.send(KillActor(A))
     cluster.run()
