@@ -1,4 +1,4 @@
-"""SEMANTICS 17: who ends in order takes along neither the workers that it has leased nor what it has said, and answers all that it has run."""
+"""SEMANTICS 17: who ends in order takes along neither workers that it has leased nor what it has said, and answers what it has run."""
 
 from __future__ import annotations
 

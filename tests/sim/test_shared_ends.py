@@ -241,9 +241,8 @@ class Busy(Acting):
         await asyncio.sleep(0.5)
 
 
-def test_ae_3_of_a_killed_actor_no_call_begins_that_has_not(sim_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ae_3_of_a_killed_actor_no_call_begins_that_has_not(sim_seed: int) -> None:
     """However many stand in line on the user's thread: here the loop has its turn after each of them, as if they took their time."""
-    monkeypatch.setattr(host_module, "RUN_S", -1.0)
     acts.clear()
     began.clear()
     abandon, abandoned = HostedActor._abandon, []
@@ -251,8 +250,6 @@ def test_ae_3_of_a_killed_actor_no_call_begins_that_has_not(sim_seed: int, monke
     def noted(actor: HostedActor, host: Any) -> None:
         abandon(actor, host)
         abandoned.append((len(began), sum(incoming.actor is actor for incoming in host.calls.values())))
-
-    monkeypatch.setattr(HostedActor, "_abandon", noted)
 
     async def main() -> int:
         neighbour = Neighbour.remote()
@@ -266,7 +263,9 @@ def test_ae_3_of_a_killed_actor_no_call_begins_that_has_not(sim_seed: int, monke
         await neighbour.count()
         return sum(isinstance(end, af.ActorflowError) for end in ends)
 
-    with World(sim_seed, links=LinkProfile(cut_chance=0)) as world:
+    with pytest.MonkeyPatch.context() as patch, World(sim_seed, links=LinkProfile(cut_chance=0)) as world:
+        patch.setattr(host_module, "RUN_S", -1.0)
+        patch.setattr(HostedActor, "_abandon", noted)
         cluster = SimCluster(world, num_cpus=2)
         driver = cluster.driver(main)
         assert has_ended(world, driver) == 300, "all hear of its end"
