@@ -266,7 +266,7 @@ class SaveCheckpoint(Message, tag=64):
 
 
 class CheckpointSaved(Message, tag=65):
-    """head -> actor's worker: stored, or a newer one is; `error` says why it is not, `over` that it is as this life is over for the head."""
+    """head -> actor's worker: stored, or a newer one is; `error` says why it is not, `over` that this life is over for the head."""
 
     actor_id: str
     incarnation: int
