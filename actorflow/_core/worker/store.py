@@ -377,8 +377,8 @@ class StoreClient:
 
     def free(self, stored: Stored) -> None:
         """Its owner, which we are, has no use for it any more. Under the lock."""
-        if self._copies is not None:
-            nodes = self._copies.freed(stored)
+        if self._copies is not None or stored.node != self._core.node_id:  # It may be the first of ours elsewhere.
+            nodes = self.copies.freed(stored)
             if nodes:
                 self._core.node.send(FreeObject(stored.node, stored.extent, nodes))
         if stored.node != self._core.node_id:
