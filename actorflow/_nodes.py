@@ -13,7 +13,7 @@ from actorflow._core.base.resources import format_bytes, parse_bytes, parse_reso
 from actorflow._core.boot.cluster_launch import CANCEL_GRACE_S, DEFAULT_PORT, NodePlan, StartedNode, find_nodes, start_node, stop_nodes
 from actorflow._core.boot.node_launch import arena_size, check_simulated_devices, given_devices, local_resources
 from actorflow._core.boot.session_dir import SessionDir, SessionInfo, find_all, sweep_stale
-from actorflow._core.boot.which_node import node_at
+from actorflow._core.boot.which_node import node_at, stands_still
 from actorflow._core.io.redis_log import check_url, is_url
 from actorflow._core.io.spill_target import check_target
 from actorflow._core.policy.label_selectors import check_labels
@@ -142,10 +142,10 @@ class Cluster(NamedTuple):
 
 
 def clusters() -> list[Cluster]:
-    """Those of this user, the newest first, each by an address of it here."""
+    """Those of this user, the newest first, each by an address of it here: of a node that answers, if it has one (WN-3)."""
     nodes = find_all()
     found: dict[str, Cluster] = {}
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: stands_still(node.pid)):
         found.setdefault(_name_of_cluster(node, nodes), Cluster(node.tcp or node.path, bool(node.tcp)))
     return list(found.values())
 

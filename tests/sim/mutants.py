@@ -33,7 +33,7 @@ FIRST_SEEDS = 20
 CLUSTERS = (
     "budgets", "cluster", "nodes", "transfers", "partitions", "placement_groups", "supervision", "chains", "checkpoints", "remote_drivers",
     "links", "draining", "draining_races", "draining_objects", "durable_objects", "durable_races", "detached_calls",
-    "detached_races", "one_bad_link", "retry_pauses", "stored_state", "shared_ends", "orderly_ends", "moves", "leaving",
+    "detached_races", "one_bad_link", "retry_pauses", "stored_state", "shared_ends", "orderly_ends", "moves", "leaving", "ends_that_meet",
 )  # fmt: skip
 """The tests with a whole cluster in them: `test_<name>.py`."""
 TWICE = "test_the_same_seed"

@@ -44,7 +44,7 @@ def which_node(address: str, environ: Mapping[str, str] | None = None) -> WhichN
                 f'address="auto": no actorflow cluster of this user runs on this host{_looked(environ)}{waiting}; start one with af.init() '
                 "in another process, or with `actorflow start --head`"
             )
-        best = next((node for node in nodes if not _stands_still(node.pid)), nodes[0])
+        best = next((node for node in nodes if not stands_still(node.pid)), nodes[0])
         return WhichNode(best.address, best)
     if ":" not in address and not os.path.isdir(address):
         raise ClusterConnectionError(f'address={address!r}: expected "auto", HOST:PORT, or the directory of a session that exists')
@@ -92,7 +92,7 @@ def _names(address: str) -> list[str]:
     return [address] + [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, _ in addresses_of(host, port)]
 
 
-def _stands_still(pid: int) -> bool:
+def stands_still(pid: int) -> bool:
     """True of a process that was stopped (SIGSTOP, a debugger): it would answer nobody."""
     with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")

@@ -315,7 +315,7 @@ class Actors:
             elif isinstance(decision, Answer):
                 self._directory.send(decision.to, decision.reply)
             elif isinstance(decision, Stop):
-                kill = KillActor(decision.actor_id, True, decision.graceful, decision.incarnation, decision.moves)
+                kill = KillActor(decision.actor_id, not decision.returns, decision.graceful, decision.incarnation, decision.moves)
                 self._nodes.send(decision.node_id, kill)
             elif isinstance(decision, LifeLost):
                 assert self.supervisions is not None, "only a supervision says that an actor is supervised"

@@ -62,7 +62,7 @@ class Actor:
     """
 
     __slots__ = (
-        "_room", "actor_id", "claim", "exit", "incarnation", "moves", "name", "order", "retriable", "shared", "stage",
+        "_room", "actor_id", "claim", "exit", "incarnation", "moves", "name", "order", "retriable", "returns", "shared", "stage",
         "ticket", "timer", "worker",
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ class Actor:
         self.worker: WorkerProcess | None = None
         self.stage = Stage.WAITING
         self.exit = Exit.NO
-        self.moves = False
+        self.moves = self.returns = False
         """Its graceful end is a move: what is queued goes on in the next incarnation."""
         self.timer: asyncio.TimerHandle | None = None
 
@@ -214,6 +214,7 @@ class Actors:
             self._withdraw(actor)
             self._lost(actor, "it was asked to end before it had started", expected=True)
         else:
+            actor.returns = not message.no_restart
             self._end(actor, Exit.GRACEFUL if message.graceful else Exit.KILL, moves=message.moves)
 
     # -- from the books
@@ -280,7 +281,7 @@ class Actors:
             self._context.head.send(message)
         else:
             graceful = actor.exit is Exit.GRACEFUL
-            peer.send(ActorExit(actor.actor_id, graceful, moves=graceful and actor.moves))
+            peer.send(ActorExit(actor.actor_id, graceful, graceful and actor.moves, actor.returns))
 
     def failed(self, peer: Peer, message: ActorFailed) -> None:
         """A constructor raised. A dedicated worker ends too: nobody knows what the constructor left there."""
@@ -335,7 +336,7 @@ class Actors:
             if actor.exit is Exit.NO or (actor.exit is Exit.GRACEFUL and actor.moves and not moves):
                 actor.exit, actor.moves = how, moves
                 if actor.stage is Stage.ALIVE and worker.peer is not None:
-                    worker.peer.send(ActorExit(actor.actor_id, graceful=True, moves=moves))
+                    worker.peer.send(ActorExit(actor.actor_id, True, moves, actor.returns))
         elif actor.exit is not Exit.KILL:
             actor.exit = how
             if not actor.shared:

@@ -36,13 +36,16 @@ class Place:
 
 @dataclass(slots=True)
 class Stop:
-    """Tell the node to end this incarnation; `graceful`: what is queued runs first; `moves`: what is queued goes on in the next one."""
+    """Tell the node to end this incarnation; `graceful`: what is queued runs first; `moves`: what is queued goes on in the next one;
+    `returns`: there is to be a next one.
+    """
 
     node_id: ProcessId
     actor_id: ActorId
     incarnation: int
     graceful: bool
     moves: bool = False
+    returns: bool = False
 
 
 @dataclass(slots=True)

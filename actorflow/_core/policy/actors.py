@@ -198,7 +198,8 @@ class ActorTable:
                 decisions += self.ready(one.actor_id, one.incarnation, node_id, one.worker_id, one.address, now)
             if actor.leaving is not None or actor.bouncing:
                 graceful = actor.leaving is not None or actor.moving
-                decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful, actor.moving and actor.leaving is None))
+                returns = actor.leaving is None
+                decisions.append(Stop(node_id, one.actor_id, one.incarnation, graceful, actor.moving and returns, returns))
         return decisions + self.strays(node_id, hosted)
 
     def strays(self, node_id: ProcessId, hosted: list[HostedActor]) -> list[Decision]:
@@ -345,7 +346,7 @@ class ActorTable:
             return []
         actor.bouncing, actor.moving = True, False  # A move takes its time; who says `now` means it.
         actor.move(Event.ASKED_TO_STOP, now, reason)
-        return [Stop(actor.node_id, actor_id, actor.incarnation, graceful)]
+        return [Stop(actor.node_id, actor_id, actor.incarnation, graceful, returns=True)]
 
     def move_away(self, node_id: ProcessId, elsewhere: Callable[[ActorSpec], bool], reason: str, now: float) -> list[Decision]:
         """Their node is to leave: those that may have another life, and for which there is room `elsewhere`, go there now (AC-8)."""
@@ -354,7 +355,7 @@ class ActorTable:
             if actor.may_move() and not actor.bouncing and actor.leaving is None and elsewhere(actor.spec):
                 actor.bouncing = actor.moving = True
                 actor.move(Event.ASKED_TO_STOP, now, reason)
-                decisions.append(Stop(node_id, actor.spec.actor_id, actor.incarnation, graceful=True, moves=True))
+                decisions.append(Stop(node_id, actor.spec.actor_id, actor.incarnation, graceful=True, moves=True, returns=True))
         return decisions
 
     def given_up(self, actor_id: ActorId, reason: str, now: float) -> list[Decision]:

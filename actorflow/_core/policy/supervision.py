@@ -264,6 +264,7 @@ class SupervisionBook:
     def _take_down(self, supervision: Supervision, reason: str, *, gave_up: bool, final: bool = False) -> list[SupervisionDecision]:
         """It is no more, with the supervisions in it; its actors either end, or are on their own."""
         decisions: list[SupervisionDecision] = []
+        why = f"{self._name_of(supervision.id)} has ended: {reason}"
         del self._supervisions[supervision.id]
         above = self._supervisions.get(supervision.above)
         if above is not None:
@@ -273,7 +274,6 @@ class SupervisionBook:
             below = self._supervisions.get(member)
             if below is not None:
                 below.above = ""
-                why = f"{self._name_of(supervision.id)} has ended: {reason}"
                 decisions += self._take_down(below, why, gave_up=gave_up, final=final)
             else:
                 del self._above[member]

@@ -218,7 +218,8 @@ class Caller:
     def _timed_out(self, call: Call) -> None:
         if call.state is CallState.DONE:
             return
-        where = {CallState.WAITING: "while it waited for its arguments", CallState.QUEUED: "before it was sent"}
+        queued = f"before attempt {call.attempt + 1}" if call.errors or call.losses or call.memory_tries else "before it was sent"
+        where = {CallState.WAITING: "while it waited for its arguments", CallState.QUEUED: queued}
         error = TaskTimeoutError(
             f"{call.target.name} did not end within its timeout of {call.timeout_s:g} s: it was cancelled "
             f"{where.get(call.state, 'while it ran')}"
@@ -448,7 +449,7 @@ class Caller:
         error = self._core.error_of(outcome)
         if wanted is not True and not isinstance(error, tuple(wanted)):
             return False
-        self._core.retries.after_error(call)
+        self._core.retries.after_error(call, error)
         return True
 
     def finish(self, call: Call, outcome: m.Outcome, more: Sequence[m.Outcome] | None = None) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from actorflow._core.worker.references import Entry
 
 
+STORY_MAX = 16
+"""Events that a call remembers."""
+
+
 class Slot:
     """Stands in the pickled arguments where a top-level reference was; the receiver puts the value there."""
 
@@ -82,6 +86,13 @@ class Call:
     """How often it was tried again because memory had run out."""
     story: list[str] | None = None
     """What happened to earlier attempts, for the error of the last one."""
+
+    def note(self, event: str) -> None:
+        """Remember what happened to an attempt; it is told when the last one fails too."""
+        if self.story is None:
+            self.story = []
+        if len(self.story) < STORY_MAX:
+            self.story.append(event)
 
     def __init__(self, target: FunctionTarget | MethodTarget, options: Any, retries_left: int) -> None:
         self.entry: Owned = None  # type: ignore[assignment]  # made when nothing can fail any more

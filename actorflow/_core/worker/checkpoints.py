@@ -132,10 +132,11 @@ class Checkpoints:
         """The state is stored, or cannot be."""
         host, incoming, word = self._host, held.incoming, held.word
         with host.core.lock:
-            if self._open.get(incoming.key) is held:
-                del self._open[incoming.key]
             if self.actor.answers is not None and held.returned:
                 (self.actor.answers.forget if error is not None else self.actor.answers.stored)(incoming.key)
+            if self._open.get(incoming.key) is not held:
+                return  # It was cancelled, or runs again.
+            del self._open[incoming.key]
         refused = _refusal(host, held, error) if error is not None else None
         if type(word) is m.StreamEnd:
             host.say_end(incoming, m.StreamEnd(word.seq, word.attempt, word.count, refused or word.error))
@@ -145,6 +146,19 @@ class Checkpoints:
             host.executor.submit(lambda: host.deliver(incoming, word))
         else:
             host.deliver(incoming, word)
+
+    def cancelled(self, incoming: Incoming) -> bool:
+        """True for a call that has ended and is held: who cancels it does not wait for the state. Under the lock."""
+        host, held = self._host, self._open.get(incoming.key)
+        if held is None or held.incoming is not incoming:
+            return False
+        del self._open[incoming.key]
+        failed = arguments.failure(host.core, incoming, asyncio.CancelledError())
+        if type(held.word) is m.StreamEnd:
+            host.say_end(incoming, m.StreamEnd(held.word.seq, held.word.attempt, held.word.count, failed))
+        else:
+            host.end(incoming, failed, [])
+        return True
 
     def _tick(self, every_s: float) -> None:
         """It is time for a checkpoint, if there were calls. Under the lock."""
@@ -188,6 +202,8 @@ class Checkpoints:
 
         With "call" others wait for their answers, and those that run perhaps for them: it is taken beside these, as an async actor's is.
         """
+        if not self._is_alive():
+            return
         self.actor.on_quiet, self.actor.watched = None, self.actor.leaving
         now, by_call = self._host.core.ports.monotonic(), self.actor.spec.checkpoint_every == "call"
         self._not_before = now + AGAIN_S

@@ -24,7 +24,7 @@ from actorflow._core.worker.call_threads import CallThreads
 from actorflow._core.worker.context import RunningCall, declared, running_call
 from actorflow._core.worker.context import deadline as deadline_var
 from actorflow._core.worker.first_step import FirstSteps
-from actorflow._core.worker.hosted import HostedActor, has_left, host_actor, late_answer, no_group, not_here
+from actorflow._core.worker.hosted import HostedActor, has_ended, has_left, host_actor, late_answer, no_group, not_here
 from actorflow._core.worker.incoming import Incoming
 from actorflow._core.worker.interrupts import Interrupts
 from actorflow._core.worker.lending import Lending
@@ -119,6 +119,9 @@ class Host:
             if not self.ends:  # Then its caller hears of the end of this process, and tries again what may be tried again.
                 self._send_reply(incoming, self.core.failed(not_here(message, actor)), [], 0)
             return
+        if actor.exiting and actor.last:
+            self._send_reply(incoming, self.core.failed(has_ended(actor)), [], 0)
+            return
         if actor.exiting or actor.moves is not None:
             peer.send(m.NotTaken(message.actor, message.incarnation, [message.seq]))
             return
@@ -164,6 +167,9 @@ class Host:
         incoming.cancelled = True
         incoming.recursive = message.recursive
         mailbox = incoming.actor.mailbox if incoming.actor is not None else self.tasks
+        checkpoints = self.checkpoints.get(incoming.actor.spec.actor_id) if incoming.actor is not None else None
+        if checkpoints is not None and not peer.lost and checkpoints.cancelled(incoming):
+            return
         if mailbox.withdraw(key) is not None:
             self.end(incoming, arguments.failure(self.core, incoming, asyncio.CancelledError()), [])
             return
@@ -201,7 +207,7 @@ class Host:
             move(self, actor)
         elif actor is not None:
             actor.moves = None  # It ends here, whatever was to become of it.
-            actor.leave(self, graceful=message.graceful)
+            actor.leave(self, graceful=message.graceful, returns=message.returns)
 
     def _on_checkpoint_saved(self, peer: Peer, message: m.CheckpointSaved) -> None:
         # That life may be over. Then nobody else would say that it is answered, and it would be said again whenever a head comes back.
@@ -606,8 +612,8 @@ class Host:
                 del self.calls[incoming.key]
             if type(outcome) is m.Failed:
                 self.tidying.call_failed()
-                if incoming.parting or (incoming.cancelled and incoming.actor is not None and incoming.actor.killed):
-                    return  # Its caller hears of the actor's end, which is why it was cancelled.
+                if incoming.parting or incoming.cut_off():
+                    return
             reply = m.Reply(message.seq, message.attempt, outcome, run_us, more)
             if hold:
                 reply.hold = self._next_hold
@@ -646,6 +652,8 @@ class Host:
         with core.lock:
             if self.calls.get(incoming.key) is incoming:  # It may have come again, and runs from its beginning then.
                 del self.calls[incoming.key]
+            if incoming.cut_off():
+                return
             if incoming.borrowed and not incoming.parting:
                 own, owners = arguments.still_borrowed(core, incoming)
                 if own:

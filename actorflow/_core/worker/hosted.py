@@ -2,7 +2,7 @@
 
     AE-1  An actor that ends in order has answered all that it has run, and leaves when those answers have left, or after TAKEN_S.
     AE-2  From the moment at which it begins to leave nothing begins in it any more. Who calls it then is told that the call has not run:
-          it is made again in the next life, or ends in ActorDiedError.
+          it is made again in the next life, or ends in ActorDiedError, at once where there is none.
     AE-3  Of an actor that was killed nothing begins any more, and nothing is said of what was cut off: its callers hear of its end.
     AE-4  Nothing of an actor stays in a process that it shares: neither tasks nor calls nor a state that was to be stored.
 """
@@ -65,7 +65,7 @@ class HostedActor:
 
     __slots__ = (
         "_exit", "_left", "after_call", "answers", "cls", "exiting", "incarnation", "instance", "interruptible", "is_async", "killed",
-        "late_answers", "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn",
+        "last", "late_answers", "leaving", "mailbox", "methods", "moves", "on_quiet", "spec", "starting", "threads", "threads_max", "turn",
         "watched", "width",
     )  # fmt: skip
 
@@ -93,6 +93,8 @@ class HostedActor:
         """It is to end when its mailbox is empty."""
         self.exiting = False
         """It leaves: no call begins any more (AE-2)."""
+        self.last = False
+        """... and there is no other life in which it may: who calls it is told at once, as its exit hook may be waiting for just that."""
         self.moves: Callable[[], Awaitable[bool]] | None = None
         """It goes on on another node: what to do when no call runs any more, before it leaves. False: it stays after all."""
         self.late_answers = 0
@@ -156,8 +158,9 @@ class HostedActor:
 
             Checkpoints(host, self).start()
 
-    def leave(self, host: Host, *, graceful: bool) -> None:
-        """The actor is to end: when its mailbox is empty (graceful), or now. Under the lock."""
+    def leave(self, host: Host, *, graceful: bool, returns: bool = True) -> None:
+        """The actor is to end: when its mailbox is empty (graceful), or now. `returns`: there is to be another life. Under the lock."""
+        self.last = not returns
         if not graceful:
             host.executor.loop.call_soon_threadsafe(self._abandon, host)
         elif not self.leaving:
@@ -241,8 +244,10 @@ class HostedActor:
         self.runs_hook(host, "__aexit__")
         try:
             await resolved(self._exit(None, None, None))
-        except Exception as error:
-            # The actor is gone either way; its exit hook must not keep the process.
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and (self.killed or _asked_to_end()):
+                raise
+            # The actor is gone either way; its exit hook must not keep the process. It may have cancelled something and awaited it.
             log.exception("%s: its exit hook failed", self.label)
             trouble = f"; its exit hook failed: {describe(error)}"
         finally:
@@ -256,6 +261,7 @@ class HostedActor:
             self.killed, self.moves = True, None  # MV-3
             if self.is_here(host):
                 del host.actors[self.spec.actor_id]
+            _remember_gone(host, self)  # What comes while its code cleans up has not run either.
             for group in self.mailbox.groups():
                 self.mailbox.take_waiting(group)
             host.drop_ready(self)
@@ -280,6 +286,12 @@ class HostedActor:
         host.actor_left(self, "it was killed")
 
 
+def _asked_to_end() -> bool:
+    """Somebody has cancelled this task itself, and not only what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _until(host: Host, done: Callable[[], bool]) -> None:
     """Return when the last answers have left (AE-1), or those who got what is in them hold it: nobody else does. Bounded."""
     give_up_at = host.core.ports.monotonic() + TAKEN_S
@@ -297,9 +309,19 @@ def has_left(host: Host, actor: HostedActor) -> None:
         from actorflow._core.worker.moving import say_it_has_gone
 
         say_it_has_gone(host.core, actor)
+    _remember_gone(host, actor)
+
+
+def _remember_gone(host: Host, actor: HostedActor) -> None:
     host.gone[actor.spec.actor_id, actor.incarnation] = None
     if len(host.gone) > GONE_MAX:
         del host.gone[next(iter(host.gone))]
+
+
+def has_ended(actor: HostedActor) -> ActorDiedError:
+    """A call for an actor that is just leaving for good."""
+    reason = "it leaves: it was asked to stop, or its last handle is gone, and it takes no calls any more"
+    return ActorDiedError(f"{actor.label} is dead: {reason}", actor=actor.label, actor_id=actor.spec.actor_id, reason=reason)
 
 
 def not_here(message: m.ActorCall, actor: HostedActor | None) -> ActorUnavailableError:

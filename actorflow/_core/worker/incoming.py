@@ -69,6 +69,10 @@ class Incoming:
         self.is_async = False
         """It runs as a task of the user's loop."""
 
+    def cut_off(self) -> bool:
+        """Its actor was killed, which is why it was cancelled: its caller hears of that (AE-3)."""
+        return self.cancelled and self.actor is not None and self.actor.killed
+
     @property
     def returns(self) -> int:
         """How many values the caller wants of it."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actorflow._core.policy.retry_pauses import pause_after_error_s
+from actorflow._core.serialization.duals import describe
 from actorflow._core.worker.actors import ActorClient
 from actorflow._core.worker.calls import CallState
 
@@ -22,11 +23,16 @@ class Retries:
         self._resting: dict[Call, ActorClient | None] = {}
         """And their actor, for a call of a method."""
 
-    def after_error(self, call: Call) -> None:
+    def after_error(self, call: Call, error: BaseException) -> None:
         """Its code raised, and is to run again."""
+        if isinstance(call.place, ActorClient) and call.place.state == "dead":
+            # The word of its end was faster than this answer.
+            self._core.caller.settle_error(call, self._core.actors.dead_error(call.place))
+            return
         if call.retries_left > 0:
             call.retries_left -= 1
         call.errors += 1
+        call.note(f"attempt {call.attempt + 1} raised {describe(error)}")
         self.rest(call, pause_after_error_s(call.errors, call.options.retry_delay, self._core.ports.rng))
 
     def rest(self, call: Call, pause_s: float) -> None:

@@ -36,8 +36,6 @@ LEASE_IDLE_S = 0.02
 """A lease without work is kept this long for the next task, unless the node says that somebody waits."""
 REQUESTS_MAX = 16
 """Unanswered lease requests per scheduling class: bounds what a burst of tasks asks of the node at once."""
-STORY_MAX = 16
-"""Events that a call remembers."""
 IN_VAIN_PAUSE_S, IN_VAIN_PAUSE_S_MAX = 0.01, 0.5
 IN_VAIN_MAX = 1_000
 """Pauses before a lease is asked for anew when the node that we are sent to is gone, and of how many nodes that is remembered."""
@@ -434,7 +432,7 @@ class TaskSubmitter:
                     ),
                 )
             else:
-                self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}: {cause}")
+                call.note(f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}: {cause}")
                 if position or death.left or not self._rests_after_loss(call):
                     self._prepare_retry(call)
                     again.append(call)
@@ -450,7 +448,7 @@ class TaskSubmitter:
             call.retries_left = 0
             return False
         call.memory_tries += 1
-        self._note(call, f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}, next one in {pause_s:.1f} s: {cause}")
+        call.note(f"attempt {call.attempt + 1} was lost with worker {lease.worker_id}, next one in {pause_s:.1f} s: {cause}")
         self._core.retries.rest(call, pause_s)
         return True
 
@@ -463,14 +461,6 @@ class TaskSubmitter:
         if pause_s:
             self._core.retries.rest(call, pause_s)
         return pause_s > 0
-
-    @staticmethod
-    def _note(call: Call, event: str) -> None:
-        """Remember what happened to an attempt; it is told when the last one fails too."""
-        if call.story is None:
-            call.story = []
-        if len(call.story) < STORY_MAX:
-            call.story.append(event)
 
     @staticmethod
     def _prepare_retry(call: Call) -> None:

@@ -86,7 +86,7 @@ def test_dr_2_what_can_move_is_told_when_there_is_room_for_it_and_goes_there(clu
     assert node.take(KillActor) == [], "there is nowhere else"
     other = cluster.node("node-2", cpus=1)
     cluster.run(1.0)
-    assert node.take(KillActor) == [KillActor(A, True, True, 1, moves=True)]
+    assert node.take(KillActor) == [KillActor(A, False, True, 1, moves=True)]
     node.send(ActorLost(A, 1, "it has left", expected=True))
     cluster.run()
     (place,) = other.take(PlaceActor)

@@ -150,7 +150,7 @@ def test_a_life_that_is_to_end_for_another_ends_once_however_often_it_is_said() 
     def bounced(incarnation: int, now: float) -> list[Decision]:
         return table.kill(A, no_restart=False, graceful=False, by="a test", now=now, incarnation=incarnation)
 
-    assert bounced(1, 1.0) == [Stop(NODE, A, 1, False)]
+    assert bounced(1, 1.0) == [Stop(NODE, A, 1, False, returns=True)]
     assert bounced(1, 1.1) == []
     lose(table, A, 1, 1.2, expected=True)
     again(table, A, 2, 1.3)
@@ -388,7 +388,7 @@ def test_a_kill_is_told_at_once_and_late_words_are_fenced() -> None:
 def test_a_kill_that_may_restart_waits_for_the_end_of_the_old_incarnation() -> None:
     table = ActorTable()
     alive(table, max_restarts=1)
-    stop = Stop(NODE, A, 1, graceful=False)
+    stop = Stop(NODE, A, 1, graceful=False, returns=True)
     assert table.kill(A, no_restart=False, graceful=False, by="a test", now=1.0) == [stop]
     assert table.kill(A, no_restart=False, graceful=False, by="a test", now=1.0) == [], "idempotent"
     decisions = lose(table, A, 1, 1.1, expected=True)

@@ -18,7 +18,7 @@ def test_ac_8_an_actor_that_moves_spends_no_restart_and_does_not_wait() -> None:
     table = ActorTable()
     alive(table, max_restarts=1)
     for incarnation in range(1, 6):
-        assert table.move_away(NODE, anywhere, REASON, 1.0) == [Stop(NODE, A, incarnation, graceful=True, moves=True)]
+        assert table.move_away(NODE, anywhere, REASON, 1.0) == [Stop(NODE, A, incarnation, graceful=True, moves=True, returns=True)]
         decisions = lose(table, A, incarnation, 1.0, expected=True)
         (find,) = [d for d in decisions if isinstance(d, FindNode)]
         assert (find.incarnation, find.delay_s) == (incarnation + 1, 0.0)
@@ -86,6 +86,6 @@ def test_a_head_that_is_back_says_again_that_it_is_to_move() -> None:
     actor = alive(table, max_restarts=1)
     table.move_away(NODE, anywhere, REASON, 1.0)
     hosted = [HostedActor(A, 1, WORKER, f"unix:/{WORKER}")]
-    assert table.node_hosts(NODE, hosted, 2.0) == [Stop(NODE, A, 1, graceful=True, moves=True)]
+    assert table.node_hosts(NODE, hosted, 2.0) == [Stop(NODE, A, 1, graceful=True, moves=True, returns=True)]
     actor.leaving = ActorDied("killed", "it was killed")
     assert table.node_hosts(NODE, hosted, 2.0) == [Stop(NODE, A, 1, graceful=True, moves=False)]

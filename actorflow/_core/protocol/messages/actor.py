@@ -140,12 +140,14 @@ class ActorExit(Message, tag=57):
     """node -> worker: end this actor. `graceful`: what is queued runs first, then its exit hooks. Answered by
     ActorLost from the node.
 
-    `moves`: what runs may end, what is queued goes back to its callers (NotTaken), and its state is stored.
+    `moves`: what runs may end, what is queued goes back to its callers (NotTaken), and its state is stored. `returns`: there is to be
+    another life of it.
     """
 
     actor_id: str
     graceful: bool = True
     moves: bool = False
+    returns: bool = False
 
 
 class ActorState(Message, tag=58):
@@ -226,7 +228,7 @@ class FindActorReply(Message, tag=61):
 
 class KillActor(Message, tag=62):
     """anyone -> head: end this actor now; with `no_restart` for good. head -> node: end this incarnation, no
-    other. Idempotent.
+    other, with `no_restart` the last. Idempotent.
 
     `graceful`: what is queued runs first, then the exit hooks. To the node it applies wherever the
     incarnation is: waiting for resources (drop it), in its constructor, or alive. The node answers with
