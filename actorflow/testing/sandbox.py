@@ -14,10 +14,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from cloudpickle import cloudpickle
-
 from actorflow import _lifecycle
-from actorflow.testing.class_ids import mark_of
+from actorflow.testing.class_ids import named_marks
 from actorflow.testing.errors import SimulationMisuse
 from actorflow.testing.loop import SimHandle, SimLoop
 
@@ -59,14 +57,13 @@ class Sandbox:
             gc.freeze()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._generator_started, finalizer=self._generator_dropped)
-        marks, cloudpickle._get_or_create_tracker_id = cloudpickle._get_or_create_tracker_id, mark_of
         _lifecycle.refuse = _refuse_real_cluster
         try:
-            yield
+            with named_marks():
+                yield
         finally:
             self.inside = False
             _lifecycle.refuse = None
-            cloudpickle._get_or_create_tracker_id = marks
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(loop_before)
             if collecting:

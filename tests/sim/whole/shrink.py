@@ -1,4 +1,4 @@
-"""From a plan that fails to a small one that fails alike: lines are left out, many at a time and then one by one (delta debugging).
+"""From a plan that fails to a small one that fails alike: lines are left out (`actorflow.testing.shrink`), then whole drivers and nodes.
 
 SH-1  what is returned fails in an invariant that the plan given has failed in
 SH-2  it takes `runs_max` runs at most
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from actorflow.testing import shrink
 from tests.sim.whole.plan import Driver, Plan
 
 RUNS_MAX = 250
@@ -63,19 +64,14 @@ class Shrinker:
         return True
 
     def _drop_lines(self) -> None:
-        """Delta debugging: leave out halves, then quarters, down to single lines."""
-        parts = 2
-        while True:
-            lines = lines_of(self.best)
-            parts = min(parts, len(lines))
-            if not parts:
-                return
-            if any(self._try(without(self.best, part)) for part in _split(lines, parts)):
-                parts = max(parts - 1, 2)
-            elif parts == len(lines):
-                return
-            else:
-                parts *= 2
+        plan = self.best
+        lines = lines_of(plan)
+
+        def fails(kept: list[Line]) -> bool:
+            """With all of them it has failed already."""
+            return len(kept) == len(lines) or self._try(without(plan, [line for line in lines if line not in kept]))
+
+        shrink(lines, fails, self._runs_max)
 
     def _simplify(self) -> None:
         """Whole drivers and nodes, and what makes a run special."""
@@ -98,13 +94,6 @@ def without(plan: Plan, lines: Sequence[Line]) -> Plan:
     )
     faults = tuple(fault for number, fault in enumerate(plan.faults) if (-1, number) not in gone)
     return replace(plan, drivers=drivers, faults=faults)
-
-
-def _split(lines: list[Line], parts: int) -> Iterator[list[Line]]:
-    for part in range(parts):
-        piece = lines[len(lines) * part // parts : len(lines) * (part + 1) // parts]
-        if piece:
-            yield piece
 
 
 def _simpler(plan: Plan) -> Iterator[Plan]:
