@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import os
 from typing import TYPE_CHECKING, Any, cast
 
 from actorflow import _runtime
@@ -114,7 +113,7 @@ class _Call:
             function_name=self._name,
             task=f"detached-{self._index}",
             process_id=identity.process_id,
-            pid=os.getpid(),
+            pid=identity.pid,
             actor=running.actor_id if running is not None else "",
             dumps=values.dumps_plain,
         )

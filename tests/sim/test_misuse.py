@@ -121,7 +121,12 @@ class Account(af.Actor):
 @af.remote
 def twice(number): return 2 * number
 
+@af.remote
+def fails(number): raise LookupError(number)
+
 async def main():
+    try: await fails(1)
+    except LookupError: pass
     account = Account.remote()
     for number in range(5): await account.add(await twice(number))
     return await account.add(0)
@@ -136,7 +141,7 @@ print(last)
 """
 
 
-def test_a_seed_has_one_digest_in_all_processes_also_of_classes_of_the_script() -> None:
+def test_a_seed_has_one_digest_in_all_processes_also_of_classes_and_errors_of_the_script() -> None:
     """WO-1. Whatever has run before in the process, and however it hashes strings."""
     found = set()
     for seeds, hash_seed in (("[3]", "0"), ("[3]", "1"), ("[1, 2, 3]", "2")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -188,7 +187,7 @@ def failure(core: Core, incoming: Incoming, error: BaseException) -> m.Failed:
         function_name=incoming.running.name if incoming.running is not None else incoming.name,
         task=task_name(incoming.peer.process_id, message.seq),
         process_id=core.identity.process_id,
-        pid=os.getpid(),
+        pid=core.identity.pid,
         actor=incoming.actor.label if incoming.actor is not None else "",
         dumps=values.dumps_plain,
     )
