@@ -29,6 +29,15 @@ def pid() -> int:
     return os.getpid()
 
 
+def is_known_here(place: af.NodeAffinity) -> bool:
+    """By the node of this program, which places its tasks."""
+    try:
+        af.sync(pid.options(scheduling_strategy=place)())
+    except af.TaskUnschedulableError:
+        return False
+    return True
+
+
 def states() -> list[str]:
     return sorted(row["state"] for row in af.sync(af.state.list_nodes()))
 
@@ -52,6 +61,7 @@ def test_a_node_that_was_given_up_ends_and_begins_again_as_another(tls: bool) ->
                 again = [row["node_id"] for row in af.sync(af.state.list_nodes()) if row["state"] == "alive"]
                 assert lost not in again
                 places = [af.NodeAffinity(node_id) for node_id in again]
+                assert until(lambda: all(is_known_here(place) for place in places), 10), "the head knows it first, then the other nodes"
                 assert len({af.sync(pid.options(scheduling_strategy=place)()) for place in places}) == 2, "and it works"
                 with open(f"{nodes[1].path}/logs/node.log") as log:
                     said = log.read()
